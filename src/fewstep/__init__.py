@@ -1,0 +1,20 @@
+"""Meta-learning by gradient descent: MAML and its family, on PyTorch, for any ``nn.Module``."""
+
+from fewstep import models, tasks
+from fewstep.adaptation import (
+    Adam,
+    Adjoint,
+    FirstOrder,
+    GradientDescent,
+    Implicit,
+    LearnedRates,
+    Recomputed,
+    Rule,
+    Unrolled,
+    adapt,
+)
+from fewstep.algorithms import anil, boil, cavia, fomaml, imaml, maml, maml_plus_plus, meta_sgd, reptile
+from fewstep.learner import MetaLearner, Scheduled
+from fewstep.objectives import accuracy, cross_entropy, mse, multi_step_loss, query_loss, reptile_loss
+
+__version__ = "0.1.0"

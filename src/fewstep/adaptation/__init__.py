@@ -1,0 +1,11 @@
+"""Adaptation: the inner loop, its update rules, and how to differentiate through it."""
+
+from fewstep.adaptation.adjoints import Adjoint, FirstOrder, Implicit, Recomputed, Unrolled
+from fewstep.adaptation.functional import adapt
+from fewstep.adaptation.inner_loop import Loss, inner_loop
+from fewstep.adaptation.rules import Adam, GradientDescent, LearnedRates, Rule
+
+__all__ = [
+    "Adam", "Adjoint", "FirstOrder", "GradientDescent", "Implicit", "LearnedRates", "Loss", "Recomputed", "Rule",
+    "Unrolled", "adapt", "inner_loop",
+]  # fmt: skip

@@ -1,0 +1,115 @@
+"""Adjoints: how dφ/dθ is obtained, the derivative of the adapted parameters in the shared ones.
+
+Each is a function ``(loss, params, batch, rule, steps, adapts) -> [φ_0, …, φ_K]``; all give the same path forward
+(the implicit one solves a problem of its own) and differ in what autograd finds on the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch.utils._pytree import tree_map
+
+from fewstep.adaptation.implicit import solve_implicitly
+from fewstep.adaptation.inner_loop import Loss, gradient_and_value, inner_loop
+from fewstep.adaptation.recomputed import recomputed_gradient
+from fewstep.adaptation.rules import Params, Rule
+
+
+class Adjoint(Protocol):
+    """A way to differentiate through adaptation."""
+
+    def __call__(
+        self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
+    ) -> list[Params]: ...
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """Differentiate through the graph of the inner loop: exact; memory grows with the steps' activations.
+
+    The usual way (MAML, equation 1) and the fastest for small networks.
+    """
+
+    def __call__(
+        self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
+    ) -> list[Params]:
+        return inner_loop(gradient_and_value, loss, params, batch, rule, steps, adapts)
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """Keep φ_0 … φ_K only and recompute each step on the way back: exact; memory does not grow with activations.
+
+    The Hessian ∇²L(φ_k) is symmetric, so the product that the backward sweep needs is one forward-mode derivative of
+    the gradient. Random operations of the model (dropout) are replayed.
+    """
+
+    def __call__(
+        self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
+    ) -> list[Params]:
+        return inner_loop(recomputed_gradient, loss, params, batch, rule, steps, adapts)
+
+
+@dataclass(frozen=True)
+class FirstOrder:
+    """Take the inner gradients for constants: dφ/dθ without second derivatives (MAML, section 5.2).
+
+    With gradient descent dφ_K/dθ = I, and the meta-gradient is that of the query loss at φ_K. Learned rates still
+    get their gradients.
+    """
+
+    def __call__(
+        self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
+    ) -> list[Params]:
+        return inner_loop(_constant_gradient, loss, params, batch, rule, steps, adapts)
+
+
+@dataclass(frozen=True)
+class Implicit:
+    """Implicit MAML (Rajeswaran et al. 2019): dφ/dθ = (I + ∇²L(φ)/λ)⁻¹ at φ = argmin L(φ) + λ/2·‖φ − θ‖².
+
+    The rule takes ``steps`` steps towards that minimum and no path is kept; memory does not depend on their number.
+    Exact only as far as the inner problem and the linear system are solved.
+
+    Args:
+        regularization: λ.
+        cg_steps: conjugate-gradient iterations for the linear system (5 in the paper).
+    """
+
+    regularization: float = 1.0
+    cg_steps: int = 5
+    ends_only: ClassVar[bool] = True  # only φ_K is differentiable, and only in θ: not φ_1 … φ_{K−1}, nor the rule
+
+    def __post_init__(self) -> None:
+        if not self.regularization > 0:
+            raise ValueError(f"Implicit: regularization must be positive; got {self.regularization}.")
+
+    def __call__(
+        self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
+    ) -> list[Params]:
+        if steps == 0:
+            return [params]
+        start = _detached(params)
+
+        def proximal(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, torch.Tensor]:
+            grads, value = _constant_gradient(loss, params, names, batch)
+            return {n: grads[n] + self.regularization * (params[n] - start[n]) for n in names}, value
+
+        with torch.no_grad():
+            path = inner_loop(proximal, loss, start, batch, rule, steps, adapts)
+        solution = {name: path[-1][name].detach() for name in adapts}
+        solved = solve_implicitly(loss, params, solution, batch, self.regularization, self.cg_steps)
+        return [params, *path[1:-1], {**params, **solved}]
+
+
+def _constant_gradient(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, torch.Tensor]:
+    grads, value = gradient_and_value(loss, _detached(params), names, _detached(batch))
+    return _detached(grads), value.detach()
+
+
+def _detached(tree: Any) -> Any:
+    return tree_map(lambda tensor: tensor.detach(), tree)

@@ -1,0 +1,118 @@
+"""Implicit differentiation of the minimum of a regularised loss (iMAML, Rajeswaran et al. 2019, Lemma 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from fewstep.adaptation.inner_loop import Loss
+from fewstep.adaptation.rules import Params
+
+Tensors = Sequence[Tensor]
+
+
+def solve_implicitly(
+    loss: Loss, params: Params, solution: Params, batch: Any, regularization: float, cg_steps: int
+) -> Params:
+    """``solution`` = argmin_φ L(φ, η; batch) + λ/2·‖φ − θ‖², made differentiable in θ, η and the batch.
+
+    Args:
+        loss: the loss L, without the proximal term.
+        params: θ under the names of ``solution``, and η, the parameters that are not adapted.
+        solution: φ, already found.
+        batch: the support set.
+        regularization: λ.
+        cg_steps: iterations of conjugate gradients in the backward pass.
+    """
+    start = [params[name] for name in solution]
+    rest = {name: value for name, value in params.items() if name not in solution}
+    leaves, spec = tree_flatten((rest, batch))
+
+    def value(phi: Tensors, leaves: Tensors) -> Tensor:
+        rest, batch = tree_unflatten(leaves, spec)
+        return loss({**rest, **dict(zip(solution, phi, strict=True))}, batch)
+
+    solved = _ImplicitSolution.apply(
+        value, regularization, cg_steps, len(start), *start, *solution.values(), *leaves
+    )
+    return dict(zip(solution, solved, strict=True))
+
+
+class _ImplicitSolution(torch.autograd.Function):
+    """φ forward; backward v ↦ x for θ and −(∂²L/∂η∂φ)·x/λ for η, where (I + ∇²L/λ)·x = v."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Any, regularization: float, cg_steps: int, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor.clone() for tensor in tensors[count : 2 * count])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.value, ctx.regularization, ctx.cg_steps, ctx.count = inputs[:4]
+        ctx.save_for_backward(*inputs[4 + ctx.count :])
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        count, tensors = ctx.count, ctx.saved_tensors
+        phi, leaves = tensors[:count], list(tensors[count:])
+        wanted = [i for i in range(len(leaves)) if ctx.needs_input_grad[4 + 2 * count + i]]
+
+        def full_gradient(*primals: Tensor) -> tuple[Tensor, ...]:
+            def value(*primals: Tensor) -> Tensor:
+                merged = list(leaves)
+                for i, tensor in zip(wanted, primals[count:], strict=True):
+                    merged[i] = tensor
+                return ctx.value(primals[:count], merged)
+
+            return torch.func.grad(value, argnums=tuple(range(len(primals))))(*primals)
+
+        primals = (*phi, *(leaves[i] for i in wanted))
+
+        def hessian_product(vector: Tensors) -> tuple[Tensor, ...]:
+            tangents = (*vector, *(torch.zeros_like(tensor) for tensor in primals[count:]))
+            return torch.func.jvp(full_gradient, primals, tangents)[1]
+
+        def system(vector: Tensors) -> list[Tensor]:
+            curvature = hessian_product(vector)[:count]
+            return [v + hv / ctx.regularization for v, hv in zip(vector, curvature, strict=True)]
+
+        x = conjugate_gradients(system, cotangents, ctx.cg_steps)
+        rest: list[Tensor | None] = [None] * len(leaves)
+        if wanted:
+            for i, mixed in zip(wanted, hessian_product(x)[count:], strict=True):
+                rest[i] = -mixed / ctx.regularization
+        return None, None, None, None, *x, *([None] * count), *rest
+
+
+def conjugate_gradients(matrix: Callable[[Tensors], Tensors], target: Tensors, iterations: int) -> list[Tensor]:
+    """x with ``matrix(x) = target`` for a symmetric positive definite matrix, from x = 0 (Hestenes and Stiefel 1952).
+
+    The number of iterations is fixed, so that it runs under vmap; once the residual is 0 it stays where it is.
+    """
+    x = [torch.zeros_like(t) for t in target]
+    residual = list(target)
+    direction = list(target)
+    squared = _dot(residual, residual)
+    for _ in range(iterations):
+        image = matrix(direction)
+        step = _ratio(squared, _dot(direction, image))
+        x = [a + step * d for a, d in zip(x, direction, strict=True)]
+        residual = [r - step * i for r, i in zip(residual, image, strict=True)]
+        squared, previous = _dot(residual, residual), squared
+        ratio = _ratio(squared, previous)
+        direction = [r + ratio * d for r, d in zip(residual, direction, strict=True)]
+    return x
+
+
+def _dot(a: Tensors, b: Tensors) -> Tensor:
+    return torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    safe = torch.where(denominator == 0, torch.ones_like(denominator), denominator)
+    return torch.where(denominator == 0, torch.zeros_like(numerator), numerator / safe)

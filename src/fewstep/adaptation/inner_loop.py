@@ -1,0 +1,41 @@
+"""The inner loop: K updates on the support set (MAML, Algorithm 1, lines 5 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.adaptation.rules import Params, Rule
+
+Loss = Callable[[Params, Any], Tensor]
+"""The loss of one task, a function of all parameters and a batch."""
+
+Gradient = Callable[[Loss, Params, Sequence[str], Any], tuple[Params, Tensor]]
+"""(loss, params, names, batch) → the gradient for the named parameters, and the loss."""
+
+
+def inner_loop(
+    gradient: Gradient, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
+) -> list[Params]:
+    """[φ_0, …, φ_K]: φ_{k+1} = U(φ_k, ∇L(φ_k; support)), each with the parameters that are not adapted beside it."""
+    path = [params]
+    state = rule.init({name: params[name] for name in adapts})
+    for step in range(steps):
+        grads, value = gradient(loss, params, adapts, batch)
+        moved, state = rule.update({name: params[name] for name in adapts}, grads, state, step, value)
+        params = {**params, **moved}
+        path.append(params)
+    return path
+
+
+def gradient_and_value(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, Tensor]:
+    """∇_names L(params; batch) and L, differentiable again."""
+
+    def of_adapted(adapted: Params) -> Tensor:
+        return loss({**params, **adapted}, batch)
+
+    grads, value = torch.func.grad_and_value(of_adapted)({name: params[name] for name in names})
+    return grads, value

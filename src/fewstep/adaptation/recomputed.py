@@ -1,0 +1,108 @@
+"""The inner gradient as a function whose backward pass recomputes, instead of keeping activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from fewstep.adaptation.inner_loop import Loss, gradient_and_value
+from fewstep.adaptation.rules import Params
+
+
+def recomputed_gradient(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, Tensor]:
+    """∇_names L and L like :func:`gradient_and_value`, but nothing is kept for the backward pass except the inputs."""
+    leaves, spec = tree_flatten((params, batch))
+    *grads, value = _RecomputedGradient.apply(_Call(loss, tuple(names), spec), *leaves)
+    return dict(zip(names, grads, strict=True)), value
+
+
+class _Call:
+    """What the gradient is taken of, apart from the tensors."""
+
+    def __init__(self, loss: Loss, names: tuple[str, ...], spec: TreeSpec) -> None:
+        self.loss, self.names, self.spec = loss, names, spec
+        self.random_state = None if _get_current_dispatch_mode() else _random_state()
+
+    def value(self, leaves: Sequence[Tensor]) -> Tensor:
+        params, batch = tree_unflatten(leaves, self.spec)
+        return self.loss(params, batch)
+
+
+class _RecomputedGradient(torch.autograd.Function):
+    """g = ∇_φ L(φ, η) forward; backward (w, u) ↦ ∂/∂(φ, η) of ⟨w, g⟩ + u·L.
+
+    By symmetry of second derivatives that is the derivative of the full gradient ∇_{φ,η} L in the direction (w, 0),
+    one forward-mode product, plus u times the full gradient. η is all else that needs a gradient: parameters that
+    are not adapted, a learned loss, the batch.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(call: _Call, *leaves: Tensor) -> tuple[Tensor, ...]:
+        params, batch = tree_unflatten(leaves, call.spec)
+        grads, value = gradient_and_value(call.loss, params, call.names, batch)
+        return (*(grads[name].detach() for name in call.names), value.detach())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.call = inputs[0]
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        call, leaves = ctx.call, list(ctx.saved_tensors)
+        positions = tree_unflatten(list(range(len(leaves))), call.spec)[0]
+        *directions, value_cotangent = cotangents
+        direction = {positions[name]: w for name, w in zip(call.names, directions, strict=True)}
+        wanted = [i for i, leaf in enumerate(leaves) if i in direction or ctx.needs_input_grad[i + 1]]
+
+        def full_gradient(*values: Tensor) -> tuple[Tensor, ...]:
+            def value(*values: Tensor) -> Tensor:
+                merged = list(leaves)
+                for i, tensor in zip(wanted, values, strict=True):
+                    merged[i] = tensor
+                return call.value(merged)
+
+            return torch.func.grad(value, argnums=tuple(range(len(values))))(*values)
+
+        primals = tuple(leaves[i] for i in wanted)
+        tangents = tuple(direction.get(i, torch.zeros_like(leaves[i])) for i in wanted)
+        with _replayed(call.random_state):
+            gradient, product = torch.func.jvp(full_gradient, primals, tangents)
+        result: list[Tensor | None] = [None] * len(leaves)
+        for i, g, hw in zip(wanted, gradient, product, strict=True):
+            result[i] = hw + value_cotangent * g
+        return None, *result
+
+
+def _random_state() -> list[Tensor]:
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *cuda]
+
+
+class _replayed:  # noqa: N801 - a context manager
+    """Random numbers inside are those drawn after ``state`` was taken; outside nothing is disturbed."""
+
+    def __init__(self, state: list[Tensor] | None) -> None:
+        self.state = state
+
+    def __enter__(self) -> None:
+        if self.state is not None:
+            self.outside = _random_state()
+            _set_random_state(self.state)
+
+    def __exit__(self, *_: object) -> None:
+        if self.state is not None:
+            _set_random_state(self.outside)
+
+
+def _set_random_state(state: list[Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.cuda.set_rng_state(state[1])

@@ -1,0 +1,41 @@
+"""Meta-gradients worked out ahead of ``backward()``: accumulated over chunks of tasks, or compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def with_gradients(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
+    """``value`` as a tensor whose ``backward()`` gives the parameters these gradients."""
+    return _WithGradients.apply(value, gradients, *parameters)
+
+
+def accumulate(parts: Sequence[Callable[[], Tensor]], parameters: Sequence[Tensor], scale: float) -> Tensor:
+    """``scale·Σ parts``, each differentiated before the next is worked out: the memory of one part at a time."""
+    total: Tensor | None = None
+    sums: list[Tensor | None] = [None] * len(parameters)
+    for part in parts:
+        value = part() * scale
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        sums = [g if s is None else s if g is None else s + g for s, g in zip(sums, gradients, strict=True)]
+        total = value.detach() if total is None else total + value.detach()
+    assert total is not None
+    return with_gradients(total, parameters, sums)
+
+
+class _WithGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor | None], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        present = [gradient for gradient in ctx.gradients if gradient is not None]
+        scaled = iter(torch._foreach_mul(present, cotangent) if present else ())
+        return None, None, *(None if gradient is None else next(scaled) for gradient in ctx.gradients)

@@ -1,0 +1,292 @@
+"""The meta-learner: shared parameters, and the five choices that make an algorithm of the family."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fewstep.adaptation import Adjoint, Rule, Unrolled
+from fewstep.learner.checks import Observed, check_model, check_task
+from fewstep.learner.compilation import CompiledLoss, compiler_missing
+from fewstep.learner.gradients import accumulate
+from fewstep.learner.selection import Names, select
+from fewstep.learner.task_loss import LOSS_PREFIX, TaskLoss
+from fewstep.objectives import Objective, query_loss
+from fewstep.tasks import Task
+
+VMAP_LIMIT = 4 * 2**20
+"""On a CPU, tasks whose support loss keeps more bytes than this for its backward pass are looped over, not vmapped."""
+
+Choice = TypeVar("Choice")
+
+
+@dataclass(frozen=True)
+class Scheduled(Generic[Choice]):
+    """A choice that changes while training: ``choice(iteration)`` gives the adjoint or objective in force.
+
+    >>> import fewstep
+    >>> adjoint = Scheduled(lambda iteration: fewstep.FirstOrder() if iteration < 100 else fewstep.Unrolled())
+    """
+
+    choice: Callable[[int], Choice]
+
+
+class MetaLearner(nn.Module):
+    """Shared parameters θ and whatever else is meta-learned, with adaptation to a task (MAML, Algorithm 1).
+
+    ``parameters()`` are what the outer optimiser learns: θ, learned rates, a learned loss. The model is copied: the
+    module that was passed in is never written to.
+
+    Args:
+        model: any ``nn.Module``.
+        loss: ``loss(model, batch) -> scalar``; it may call the model, or any of its methods, as often as it likes.
+        rule: one inner update.
+        steps: inner updates on the support set, K. 0 learns all tasks jointly (pretraining).
+        adapts: which trainable parameters the inner loop moves; see :func:`fewstep.learner.select`.
+        adjoint: how dφ/dθ is obtained, or a :class:`Scheduled` one.
+        objective: what the outer loop minimises, or a :class:`Scheduled` one.
+        learns: which trainable parameters the outer loop learns.
+        inner_loss: the loss of the inner loop where it differs; an ``nn.Module`` makes it a learned loss.
+        vectorize: ``True`` puts all tasks through the model at once (vmap); ``False`` loops over them; ``"auto"``
+            chooses: a loop where vmap does not support the model, or, on a CPU, where one task alone keeps more than
+            ``VMAP_LIMIT`` bytes of activations; vmap otherwise.
+        chunk: at most this many tasks at once under vmap; memory then does not grow with the meta-batch.
+        compile: compile the whole meta-step into one graph (the first call takes seconds). Numbers that are no
+            parameters, such as a fixed inner learning rate, are compiled in.
+
+    Raises:
+        ValueError: a choice that cannot work, with the module or parameter and the fix.
+
+    >>> import torch, fewstep
+    >>> learner = MetaLearner(torch.nn.Linear(1, 1), fewstep.mse, rule=fewstep.GradientDescent(0.1), steps=3)
+    >>> loss = learner.meta_loss(fewstep.tasks.Sinusoids(shots=5).sample(25))
+    >>> loss.backward()
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[..., Tensor],
+        *,
+        rule: Rule,
+        steps: int,
+        adapts: Names = "*",
+        adjoint: Adjoint | Scheduled[Adjoint] = Unrolled(),  # noqa: B008 - immutable
+        objective: Objective | Scheduled[Objective] = query_loss,
+        learns: Names = "*",
+        inner_loss: Callable[..., Tensor] | None = None,
+        vectorize: bool | str = "auto",
+        chunk: int | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        check_model(model)
+        if not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"steps must be a whole number, 0 or more; got {steps!r}.")
+        if vectorize not in (True, False, "auto"):
+            raise ValueError(f'vectorize must be True, False or "auto"; got {vectorize!r}.')
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk must be None or at least 1; got {chunk}.")
+        self.model, self.loss, self.inner_loss = copy.deepcopy((model, loss, inner_loss or loss))
+        self.rule, self.steps, self.adjoint, self.objective = rule, steps, adjoint, objective
+        self.vectorize, self.chunk, self.compile = vectorize, chunk, compile
+        self.iteration = 0
+        """The outer iteration, which :class:`Scheduled` choices follow; :func:`fewstep.fit` sets it."""
+
+        trainable = [name for name, value in self.model.named_parameters() if value.requires_grad]
+        self.adapts = select(adapts, trainable, "adapts")
+        learned = select(learns, trainable, "learns")
+        for name, value in self.model.named_parameters():
+            value.requires_grad_(name in learned)
+        self._trainable = trainable
+        if self.loss is not self.inner_loss and isinstance(self.loss, nn.Module):
+            self.loss.requires_grad_(False)
+        self._outer = TaskLoss(self.model, self.loss)
+        self._inner = TaskLoss(self.model, self.inner_loss)
+        self._check_choices()
+        self._observed: Observed | None = None
+        self._vmaps: bool | None = None
+        self._compiled = CompiledLoss(self._loss_from)
+
+    def meta_loss(self, tasks: Task) -> Tensor:
+        """The meta-objective, averaged over the tasks of a meta-batch; a scalar ready for ``backward()``.
+
+        Args:
+            tasks: a :class:`fewstep.tasks.Task` whose tensors have a leading task axis.
+
+        Raises:
+            ValueError: the first meta-batch shows something that cannot work (see :mod:`fewstep.learner.checks`).
+        """
+        self._look_at(tasks)
+        if not torch.is_grad_enabled():
+            return self._forward_only(tasks)
+        if self.compile and not (tasks_on_cpu(tasks) and compiler_missing()):
+            variant = (self.training, self._now(self.adjoint), self._now(self.objective), self.steps)
+            return self._compiled([value for _, value in self._tensors()], tasks, variant)
+        parts = self._parts(tasks)
+        if len(parts) == 1:
+            return self._mean(parts[0])
+        learned = [value for value in self.parameters() if value.requires_grad]
+        return accumulate([lambda part=part: self._sum(part) for part in parts], learned, 1 / len(tasks))
+
+    def adapt(self, support: Any, steps: int | None = None) -> nn.Module:
+        """A plain module of the user's own class, adapted to one task.
+
+        Args:
+            support: the support set of a single task, without task axis.
+            steps: inner updates; as in training if not given.
+
+        Returns:
+            A copy of the model that holds φ: to call, save, or train further.
+
+        Raises:
+            ValueError: adaptation ended in NaN or infinite parameters.
+        """
+        with torch.no_grad():
+            adapted = self._path(support, self.steps if steps is None else steps)[-1]
+            model = copy.deepcopy(self.model)
+            for name, parameter in model.named_parameters():
+                if name in self.adapts:
+                    if not torch.isfinite(adapted[name]).all():
+                        raise ValueError(
+                            f"Adaptation made parameter {name} NaN or infinite. Check the support set for such "
+                            "values; else lower the inner learning rate or take fewer steps."
+                        )
+                    parameter.copy_(adapted[name])
+                parameter.requires_grad_(name in self._trainable)
+        return model
+
+    def score(self, tasks: Task, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
+        """A metric on the query set before adaptation and after every inner step, ``[tasks, steps + 1]``.
+
+        Args:
+            tasks: a meta-batch.
+            metric: ``metric(model, batch) -> scalar``; the loss if not given.
+            steps: inner updates; as in training if not given.
+        """
+        self._look_at(tasks)
+        measure = self._outer if metric is None else TaskLoss(self.model, metric)
+        steps = self.steps if steps is None else steps
+
+        def one(task: Task) -> Tensor:
+            return torch.stack([measure(params, task.query) for params in self._path(task.support, steps)])
+
+        with torch.no_grad():
+            return torch.cat([self._each(one, part) for part in self._parts(tasks)])
+
+    def forward(self, tasks: Task) -> Tensor:
+        """The mean meta-objective of tasks taken at once; :meth:`meta_loss` is the way in."""
+        return self._mean(tasks)
+
+    def _path(self, support: Any, steps: int) -> list[dict[str, Tensor]]:
+        """[φ_0, …, φ_K] of one task."""
+        return self._now(self.adjoint)(self._inner, self._params(), support, self.rule, steps, self.adapts)
+
+    def _task_objective(self, task: Task) -> Tensor:
+        return self._now(self.objective)(self._outer, self._path(task.support, self.steps), task)
+
+    def _params(self) -> dict[str, Tensor]:
+        params = dict(self.model.named_parameters())
+        if isinstance(self.inner_loss, nn.Module):
+            params.update({LOSS_PREFIX + name: value for name, value in self.inner_loss.named_parameters()})
+        return params
+
+    def _now(self, choice: Any) -> Any:
+        return choice.choice(self.iteration) if isinstance(choice, Scheduled) else choice
+
+    # Tasks at once, in chunks, or one by one
+
+    def _each(self, function: Callable[[Task], Tensor], tasks: Task) -> Tensor:
+        """``function`` of each task, stacked."""
+        if self._vmaps:
+            return torch.vmap(function, randomness="different")(tasks)
+        return torch.stack([function(tasks[i]) for i in range(len(tasks))])
+
+    def _mean(self, tasks: Task) -> Tensor:
+        return self._each(self._task_objective, tasks).mean()
+
+    def _sum(self, tasks: Task) -> Tensor:
+        return self._each(self._task_objective, tasks).sum()
+
+    def _parts(self, tasks: Task) -> list[Task]:
+        size = (self.chunk or len(tasks)) if self._vmaps else 1
+        return [tasks] if size >= len(tasks) else [tasks[i : i + size] for i in range(0, len(tasks), size)]
+
+    def _forward_only(self, tasks: Task) -> Tensor:
+        return torch.stack([self._sum(part) for part in self._parts(tasks)]).sum() / len(tasks)
+
+    def _look_at(self, tasks: Task) -> None:
+        """The first time: check that tasks, model and loss go together, and settle how tasks are batched."""
+        if self._observed is not None:
+            return
+        observed = check_task(self._inner, self.model, self._params(), self.adapts, tasks)
+        if self.vectorize == "auto":
+            self._vmaps = not (tasks_on_cpu(tasks) and observed.saved_bytes > VMAP_LIMIT) and self._supports_vmap(tasks)
+        else:
+            self._vmaps = bool(self.vectorize)
+        if self.compile and observed.stochastic and type(self._now(self.adjoint)).__name__ == "Recomputed":
+            raise ValueError("compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled().")
+        self._observed = observed
+
+    def _supports_vmap(self, tasks: Task) -> bool:
+        try:
+            with torch.no_grad():
+                torch.vmap(self._task_objective, randomness="different")(tasks[:1])
+        except (RuntimeError, ValueError) as error:
+            with torch.no_grad():
+                self._task_objective(tasks[0])  # raises what is wrong with the task, if it is not vmap
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(
+                f"Looping over tasks: the model does not run under torch.vmap ({reason}). "
+                "vectorize=False takes the loop without asking.",
+                stacklevel=4,
+            )
+            return False
+        return True
+
+    # Compiling: everything the loss depends on becomes an input of the graph
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        return [*self.named_parameters(), *self.named_buffers()]
+
+    def _loss_from(self, tensors: Any, tasks: Task) -> Tensor:
+        names = [name for name, _ in self._tensors()]
+        return functional_call(self, dict(zip(names, tensors, strict=True)), (tasks,))
+
+    def _apply(self, *args: Any, **kwargs: Any) -> MetaLearner:
+        self._compiled = CompiledLoss(self._loss_from)  # another device or dtype
+        return super()._apply(*args, **kwargs)
+
+    def _check_choices(self) -> None:
+        for name in ("init", "update"):
+            if not callable(getattr(self.rule, name, None)):
+                raise TypeError(f"rule must have init and update (see fewstep.Rule); got {type(self.rule).__name__}.")
+        params = self._params()
+        self.rule.init({name: params[name] for name in self.adapts})
+        adjoint, objective = self._now(self.adjoint), self._now(self.objective)
+        if not callable(adjoint) or not callable(objective):
+            raise TypeError(f"adjoint and objective must be callable; got {adjoint!r} and {objective!r}.")
+        if getattr(adjoint, "ends_only", False):
+            if getattr(objective, "weights", None):
+                raise ValueError(
+                    f"{type(adjoint).__name__} differentiates the end of adaptation only, and {objective} weighs the "
+                    "steps before it; use query_loss, or Unrolled or Recomputed."
+                )
+            learned = [name for name, _ in self.rule.named_parameters()] if isinstance(self.rule, nn.Module) else []
+            if learned:
+                raise ValueError(
+                    f"{type(adjoint).__name__} gives no gradient to the rule's learned parameters {learned}; use a "
+                    "rule without any, such as GradientDescent."
+                )
+
+
+def tasks_on_cpu(tasks: Task) -> bool:
+    """Whether the tensors of a meta-batch are on a CPU."""
+    return bool(torch.utils._pytree.tree_leaves(tasks)[0].device.type == "cpu")

@@ -1,0 +1,54 @@
+"""The loss of one task as a function of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+LOSS_PREFIX = "loss/"
+"""Marks the parameters of a learned loss in a dictionary that otherwise holds the model's; no module name has it."""
+
+
+class TaskLoss:
+    """``loss(model, batch)`` as ``task_loss(params, batch)``, with ``params`` in place of the model's own.
+
+    ``params`` may hold any of the model's parameters by name, and those of a learned loss behind ``LOSS_PREFIX``.
+    """
+
+    def __init__(self, model: nn.Module, loss: Callable[..., Tensor]) -> None:
+        self._pair = _ModelAndLoss(model, loss)
+        self._names = {name: f"model.{name}" for name, _ in model.named_parameters()}
+        if isinstance(loss, nn.Module):
+            self._names.update({LOSS_PREFIX + name: f"loss.{name}" for name, _ in loss.named_parameters()})
+
+    def __call__(self, params: dict[str, Tensor], batch: Any) -> Tensor:
+        named = {self._names[name]: value for name, value in params.items() if name in self._names}
+        with _differentiable_attention():
+            return functional_call(self._pair, named, (batch,))
+
+
+class _ModelAndLoss(nn.Module):
+    def __init__(self, model: nn.Module, loss: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch: Any) -> Tensor:
+        return self.loss(self.model, batch)
+
+
+@contextmanager
+def _differentiable_attention() -> Iterator[None]:
+    """Attention as plain products: the fused kernels have neither a double backward nor a forward-mode derivative."""
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)

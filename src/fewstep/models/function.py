@@ -1,0 +1,34 @@
+"""A model that is only a function of a dictionary of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Function(nn.Module):
+    """Makes ``function(params, x)`` a module, for models that were never written as one.
+
+    Args:
+        function: takes a dictionary of tensors and the inputs.
+        params: the initial parameters; names must not contain a dot. They are copied.
+
+    >>> import torch
+    >>> line = Function(lambda p, x: p["slope"] * x, {"slope": torch.tensor(2.0)})
+    >>> line(torch.tensor(3.0)).item()
+    6.0
+    """
+
+    def __init__(self, function: Callable[..., Any], params: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.names = list(params)
+        for name, value in params.items():
+            value = value.detach().clone()
+            self.register_parameter(name, nn.Parameter(value, requires_grad=torch.is_floating_point(value)))
+
+    def forward(self, *args: Any) -> Any:
+        return self.function({name: getattr(self, name) for name in self.names}, *args)

@@ -1,0 +1,89 @@
+"""Losses and metrics of one task: functions of (model, batch) that honour the weights of padded examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from fewstep.tasks import Batch
+
+Scalar = Float[Tensor, ""]
+"""A tensor of no dimensions."""
+
+
+def mse(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
+    """Mean squared error over examples and output features (MAML, equation 2).
+
+    Args:
+        model: called with ``batch.x``.
+        batch: ``y`` has exactly the shape of the prediction, ``[examples, ...]``.
+
+    Raises:
+        ValueError: prediction and target differ in shape (they would be broadcast against each other).
+
+    >>> import torch
+    >>> mse(torch.zeros_like, Batch(torch.zeros(3, 1), torch.full((3, 1), 2.0))).item()
+    4.0
+    """
+    prediction = model(batch.x)
+    if prediction.shape != batch.y.shape:
+        raise ValueError(
+            f"mse expects targets of the prediction's shape {tuple(prediction.shape)}; "
+            f"got batch.y of shape {tuple(batch.y.shape)}. Reshape one of them, e.g. batch.y[..., None]."
+        )
+    squared = (prediction - batch.y).square()
+    return squared.mean() if batch.weight is None else _mean(squared.flatten(1).mean(1), batch.weight)
+
+
+def cross_entropy(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
+    """Mean cross-entropy of class logits (MAML, equation 3, divided by the number of examples).
+
+    The reference code of MAML divides its sum by the shots K only, so that its inner learning rates are to be
+    multiplied by the number of ways N for this loss.
+
+    Args:
+        model: maps ``batch.x`` to logits, ``[examples, classes]``.
+        batch: ``y`` holds class indices (int64), ``[examples]``.
+
+    >>> import torch
+    >>> round(cross_entropy(lambda x: torch.zeros(2, 5), Batch(torch.zeros(2, 1), torch.tensor([0, 4]))).item(), 3)
+    1.609
+    """
+    logits = _logits(model, batch, "cross_entropy")
+    if batch.weight is None:
+        return functional.cross_entropy(logits, batch.y)
+    return _mean(functional.cross_entropy(logits, batch.y, reduction="none"), batch.weight)
+
+
+def accuracy(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
+    """Fraction of examples whose largest logit is at the right class, between 0 and 1.
+
+    Args:
+        model: maps ``batch.x`` to logits, ``[examples, classes]``.
+        batch: ``y`` holds class indices (int64), ``[examples]``.
+
+    >>> import torch
+    >>> accuracy(lambda x: torch.eye(2), Batch(torch.zeros(2, 1), torch.tensor([0, 0]))).item()
+    0.5
+    """
+    logits = _logits(model, batch, "accuracy")
+    correct = (logits.argmax(-1) == batch.y).to(logits.dtype)
+    return correct.mean() if batch.weight is None else _mean(correct, batch.weight)
+
+
+def _logits(model: Callable[[Any], Tensor], batch: Batch, name: str) -> Tensor:
+    logits = model(batch.x)
+    if logits.ndim != 2 or batch.y.ndim != 1 or logits.shape[0] != batch.y.shape[0] or batch.y.is_floating_point():
+        raise ValueError(
+            f"{name} expects logits [examples, classes] and integer class labels [examples]; "
+            f"got {tuple(logits.shape)} and {tuple(batch.y.shape)} of {batch.y.dtype}."
+        )
+    return logits
+
+
+def _mean(per_example: Tensor, weight: Tensor) -> Tensor:
+    return (per_example * weight).sum() / weight.sum()

@@ -1,0 +1,82 @@
+"""Meta-objectives: what the outer loop minimises, per task.
+
+An objective is a function ``(loss, path, task) -> scalar``, where ``path`` is [φ_0, …, φ_K], the parameters before and
+after each inner step, and ``loss(params, batch)`` the loss of one task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from fewstep.objectives.losses import Scalar
+from fewstep.tasks import Task
+
+Params = dict[str, Tensor]
+TaskLoss = Callable[[Params, Any], Tensor]
+
+
+class Objective(Protocol):
+    """A meta-objective."""
+
+    def __call__(self, loss: TaskLoss, path: list[Params], task: Task) -> Scalar: ...
+
+
+def query_loss(loss: TaskLoss, path: list[Params], task: Task) -> Scalar:
+    """L(φ_K; query): the loss on the query set after the last inner step (MAML, equation 1)."""
+    return loss(path[-1], task.query)
+
+
+@dataclass(frozen=True)
+class multi_step_loss:  # noqa: N801 - reads as a function where it is used, beside query_loss
+    """Σ_k w_k·L(φ_k; query): the query loss after every inner step, weighted (MAML++, section 4).
+
+    Args:
+        weights: one for each inner step, the first for φ_1.
+
+    >>> multi_step_loss.annealed(steps=5, epoch=0, epochs=10).weights
+    (0.2, 0.2, 0.2, 0.2, 0.2)
+    """
+
+    weights: tuple[float, ...]
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        object.__setattr__(self, "weights", tuple(float(weight) for weight in weights))
+
+    @classmethod
+    def annealed(cls, steps: int, epoch: int, epochs: int) -> multi_step_loss:
+        """The weights of MAML++: equal at epoch 0, all on the last step from epoch ``epochs`` on.
+
+        Weight of step k < K: max(1/K − epoch/(K·epochs), 0.03/K) while epoch < epochs; the last step takes the rest.
+        """
+        if epoch >= epochs:
+            return cls([0.0] * (steps - 1) + [1.0])
+        early = max(1 / steps - epoch / (steps * epochs), 0.03 / steps)
+        return cls([early] * (steps - 1) + [1 - early * (steps - 1)])
+
+    def __call__(self, loss: TaskLoss, path: list[Params], task: Task) -> Scalar:
+        if len(self.weights) != len(path) - 1:
+            raise ValueError(
+                f"multi_step_loss has {len(self.weights)} weights but adaptation took {len(path) - 1} steps; "
+                "give one weight per inner step."
+            )
+        terms = [w * loss(params, task.query) for w, params in zip(self.weights, path[1:], strict=True) if w != 0]
+        if not terms:
+            raise ValueError("multi_step_loss: every weight is 0; at least one step must count.")
+        return sum(terms[1:], terms[0])
+
+
+def reptile_loss(loss: TaskLoss, path: list[Params], task: Task) -> Scalar:
+    """½‖θ − φ_K‖² with φ_K held fixed, whose gradient is Reptile's θ − φ_K (Nichol et al. 2018, Algorithm 2).
+
+    The query set is not used.
+    """
+    start, end = path[0], path[-1]
+    moved = [name for name in start if end[name] is not start[name]]
+    if not moved:
+        raise ValueError("reptile_loss needs at least one inner step: θ − φ_K is 0 for steps=0.")
+    return sum((0.5 * (start[name] - end[name].detach()).square().sum() for name in moved[1:]),
+               0.5 * (start[moved[0]] - end[moved[0]].detach()).square().sum())

@@ -1,0 +1,145 @@
+"""What a task is: a support set to adapt on and a query set to be judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import register_pytree_node, tree_leaves, tree_map
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Examples of one task, or of many tasks with a leading task axis.
+
+    Args:
+        x: inputs, ``[examples, ...]`` or ``[tasks, examples, ...]``.
+        y: targets, with the same leading axes as ``x``.
+        weight: how much each example counts, ``[examples]`` or ``[tasks, examples]``; 0 marks padding. ``None``
+            means that all count the same. A loss must honour it, as :func:`fewstep.mse` and its siblings do.
+
+    >>> import torch
+    >>> len(Batch(torch.zeros(5, 1), torch.zeros(5, 1)))
+    5
+    """
+
+    x: Any
+    y: Any
+    weight: Tensor | None = None
+
+    def __len__(self) -> int:
+        return _leading_size(self)
+
+    def __getitem__(self, index: Any) -> Batch:
+        return tree_map(lambda tensor: tensor[index], self)
+
+    def to(self, *args: Any, **kwargs: Any) -> Batch:
+        """The same batch on another device or in another dtype; integer tensors (labels) keep their dtype."""
+        return _to(self, *args, **kwargs)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A support set to adapt on and a query set to be judged on (MAML, section 2.1).
+
+    A meta-batch is one ``Task`` whose tensors have a leading task axis: ``len(tasks)`` counts the tasks and
+    ``tasks[i]`` is the i-th. Support and query are usually :class:`Batch`, but any pytree of tensors will do.
+    """
+
+    support: Any
+    query: Any
+
+    def __len__(self) -> int:
+        return _leading_size(self)
+
+    def __getitem__(self, index: Any) -> Task:
+        return tree_map(lambda tensor: tensor[index], self)
+
+    def to(self, *args: Any, **kwargs: Any) -> Task:
+        """The same task on another device or in another dtype; integer tensors (labels) keep their dtype."""
+        return _to(self, *args, **kwargs)
+
+    @staticmethod
+    def stack(tasks: Sequence[Task]) -> Task:
+        """One meta-batch from single tasks, which may differ in their numbers of examples.
+
+        Shorter sets are padded by repeating their first example, with weight 0, so that a loss which honours
+        ``Batch.weight`` gives the same value and gradient as without padding.
+
+        >>> import torch
+        >>> def task(shots):
+        ...     batch = Batch(torch.rand(shots, 1), torch.rand(shots, 1))
+        ...     return Task(batch, batch)
+        >>> Task.stack([task(2), task(7)]).support.weight.sum(1)
+        tensor([2., 7.])
+        """
+        if not tasks:
+            raise ValueError("Task.stack needs at least one task; got an empty sequence.")
+        return Task(_stack([t.support for t in tasks], "support"), _stack([t.query for t in tasks], "query"))
+
+
+def _stack(batches: Sequence[Any], name: str) -> Any:
+    if not all(isinstance(batch, Batch) for batch in batches):
+        return tree_map(lambda *tensors: torch.stack(tensors), *batches)
+    sizes = [len(batch) for batch in batches]
+    if min(sizes) == 0:
+        raise ValueError(f"Task.stack: {name} set {sizes.index(0)} has no examples; each needs at least one.")
+    weights = None
+    if len(set(sizes)) > 1 or any(batch.weight is not None for batch in batches):
+        weights = [_pad(_weight(batch), max(sizes), repeat=False) for batch in batches]
+
+    def stacked(*tensors: Tensor) -> Tensor:
+        padded = [_pad(tensor, max(sizes)) for tensor in tensors]
+        if len({tuple(tensor.shape) for tensor in padded}) > 1:
+            raise ValueError(
+                f"Task.stack: examples of the {name} sets differ in shape: "
+                f"{sorted({tuple(tensor.shape[1:]) for tensor in padded})}; "
+                "only the number of examples may differ between tasks."
+            )
+        return torch.stack(padded)
+
+    x = tree_map(stacked, *[batch.x for batch in batches])
+    y = tree_map(stacked, *[batch.y for batch in batches])
+    return Batch(x, y, None if weights is None else torch.stack(weights))
+
+
+def _weight(batch: Batch) -> Tensor:
+    if batch.weight is not None:
+        return batch.weight
+    first: Tensor = tree_leaves(batch.x)[0]
+    dtype = first.dtype if first.is_floating_point() else torch.get_default_dtype()
+    return torch.ones(len(batch), dtype=dtype, device=first.device)
+
+
+def _pad(tensor: Tensor, size: int, repeat: bool = True) -> Tensor:
+    missing = size - len(tensor)
+    filler = tensor[:1].expand(missing, *tensor.shape[1:])
+    return torch.cat([tensor, filler if repeat else torch.zeros_like(filler)])
+
+
+def _leading_size(tree: Any) -> int:
+    leaves = tree_leaves(tree)
+    if not leaves or leaves[0].ndim == 0:
+        raise TypeError(f"{type(tree).__name__} has no leading axis: its first tensor is missing or a scalar.")
+    return int(leaves[0].shape[0])
+
+
+def _to(tree: Any, *args: Any, **kwargs: Any) -> Any:
+    target = torch.empty(0).to(*args, **kwargs)
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(*args, **kwargs) if tensor.is_floating_point() else tensor.to(target.device)
+
+    return tree_map(move, tree)
+
+
+def _flatten_batch(batch: Batch) -> tuple[list[Any], bool]:
+    weighted = batch.weight is not None
+    return [batch.x, batch.y] + ([batch.weight] if weighted else []), weighted
+
+
+register_pytree_node(Batch, _flatten_batch, lambda children, weighted: Batch(*children))
+register_pytree_node(Task, lambda task: ([task.support, task.query], None), lambda children, _: Task(*children))
