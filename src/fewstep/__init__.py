@@ -1,6 +1,6 @@
 """Meta-learning by gradient descent: MAML and its family, on PyTorch, for any ``nn.Module``."""
 
-from fewstep import models, tasks
+from fewstep import baselines, models, tasks
 from fewstep.adaptation import (
     Adam,
     Adjoint,
@@ -14,7 +14,9 @@ from fewstep.adaptation import (
     adapt,
 )
 from fewstep.algorithms import anil, boil, cavia, fomaml, imaml, maml, maml_plus_plus, meta_sgd, reptile
+from fewstep.evaluation import Evaluation, evaluate
 from fewstep.learner import MetaLearner, Scheduled
 from fewstep.objectives import accuracy, cross_entropy, mse, multi_step_loss, query_loss, reptile_loss
+from fewstep.training import TrainingDiverged, TrainingInterrupted, fit
 
 __version__ = "0.1.0"

@@ -49,22 +49,25 @@ class Sinusoids:
 
     def waves(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """``n`` sine waves as their amplitudes and phases, ``[n, 2]``."""
-        low, high = torch.tensor([self.amplitude, self.phase]).T
-        return low + (high - low) * torch.rand(n, 2, generator=generator)
+        waves = torch.rand(n, 2, generator=generator)
+        for column, bounds in enumerate((self.amplitude, self.phase)):
+            _scale(waves[:, column], bounds)
+        return waves
 
     def points(self, waves: Tensor, generator: torch.Generator | None = None) -> Task:
         """Random support and query points on the given waves, ``[n, 2]``."""
-        uniform = torch.rand(len(waves), self.shots + self.queries, 1, generator=generator)
-        support, query = uniform[:, : self.shots], uniform[:, self.shots :]
-        return Task(
-            self._batch(waves, _scale(support, self.support_range or self.x_range)),
-            self._batch(waves, _scale(query, self.x_range)),
-        )
-
-    def _batch(self, waves: Tensor, x: Tensor) -> Batch:
+        x = torch.rand(len(waves), self.shots + self.queries, 1, generator=generator)
+        if self.support_range is None:
+            _scale(x, self.x_range)
+        else:
+            _scale(x[:, : self.shots], self.support_range)
+            _scale(x[:, self.shots :], self.x_range)
         amplitude, phase = waves[:, None, :1], waves[:, None, 1:]
         y = amplitude * torch.sin(x - phase)
-        return Batch(torch.cat([x, waves[:, None, :].expand(-1, x.shape[1], -1)], -1) if self.oracle else x, y)
+        if self.oracle:
+            x = torch.cat([x, waves[:, None, :].expand(-1, x.shape[1], -1)], -1)
+        k = self.shots
+        return Task(Batch(x[:, :k], y[:, :k]), Batch(x[:, k:], y[:, k:]))
 
 
 @dataclass(frozen=True)
@@ -86,5 +89,6 @@ class SinusoidPool:
         return self.sinusoids.points(waves, generator)
 
 
-def _scale(uniform: Tensor, bounds: tuple[float, float]) -> Tensor:
-    return bounds[0] + (bounds[1] - bounds[0]) * uniform
+def _scale(uniform: Tensor, bounds: tuple[float, float]) -> None:
+    """Moves fresh draws from [0, 1) to the bounds, in place."""
+    uniform.mul_(bounds[1] - bounds[0]).add_(bounds[0])

@@ -1,0 +1,91 @@
+"""Multi-task baseline: one network per training task, averaged in parameter space (MAML, appendix C)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.adaptation import Rule
+from fewstep.learner import MetaLearner
+from fewstep.learner.task_loss import TaskLoss
+from fewstep.tasks import Task
+
+Regularizer = Callable[[Tensor], Tensor]
+"""From one parameter of all networks, ``[count, ...]``, to a penalty per network, ``[count]``."""
+
+
+def no_penalty(stacked: Tensor) -> Tensor:
+    """0: every network is on its own."""
+    return stacked.new_zeros(len(stacked))
+
+
+def l2_penalty(stacked: Tensor) -> Tensor:
+    """‖θ_i‖²: weight decay on every network."""
+    return stacked.flatten(1).square().sum(1)
+
+
+def mean_penalty(stacked: Tensor) -> Tensor:
+    """‖θ_i − mean θ‖²: the networks are pulled together."""
+    return (stacked - stacked.mean(0, keepdim=True)).flatten(1).square().sum(1)
+
+
+class MultiTask(nn.Module):
+    """``count`` networks, each trained on its own task at once under vmap; their mean is then fine-tuned.
+
+    Task i of every meta-batch must be the same task, so the source is one like
+    :class:`fewstep.tasks.SinusoidPool`. All networks start from the model's parameters.
+
+    Args:
+        model: the network.
+        loss: ``loss(model, batch) -> scalar``.
+        count: number of networks and tasks.
+        rule: fine-tunes the mean at test.
+        regularizer: :func:`no_penalty`, :func:`l2_penalty`, :func:`mean_penalty`, or another.
+        weight: of the penalty, beside the loss.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[..., Tensor],
+        count: int,
+        rule: Rule,
+        regularizer: Regularizer = no_penalty,
+        weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.loss, self.regularizer, self.weight = loss, regularizer, weight
+        self._average = MetaLearner(copy.deepcopy(model), loss, rule=rule, steps=1).requires_grad_(False)
+        self._names = [name for name, _ in self._average.model.named_parameters()]
+        self.networks = nn.ParameterList(
+            value.detach().unsqueeze(0).repeat(count, *[1] * value.ndim)
+            for _, value in self._average.model.named_parameters()
+        )
+        self._task_loss = TaskLoss(self._average.model, loss)
+
+    def meta_loss(self, tasks: Task) -> Tensor:
+        """The loss of every network on the query set of its own task, plus penalties, averaged."""
+        params = dict(zip(self._names, self.networks, strict=True))
+        losses = torch.vmap(self._task_loss)(params, tasks.query)
+        if self.weight:
+            losses = losses + self.weight * torch.stack([self.regularizer(value) for value in self.networks]).sum(0)
+        return losses.mean()
+
+    def average(self) -> MetaLearner:
+        """A learner whose θ is the mean of all networks."""
+        with torch.no_grad():
+            for value, stacked in zip(self._average.model.parameters(), self.networks, strict=True):
+                value.copy_(stacked.mean(0))
+        return self._average
+
+    def score(self, tasks: Task, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
+        """As :meth:`fewstep.MetaLearner.score`, fine-tuning the mean of all networks."""
+        return self.average().score(tasks, metric, steps)
+
+    def adapt(self, support: Any, steps: int | None = None) -> nn.Module:
+        """As :meth:`fewstep.MetaLearner.adapt`, from the mean of all networks."""
+        return self.average().adapt(support, steps)

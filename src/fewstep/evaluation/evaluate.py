@@ -1,0 +1,103 @@
+"""Mean and 95% confidence interval over test tasks, after every inner step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from fewstep.tasks import TaskSource, generator
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Args:
+        metric: its name.
+        values: the metric of every task after 0, 1, …, K inner steps, ``[tasks, K + 1]``.
+    """
+
+    metric: str
+    values: Tensor
+
+    @property
+    def tasks(self) -> int:
+        """The number of test tasks."""
+        return len(self.values)
+
+    @property
+    def steps(self) -> int:
+        """The number of inner steps, K."""
+        return self.values.shape[1] - 1
+
+    @property
+    def mean(self) -> list[float]:
+        """The mean over tasks after each of 0 … K steps."""
+        return self.values.mean(0).tolist()
+
+    @property
+    def ci95(self) -> list[float]:
+        """Half the width of the 95% confidence interval of each mean: 1.96·std/√tasks."""
+        if self.tasks < 2:
+            return [math.inf] * (self.steps + 1)
+        return (1.96 * self.values.std(0) / math.sqrt(self.tasks)).tolist()
+
+    def __str__(self) -> str:
+        found = (f"{k} steps {m:.4g} ± {c:.2g}" for k, (m, c) in enumerate(zip(self.mean, self.ci95, strict=True)))
+        return f"{self.metric} over {self.tasks} tasks: " + ", ".join(found)
+
+
+def evaluate(
+    learner: Any,
+    source: TaskSource,
+    tasks: int = 600,
+    steps: int | None = None,
+    metric: Callable[..., Tensor] | None = None,
+    seed: int = 0,
+    *,
+    stream: int = 2,
+    meta_batch: int = 100,
+) -> Evaluation:
+    """Adapts to test tasks and measures their query sets, before adaptation and after every inner step.
+
+    The learner is in evaluation mode meanwhile (no dropout). The tasks are a function of the seed, so that learners
+    are compared on the same ones.
+
+    Args:
+        learner: a :class:`fewstep.MetaLearner`.
+        source: where the test tasks come from.
+        tasks: how many; 600 in the papers.
+        steps: inner steps; as in training if not given.
+        metric: ``metric(model, batch) -> scalar``; the learner's loss if not given.
+        seed: of the tasks.
+        stream: 1 for validation tasks, 2 for test tasks.
+        meta_batch: tasks in memory at a time.
+
+    >>> import fewstep
+    >>> learner = fewstep.maml(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01)
+    >>> result = evaluate(learner, fewstep.tasks.Sinusoids(), tasks=20, steps=3)
+    >>> result.values.shape
+    torch.Size([20, 4])
+    """
+    if tasks < 1:
+        raise ValueError(f"evaluate: tasks must be at least 1; got {tasks}.")
+    parameter = next(iter(learner.parameters()))
+    training = learner.training
+    learner.eval()
+    try:
+        values = []
+        for number, start in enumerate(range(0, tasks, meta_batch)):
+            batch = source.sample(min(meta_batch, tasks - start), generator(seed, number, stream))
+            if tree_leaves(batch)[0].device != parameter.device or parameter.dtype != torch.float32:
+                batch = batch.to(parameter.device, parameter.dtype)
+            values.append(learner.score(batch, metric, steps).double().cpu())
+    finally:
+        learner.train(training)
+    name = getattr(metric or getattr(learner, "loss", None), "__name__", "loss")
+    return Evaluation(name, torch.cat(values))

@@ -1,0 +1,266 @@
+"""The outer loop (MAML, Algorithm 1): meta-batches in, a learned initialisation out."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from fewstep.evaluation.evaluate import evaluate
+from fewstep.objectives import accuracy
+from fewstep.tasks import Task, TaskSource, generator
+from fewstep.training.checkpoint import random_state, set_random_state
+from fewstep.training.interrupt import Interruption
+from fewstep.training.progress import Progress
+from fewstep.training.run_folder import RunFolder
+
+
+class Trainable(Protocol):
+    """What ``fit`` trains: a module with a loss of a meta-batch, such as :class:`fewstep.MetaLearner`."""
+
+    def meta_loss(self, tasks: Task) -> Tensor:
+        """A scalar to minimise."""
+        ...
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or a parameter became NaN or infinite. ``iteration`` says when, counted from 0."""
+
+    def __init__(self, message: str, iteration: int) -> None:
+        super().__init__(message)
+        self.iteration = iteration
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended training after a whole iteration; the run folder, if any, was saved."""
+
+    def __init__(self, message: str, number: signal.Signals) -> None:
+        super().__init__(message)
+        self.signal = number
+
+
+def fit(
+    learner: Any,
+    source: TaskSource,
+    optimizer: torch.optim.Optimizer,
+    *,
+    iterations: int,
+    meta_batch: int = 25,
+    seed: int = 0,
+    scheduler: Any = None,
+    clip_value: float | None = None,
+    clip_norm: float | None = None,
+    validation: TaskSource | None = None,
+    validate_every: int = 1000,
+    validation_tasks: int = 100,
+    validation_steps: int | None = None,
+    metric: Callable[..., Tensor] | None = None,
+    maximize: bool | None = None,
+    run: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    log_every: int = 100,
+    checkpoint_every: int = 1000,
+    progress: bool = True,
+    title: str = "training",
+) -> list[dict[str, Any]]:
+    """Minimises ``learner.meta_loss`` over meta-batches of tasks.
+
+    Meta-batch i is a function of (seed, i) only. With a run folder, a run that was killed at any moment and resumed
+    ends with the same parameters, bit for bit on the same machine, as one that was not.
+
+    Args:
+        learner: a :class:`fewstep.MetaLearner`, or any module with ``meta_loss(tasks)``.
+        source: where tasks come from.
+        optimizer: any ``torch.optim`` optimiser over ``learner.parameters()``.
+        iterations: outer steps in all, those done before resuming included.
+        meta_batch: tasks per outer step.
+        seed: of the meta-batches.
+        scheduler: a ``torch.optim.lr_scheduler``, stepped after every iteration.
+        clip_value: clamps every entry of the meta-gradient to ±this.
+        clip_norm: scales the meta-gradient down to this norm, after ``clip_value``.
+        validation: tasks to validate on, always the same ones; the best learner is kept in the run folder.
+        validate_every: iterations between validations.
+        validation_tasks: how many.
+        validation_steps: inner steps in validation; as in training if not given.
+        metric: what validation measures; the learner's loss if not given.
+        maximize: whether a larger metric is better; true for ``fewstep.accuracy`` if not given.
+        run: a folder for metrics, TensorBoard events (where TensorBoard is installed) and checkpoints.
+        resume: go on with the run in that folder, if there is one.
+        log_every: iterations per line of metrics.
+        checkpoint_every: iterations between checkpoints.
+        progress: show a progress bar on standard error.
+        title: its title.
+
+    Returns:
+        The metrics: a dictionary per logging interval (``iteration``, ``loss``) and validation.
+
+    Raises:
+        TrainingDiverged: the loss or a parameter became NaN or infinite; the last good checkpoint stays.
+        TrainingInterrupted: Ctrl-C; all was saved.
+        FileExistsError: the run folder holds a run and ``resume`` is false.
+
+    >>> import torch, fewstep
+    >>> learner = fewstep.maml(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01)
+    >>> optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
+    >>> metrics = fit(learner, fewstep.tasks.Sinusoids(), optimizer, iterations=20, log_every=10, progress=False)
+    >>> [row["iteration"] for row in metrics]
+    [10, 20]
+    """
+    for name, value in (("meta_batch", meta_batch), ("log_every", log_every), ("checkpoint_every", checkpoint_every)):
+        if value < 1:
+            raise ValueError(f"fit: {name} must be at least 1; got {value}.")
+    folder = None if run is None else RunFolder(run)
+    if folder is not None and not resume and (folder.has_checkpoint() or folder.metrics_file.exists()):
+        raise FileExistsError(f"{folder.path} already holds a run; resume it (resume=True) or name another folder.")
+    state = _State(learner, optimizer, scheduler)
+    larger_is_better = metric is accuracy if maximize is None else maximize
+    if folder is not None and resume:
+        if folder.has_checkpoint():
+            state.restore(folder.load())
+        folder.forget_after(state.iteration)
+    history = [] if folder is None else folder.metrics()
+    writer = _tensorboard(folder, state.iteration)
+
+    def record(row: dict[str, Any]) -> None:
+        history.append(row)
+        if folder is not None:
+            folder.log(row)
+        if writer is not None:
+            for name in row.keys() - {"iteration"}:
+                writer.add_scalar(name, row[name], row["iteration"])
+
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    losses: list[Tensor] = []
+    bar = Progress(title, state.iteration, iterations, progress)
+    began, before = time.monotonic(), state.seconds
+    with Interruption() as interruption:
+        try:
+            for iteration in range(state.iteration, iterations):
+                learner.iteration = iteration
+                tasks = _like(source.sample(meta_batch, generator(seed, iteration)), parameters[0])
+                for parameter in parameters:
+                    parameter.grad = None
+                loss = learner.meta_loss(tasks)
+                loss.backward()
+                if clip_value is not None:
+                    nn.utils.clip_grad_value_(parameters, clip_value)
+                if clip_norm is not None:
+                    nn.utils.clip_grad_norm_(parameters, clip_norm)
+                optimizer.step()
+                if scheduler is not None:
+                    scheduler.step()
+                losses.append(loss.detach())
+                done = state.iteration = iteration + 1
+                last = done == iterations or interruption.requested is not None
+                bar.update(done, loss.item, force=done == iterations)
+                saves = last or done % checkpoint_every == 0
+                if saves or done % log_every == 0:
+                    record({"iteration": done, "loss": _mean_of(losses, done, folder)})
+                    losses.clear()
+                if validation is not None and (done % validate_every == 0 or done == iterations):
+                    found = evaluate(learner, validation, validation_tasks, validation_steps, metric, seed, stream=1)
+                    value, interval = found.mean[-1], found.ci95[-1]
+                    record({"iteration": done, "validation": value, "validation_ci95": interval})
+                    bar.validated(f"validation {value:.4f} ± {interval:.4f}")
+                    if state.best is None or (value > state.best if larger_is_better else value < state.best):
+                        state.best = value
+                        if folder is not None:
+                            folder.save({"learner": learner.state_dict(), "iteration": done}, "best")
+                if saves:
+                    _check_parameters(learner, done, folder)
+                    if folder is not None:
+                        state.seconds = before + time.monotonic() - began
+                        folder.save(state.snapshot())
+                if interruption.requested is not None and done < iterations:
+                    raise TrainingInterrupted(_how_to_go_on(done, iterations, folder), interruption.requested)
+        finally:
+            bar.close()
+            if writer is not None:
+                writer.close()
+    return history
+
+
+class _State:
+    """All that changes while training."""
+
+    def __init__(self, learner: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
+        self.learner, self.optimizer, self.scheduler = learner, optimizer, scheduler
+        self.iteration, self.seconds = 0, 0.0
+        self.best: float | None = None
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "best": self.best,
+            "learner": self.learner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "random": random_state(),
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        self.iteration, self.seconds, self.best = snapshot["iteration"], snapshot["seconds"], snapshot["best"]
+        self.learner.load_state_dict(snapshot["learner"])
+        self.optimizer.load_state_dict(snapshot["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(snapshot["scheduler"])
+        set_random_state(snapshot["random"])
+
+
+def _like(tasks: Task, parameter: Tensor) -> Task:
+    """Tasks on the device and in the precision of the parameters."""
+    for leaf in tree_leaves(tasks):
+        if leaf.device != parameter.device or (leaf.is_floating_point() and leaf.dtype != parameter.dtype):
+            return tasks.to(parameter.device, parameter.dtype)
+    return tasks
+
+
+def _mean_of(losses: list[Tensor], done: int, folder: RunFolder | None) -> float:
+    stacked = torch.stack(losses)
+    bad = (~torch.isfinite(stacked)).nonzero()
+    if len(bad):
+        first = done - len(losses) + int(bad[0])
+        _diverged(f"The meta-loss became {stacked[bad[0]].item()} at iteration {first}", first, folder)
+    return float(stacked.mean())
+
+
+def _check_parameters(learner: nn.Module, done: int, folder: RunFolder | None) -> None:
+    for name, value in learner.named_parameters():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            _diverged(f"Parameter {name} became NaN or infinite by iteration {done}", done, folder)
+
+
+def _diverged(what: str, iteration: int, folder: RunFolder | None) -> None:
+    kept = "."
+    if folder is not None and folder.has_checkpoint():
+        kept = f"; the last good checkpoint is {folder.checkpoint_file()} (iteration {folder.load()['iteration']})."
+    raise TrainingDiverged(
+        f"{what}{kept} Try a lower inner or outer learning rate, clip_norm=10 or clip_value=10, fewer inner steps, "
+        "or float64; and look for NaN in the data of that meta-batch.",
+        iteration,
+    )
+
+
+def _how_to_go_on(done: int, iterations: int, folder: RunFolder | None) -> str:
+    if folder is None:
+        return f"Stopped after {done:,} of {iterations:,} iterations; without a run folder nothing was saved."
+    return (
+        f"Stopped after {done:,} of {iterations:,} iterations and saved {folder.path}. "
+        f"Go on with: fewstep train --resume {folder.path}"
+    )
+
+
+def _tensorboard(folder: RunFolder | None, iteration: int) -> Any:
+    if folder is None or importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder.path / "tensorboard"), purge_step=iteration + 1 if iteration else None)

@@ -1,0 +1,24 @@
+"""What every test shares: one thread, fixed random numbers, and shapes checked against their annotations."""
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+with install_import_hook("fewstep.objectives.losses", "beartype.beartype"):
+    import fewstep  # noqa: F401 - imported here so that its shape annotations are checked
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def double():
+    """Float64 by default, in which finite differences are sharp."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
