@@ -1,0 +1,87 @@
+"""What the benchmarks share: one core, a header that says on what they ran, and competitors timed in turn."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from fewstep import allocator
+
+console = Console(width=120, highlight=False)
+
+
+def use_one_core() -> None:
+    """Pins this process, and what it starts, to the last core it may run on."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+
+
+def print_header(title: str) -> None:
+    console.print(f"[bold]{title}[/bold]")
+    console.print(
+        f"torch {torch.__version__}, Python {platform.python_version()}, {torch.get_num_threads()} thread, "
+        f"{_processor()}, allocator: {allocator.current()}"
+    )
+
+
+def in_turn(competitors: Mapping[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Seconds per call of each competitor, one number per round; every round gives each of them ``seconds`` in turn.
+
+    What else the machine does then falls on all of them alike.
+    """
+    calls = {name: _calls_in(function, seconds) for name, function in competitors.items()}
+    times: dict[str, list[float]] = {name: [] for name in competitors}
+    for _ in range(rounds):
+        for name, function in competitors.items():
+            function()  # brings its code and data back into the caches
+            start = time.perf_counter()
+            for _ in range(calls[name]):
+                function()
+            times[name].append((time.perf_counter() - start) / calls[name])
+    return times
+
+
+def print_times(title: str, times: Mapping[str, list[float]], reference: str) -> None:
+    """A table of medians, minima, and how much faster than ``reference`` each is."""
+    table = Table("", "median ms", "minimum ms", f"× faster than {reference}", title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, values in times.items():
+        table.add_row(
+            name,
+            f"{statistics.median(values) * 1e3:.3f}",
+            f"{min(values) * 1e3:.3f}",
+            f"{speedup(times, name, reference):.2f}",
+        )
+    console.print(table)
+
+
+def speedup(times: Mapping[str, list[float]], name: str, reference: str) -> float:
+    """How many times faster ``name`` is than ``reference``: the median over rounds of the ratio within a round."""
+    return statistics.median(r / t for r, t in zip(times[reference], times[name], strict=True))
+
+
+def _calls_in(function: Callable[[], object], seconds: float) -> int:
+    for _ in range(3):
+        start = time.perf_counter()
+        function()
+        elapsed = time.perf_counter() - start
+    return max(1, round(seconds / elapsed))
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
