@@ -1,0 +1,254 @@
+"""The commands: list, train, evaluate, plot, reproduce, demo."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, make_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from fewstep.experiments.experiment import Training
+from fewstep.experiments.runs import EXPERIMENTS, Run, find
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the run goes."""
+
+    run: Path | None = None
+    """The run folder; runs/EXPERIMENT-seedS if not given."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an experiment, or go on with a run.
+
+    `fewstep list` shows the experiments, and `fewstep train EXPERIMENT --help` the options of one.
+    """
+
+    experiment: tyro.conf.Positional[str | None] = None
+    """The name of an experiment, such as sinusoid-5shot-maml."""
+    resume: Path | None = None
+    """Instead of an experiment: the run folder to go on with, exactly where its last checkpoint left it."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Test a run over many tasks, before adaptation and after every inner step, and write its results.json."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    tasks: int = 600
+    """Number of test tasks."""
+    steps: int | None = None
+    """Inner steps; the experiment's own if not given (10 for the sinusoid)."""
+    shots: tuple[int, ...] = ()
+    """Test with these numbers of support examples as well."""
+    seed: int = 0
+    """Of the test tasks."""
+    checkpoint: str = "last"
+    """Which checkpoint: last, or best in validation."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw a run's learning curve and its experiment's figures into its folder."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Train and test every row of a paper's table and set ours beside the paper's. Interrupted, it goes on later."""
+
+    table: tyro.conf.Positional[str] = "sinusoid"
+    """Which table: sinusoid."""
+    rows: str = "*"
+    """Only the experiments whose names match this shell-style pattern, e.g. '*-5shot-*'."""
+    seeds: tuple[int, ...] = (0,)
+    """One run for each of these seeds."""
+    iterations: int | None = None
+    """Outer iterations, instead of each row's own number."""
+    runs: Path = Path("runs/reproduction")
+    """Where the run folders go."""
+    results: Path | None = None
+    """Where EXPERIMENT-seedS.json, the table and the figure go; RUNS/results if not given."""
+    compile: bool = True
+    """Compile the meta-step."""
+    train: bool = True
+    """Train what is missing; with --no-train only show what there is."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Meta-learn sine waves with MAML beside a pretrained network, print a table and draw the paper's Figure 2."""
+
+    iterations: int = 20_000
+    """Outer iterations of each of the two (the paper trains 70,000)."""
+    run: Path = Path("runs/demo")
+    """The folder for what it makes; one that is there already is made anew."""
+    compile: bool = True
+    """Compile the meta-step."""
+
+
+@dataclass(frozen=True)
+class List:
+    """Show every experiment with its summary and the paper's numbers."""
+
+    match: tyro.conf.Positional[str] = "*"
+    """Only names that match this shell-style pattern."""
+
+
+def dispatch(command: str, words: list[str]) -> None:
+    """Runs a command with the words that follow it."""
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "list": lambda words: list_experiments(_parse(List, "list", words)),
+        "train": train,
+        "evaluate": lambda words: evaluate(_parse(Evaluate, "evaluate", words)),
+        "plot": lambda words: plot(_parse(Plot, "plot", words)),
+        "reproduce": lambda words: reproduce(_parse(Reproduce, "reproduce", words)),
+        "demo": lambda words: demo(_parse(Demo, "demo", words)),
+    }
+    if command not in commands:
+        near = difflib.get_close_matches(command, commands, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"there is no command {command!r}.{hint} The commands are {', '.join(commands)}.")
+    commands[command](words)
+
+
+def list_experiments(options: List) -> None:
+    """``fewstep list``"""
+    from fnmatch import fnmatchcase
+
+    rows = [row for name, row in EXPERIMENTS.items() if fnmatchcase(name, options.match)]
+    if not rows:
+        raise ValueError(f"no experiment matches {options.match!r}; `fewstep list` shows all.")
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        paper = ", ".join(f"{value:g} after {k}" for k, value in row.paper.items())
+        print(f"{row.name:<{width}}  {row.summary}" + (f"  [paper: {paper} steps]" if paper else ""))
+
+
+def train(words: list[str]) -> None:
+    """``fewstep train``"""
+    if not words or words[0].startswith("-"):
+        resume = _parse(Train, "train", words or ["--help"]).resume
+        if resume is None:
+            raise ValueError("train needs an experiment (see `fewstep list`) or --resume RUN.")
+        run = Run(resume)
+    else:
+        row = find(words[0])
+        # The experiment's own fields become options, with the row's values as defaults.
+        parts = [("experiment", type(row.config)), ("training", Training), ("place", Place)]
+        kind = make_dataclass("Options", parts)
+        options = tyro.cli(
+            kind,
+            default=kind(row.config, Training(), Place()),
+            prog=f"fewstep train {row.name}",
+            description=row.summary,
+            args=words[1:],
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+        experiment, training, place = options.experiment, options.training, options.place
+        folder = place.run or Path("runs") / f"{row.name}-seed{training.seed}"
+        run = Run.create(row.name, experiment, training, folder)
+    run.train()
+    print(f"Trained {run.name} for {run.iterations():,} iterations: {run.folder.path}")
+    print(f"Test it with: fewstep evaluate {run.folder.path}")
+
+
+def evaluate(options: Evaluate) -> None:
+    """``fewstep evaluate``"""
+    run = Run(options.run)
+    found = run.evaluate(options.tasks, options.steps, options.seed, options.checkpoint, options.shots)
+    paper = EXPERIMENTS[run.name].paper
+    header = ["gradient steps", f"{found['metric']} ± 95% CI", "paper"]
+    rows = []
+    for step, (mean, interval) in enumerate(zip(found["mean"], found["ci95"], strict=True)):
+        rows.append([str(step), f"{mean:.4f} ± {interval:.4f}", f"{paper[step]:g}" if step in paper else ""])
+    title = f"{run.name}, {found['iterations']:,} iterations, seed {found['seed']}, {found['tasks']} test tasks"
+    _print_table(title, header, rows)
+    for shots, other in found.get("other_shots", {}).items():
+        print(f"with {shots} shots: {other['mean'][-1]:.4f} ± {other['ci95'][-1]:.4f} after {found['steps']} steps")
+    print(f"Wrote {run.folder.results_file}")
+
+
+def plot(options: Plot) -> None:
+    """``fewstep plot``"""
+    for file in Run(options.run).plot():
+        print(f"Wrote {file}")
+
+
+def reproduce(options: Reproduce) -> None:
+    """``fewstep reproduce``"""
+    from fewstep.experiments import reproduce as reproduction
+
+    if options.table not in reproduction.TABLES:
+        raise ValueError(f"there is no table {options.table!r}; there are: {', '.join(reproduction.TABLES)}.")
+    results = options.results or options.runs / "results"
+    if options.train:
+        rows = reproduction.rows_of(options.table, options.rows)
+        training = Training(compile=options.compile)
+        reproduction.reproduce(rows, options.seeds, options.runs, results, training, options.iterations)
+    found = reproduction.load_results(results, options.table)
+    if not found:
+        raise ValueError(f"there are no results of {options.table} in {results}; leave out --no-train to make them.")
+    table = reproduction.table_rows(found)
+    _print_table(f"{options.table}: mean squared error ± 95% CI over 600 test tasks", table[0], table[1:])
+    (results / "table.md").write_text(reproduction.markdown(table))
+    print(f"Wrote {results / 'table.md'}")
+    figure = reproduction.plot_figure_3(found, results / "figure-3.png")
+    if figure is not None:
+        print(f"Wrote {figure}")
+
+
+def demo(options: Demo) -> None:
+    """``fewstep demo``"""
+    from fewstep.evaluation.figures import plot_learning_curve
+    from fewstep.evaluation.sinusoid_figures import plot_fits
+
+    if options.run.exists():
+        if any(options.run.iterdir()) and not (options.run / "maml").exists():
+            raise FileExistsError(f"{options.run} holds something else than a demo; name another folder with --run.")
+        shutil.rmtree(options.run)
+    runs, table = {}, []
+    for title, name in {"MAML": "sinusoid-10shot-maml", "pretrained": "sinusoid-10shot-pretrained"}.items():
+        config = replace(find(name).config, iterations=options.iterations)
+        runs[title] = Run.create(name, config, Training(compile=options.compile), options.run / title.lower())
+        runs[title].train()
+        found = runs[title].evaluate()
+        table.append([title, *(f"{found['mean'][k]:.3f} ± {found['ci95'][k]:.3f}" for k in (0, 1, 5, 10))])
+    header = ["", "before", "1 step", "5 steps", "10 steps"]
+    _print_table("Mean squared error on new sine waves from 10 points, 600 tasks, ± 95% CI", header, table)
+    learners = {title: run.load_learner() for title, run in runs.items()}
+    files = [
+        plot_fits(learners, options.run / "figure-2.png"),
+        plot_learning_curve(
+            {title: run.folder.metrics() for title, run in runs.items()}, options.run / "learning-curve.png"
+        ),
+        *(run.folder.results_file for run in runs.values()),
+    ]
+    for file in files:
+        print(f"Wrote {file}")
+
+
+def _parse(kind: Any, command: str, words: list[str]) -> Any:
+    return tyro.cli(kind, prog=f"fewstep {command}", args=words)
+
+
+def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*row)
+    print(title)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 200)

@@ -1,0 +1,100 @@
+"""What an experiment is: one row of a paper's table, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fewstep.tasks import TaskSource
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a run is carried out, whatever the experiment."""
+
+    seed: int = 0
+    """Of the initial weights and of all meta-batches."""
+    device: str = "cpu"
+    """Where to train: cpu, cuda, cuda:1, mps."""
+    dtype: str = "float32"
+    """Precision of parameters and data: float32 or float64."""
+    threads: int = 1
+    """CPU threads; small networks are fastest with 1. 0 leaves it to PyTorch."""
+    compile: bool = True
+    """Compile the whole meta-step into one graph (takes some seconds at the start; needs a C++ compiler on CPUs)."""
+    clip_value: float | None = None
+    """Clamp every entry of the meta-gradient to plus or minus this."""
+    clip_norm: float | None = None
+    """Scale the meta-gradient down to this norm."""
+    schedule: str = "constant"
+    """Outer learning rate over the iterations: constant, or cosine (down to a hundredth)."""
+    log_every: int = 100
+    """Iterations per line of metrics.jsonl."""
+    checkpoint_every: int = 1000
+    """Iterations between checkpoints."""
+    validate_every: int = 5000
+    """Iterations between validations."""
+    validation_tasks: int = 200
+    """Tasks to validate on."""
+
+
+class Experiment(Protocol):
+    """A setting that can be trained and tested; a frozen dataclass whose fields are the command line's options."""
+
+    iterations: int
+    meta_batch: int
+    outer_lr: float
+
+    @property
+    def metric(self) -> Callable[..., Tensor]:
+        """What is measured."""
+        ...
+
+    @property
+    def test_steps(self) -> int:
+        """Inner steps at test."""
+        ...
+
+    def learner(self, compile: bool) -> Any:
+        """A fresh learner, its weights from PyTorch's global generator."""
+        ...
+
+    def train_tasks(self) -> TaskSource:
+        """Where training tasks come from."""
+        ...
+
+    def test_tasks(self, shots: int | None = None) -> TaskSource:
+        """Where validation and test tasks come from; with another number of shots if given."""
+        ...
+
+    def plot(self, run: Any) -> list[Any]:
+        """Draws the figures of a run into its folder, and returns their files."""
+        ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """A named experiment: one row of a paper's table.
+
+    Args:
+        name: data-ways-shots-method.
+        summary: one line.
+        config: the experiment with the row's settings.
+        paper: the paper's numbers, by number of inner steps.
+        source: where they are printed.
+    """
+
+    name: str
+    summary: str
+    config: Any
+    paper: dict[int, float] = field(default_factory=dict)
+    source: str = ""
+
+
+def optimizer_for(learner: torch.nn.Module, lr: float) -> torch.optim.Adam:
+    """The outer optimiser of the papers: Adam, in its single-kernel form."""
+    return torch.optim.Adam([value for value in learner.parameters() if value.requires_grad], lr, fused=True)

@@ -1,0 +1,139 @@
+"""Sinusoid regression: the rows of the MAML paper's section 5.1, Table 2 (appendix C) and Figures 2 and 3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+import fewstep
+from fewstep.baselines import MultiTask, l2_penalty, mean_penalty, no_penalty, pretrained
+from fewstep.experiments.experiment import Row
+from fewstep.tasks import SinusoidPool, Sinusoids, TaskSource
+
+Method = Literal[
+    "maml", "fomaml", "anil", "meta-sgd", "reptile", "pretrained", "oracle", "multi-task", "multi-task-l2",
+    "multi-task-mean",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sinusoid:
+    """Meta-learning of sine waves, or one of the baselines it is compared with."""
+
+    method: Method = "maml"
+    """What is trained."""
+    shots: int = 5
+    """Support points per task, K; as many query points in training."""
+    inner_lr: float = 0.001
+    """Step size of the inner loop, and of fine-tuning at test."""
+    steps: int = 1
+    """Inner steps in training."""
+    outer_lr: float = 1e-3
+    """Adam's learning rate in the outer loop."""
+    meta_batch: int = 25
+    """Tasks per outer iteration (for the multi-task baselines: the number of regressors)."""
+    iterations: int = 70_000
+    """Outer iterations."""
+    penalty: float = 0.0
+    """Weight of the multi-task baselines' regulariser."""
+    test_steps: int = 10
+    """Inner steps at test."""
+    test_queries: int = 100
+    """Query points per test task."""
+
+    @property
+    def metric(self) -> Callable[..., Tensor]:
+        """Mean squared error."""
+        return fewstep.mse
+
+    def learner(self, compile: bool) -> Any:
+        """The method's learner, on the paper's network 1-40-40-1 with its initialisation."""
+        inputs = 3 if self.method == "oracle" else 1
+        model = fewstep.models.MLP(inputs, [40, 40], 1, weight_std=0.01)
+        mse, lr, steps = fewstep.mse, self.inner_lr, self.steps
+        match self.method:
+            case "maml":
+                return fewstep.maml(model, mse, lr, steps, compile=compile)
+            case "fomaml":
+                return fewstep.fomaml(model, mse, lr, steps, compile=compile)
+            case "anil":
+                return fewstep.anil(model, mse, lr, steps, head="4.*", compile=compile)
+            case "meta-sgd":
+                return fewstep.meta_sgd(model, mse, lr, steps, compile=compile)
+            case "reptile":
+                return fewstep.reptile(model, mse, fewstep.GradientDescent(lr), steps, compile=compile)
+            case "pretrained" | "oracle":
+                return pretrained(model, mse, lr, compile=compile)
+            case "multi-task" | "multi-task-l2" | "multi-task-mean":
+                penalties = {"multi-task": no_penalty, "multi-task-l2": l2_penalty, "multi-task-mean": mean_penalty}
+                rule = fewstep.GradientDescent(lr)
+                return MultiTask(model, mse, self.meta_batch, rule, penalties[self.method], self.penalty)
+        raise ValueError(f"Sinusoid has no method {self.method!r}.")
+
+    def train_tasks(self) -> TaskSource:
+        """The paper's sine waves; for the multi-task baselines a fixed pool of them."""
+        waves = Sinusoids(self.shots, self.shots, oracle=self.method == "oracle")
+        return SinusoidPool(waves, self.meta_batch) if self.method.startswith("multi-task") else waves
+
+    def test_tasks(self, shots: int | None = None) -> TaskSource:
+        """New sine waves, with more query points than in training for a smaller error of the estimate."""
+        return Sinusoids(shots or self.shots, self.test_queries, oracle=self.method == "oracle")
+
+    def plot(self, run: Any) -> list[Path]:
+        """Figure 2's fits, for methods that see x only."""
+        from fewstep.evaluation.sinusoid_figures import plot_fits
+
+        if self.method == "oracle":
+            return []
+        return [plot_fits({self.method: run.load_learner()}, run.folder.path / "fits.png")]
+
+
+_TABLE_2 = "MAML, appendix C, Table 2"
+_PAPER = {
+    "maml": {1: 0.67, 5: 0.38, 10: 0.35},
+    "pretrained": {1: 2.41, 5: 2.23, 10: 2.19},
+    "multi-task": {1: 4.19, 5: 3.85, 10: 3.69},
+    "multi-task-l2": {1: 7.18, 5: 5.69, 10: 5.60},
+    "multi-task-mean": {1: 2.91, 5: 2.72, 10: 2.71},
+}
+_SUMMARIES = {
+    "maml": "MAML: one gradient step, exact meta-gradient",
+    "fomaml": "first-order MAML: second derivatives dropped",
+    "pretrained": "one network on all tasks, fine-tuned at test",
+    "oracle": "amplitude and phase are inputs of the network",
+}
+
+
+def _rows() -> list[Row]:
+    rows = []
+    for shots in (5, 10, 20):
+        for method, summary in _SUMMARIES.items():
+            lr = 0.001 if method in ("maml", "fomaml") else 0.01 if shots == 5 else 0.02  # the paper tunes pretraining's
+            paper = _PAPER.get(method, {}) if shots == 5 else {}
+            config = Sinusoid(method=method, shots=shots, inner_lr=lr)  # type: ignore[arg-type]
+            rows.append(Row(f"sinusoid-{shots}shot-{method}", summary, config, paper, _TABLE_2 if paper else ""))
+    rows.append(
+        Row(
+            "sinusoid-5shot-maml-lr0.01",
+            "MAML at the inner rate that the paper prints (its code's default is 0.001)",
+            Sinusoid(inner_lr=0.01),
+            _PAPER["maml"],
+            _TABLE_2,
+        )
+    )
+    for method, words, penalty in (
+        ("multi-task", "not regularised", 0.0),
+        ("multi-task-l2", "with an L2 penalty", 1e-3),
+        ("multi-task-mean", "pulled to their mean", 1e-3),
+    ):
+        config = Sinusoid(method=method, inner_lr=0.01, meta_batch=500, iterations=10_000, penalty=penalty)  # type: ignore[arg-type]
+        summary = f"500 regressors, {words}, averaged and fine-tuned"
+        rows.append(Row(f"sinusoid-5shot-{method}", summary, config, _PAPER[method], _TABLE_2))
+    return rows
+
+
+ROWS = _rows()
