@@ -27,8 +27,8 @@ def check_model(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, _NormBase) and module.track_running_stats:
             raise ValueError(
-                f"model.{name} is a {type(module).__name__} with running statistics, which would leak from task to "
-                "task and into the shared parameters. Use track_running_stats=False (statistics of the current "
+                f"{f'model.{name}' if name else 'model'} is a {type(module).__name__} with running statistics, which "
+                "would leak from task to task and into the shared parameters. Use track_running_stats=False (statistics of the current "
                 "batch, as the MAML paper does), or GroupNorm or LayerNorm."
             )
     for name, parameter in model.named_parameters():
@@ -57,14 +57,15 @@ def check_task(loss: TaskLoss, model: nn.Module, params: Params, adapts: Sequenc
     task = tasks[0]
     params = {name: value.detach() for name, value in params.items()}
     adapted = {name: params[name].clone().requires_grad_() for name in adapts}
-    versions = {name: buffer._version for name, buffer in model.named_buffers()}
+    buffers = {name: (buffer, buffer._version) for name, buffer in model.named_buffers()}
     random_state = torch.get_rng_state()
     saved = _SavedBytes()
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
         value = loss({**params, **adapted}, task.support)
     _check_value(value, task.support)
     for name, buffer in model.named_buffers():
-        if buffer._version != versions.get(name, buffer._version):
+        before, version = buffers.get(name, (buffer, buffer._version))
+        if buffer is not before or buffer._version != version:
             raise ValueError(
                 f"The model writes to its buffer {name} in forward; what one task writes would leak into the next. "
                 "Return new values instead, or make it a parameter."

@@ -24,6 +24,9 @@ class CompiledLoss:
         self.function = function
         self._compiled: dict[Hashable, tuple[Callable[..., Sequence[Tensor]], list[bool]]] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CompiledLoss, (self.function,)  # copied or pickled without what is compiled
+
     def __call__(self, tensors: Sequence[Tensor], tasks: Any, variant: Hashable) -> Tensor:
         leaves, spec = tree_flatten(tasks)
         key = (variant, spec, tuple((leaf.shape, leaf.dtype, leaf.device, leaf.stride()) for leaf in leaves))

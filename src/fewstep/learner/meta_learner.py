@@ -109,7 +109,7 @@ class MetaLearner(nn.Module):
         if self.loss is not self.inner_loss and isinstance(self.loss, nn.Module):
             self.loss.requires_grad_(False)
         self._outer = TaskLoss(self.model, self.loss)
-        self._inner = TaskLoss(self.model, self.inner_loss)
+        self._inner = TaskLoss(self.model, self.inner_loss, learned=True)
         self._check_choices()
         self._observed: Observed | None = None
         self._vmaps: bool | None = None

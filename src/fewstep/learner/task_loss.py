@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,18 +18,20 @@ LOSS_PREFIX = "loss/"
 class TaskLoss:
     """``loss(model, batch)`` as ``task_loss(params, batch)``, with ``params`` in place of the model's own.
 
-    ``params`` may hold any of the model's parameters by name, and those of a learned loss behind ``LOSS_PREFIX``.
+    ``params`` may hold any of the model's parameters by name and, if ``learned``, those of the loss behind
+    ``LOSS_PREFIX``.
     """
 
-    def __init__(self, model: nn.Module, loss: Callable[..., Tensor]) -> None:
+    def __init__(self, model: nn.Module, loss: Callable[..., Tensor], learned: bool = False) -> None:
         self._pair = _ModelAndLoss(model, loss)
         self._names = {name: f"model.{name}" for name, _ in model.named_parameters()}
-        if isinstance(loss, nn.Module):
+        if learned and isinstance(loss, nn.Module):
             self._names.update({LOSS_PREFIX + name: f"loss.{name}" for name, _ in loss.named_parameters()})
+        self._holds_lstm = any(isinstance(module, nn.LSTM) for module in self._pair.modules())
 
     def __call__(self, params: dict[str, Tensor], batch: Any) -> Tensor:
         named = {self._names[name]: value for name, value in params.items() if name in self._names}
-        with _differentiable_attention():
+        with _differentiable_attention(), _differentiable_lstm() if self._holds_lstm else nullcontext():
             return functional_call(self._pair, named, (batch,))
 
 
@@ -52,3 +54,14 @@ def _differentiable_attention() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
+
+
+@contextmanager
+def _differentiable_lstm() -> Iterator[None]:
+    """The LSTM of PyTorch itself: oneDNN's has no forward-mode derivative."""
+    enabled = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = enabled
