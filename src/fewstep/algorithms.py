@@ -107,9 +107,7 @@ def reptile(model: nn.Module, loss: TaskLoss, rule: Rule, steps: int = 5, **choi
         steps: inner updates; with one, Reptile only minimises the joint loss of all tasks.
         **choices: any other argument of :class:`fewstep.MetaLearner`.
     """
-    return MetaLearner(
-        model, loss, rule=rule, steps=steps, adjoint=FirstOrder(), objective=reptile_loss, **choices
-    )
+    return MetaLearner(model, loss, rule=rule, steps=steps, adjoint=FirstOrder(), objective=reptile_loss, **choices)
 
 
 def imaml(

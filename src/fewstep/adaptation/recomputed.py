@@ -74,7 +74,7 @@ class _RecomputedGradient(torch.autograd.Function):
         primals = tuple(leaves[i] for i in wanted)
         tangents = tuple(direction.get(i, torch.zeros_like(leaves[i])) for i in wanted)
         with _replayed(call.random_state):
-            gradient, product = torch.func.jvp(full_gradient, primals, tangents)
+            gradient, product = torch.func.jvp(full_gradient, primals, tangents)[:2]
         result: list[Tensor | None] = [None] * len(leaves)
         for i, g, hw in zip(wanted, gradient, product, strict=True):
             result[i] = hw + value_cotangent * g

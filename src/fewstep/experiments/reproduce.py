@@ -163,7 +163,6 @@ def plot_figure_3(found: dict[str, Found], path: Path) -> Path | None:
     if not names:
         return None
     panels = {
-        f"K = {k}": {name.removeprefix("sinusoid-10shot-"): found[name].curve(k) for name in names}
-        for k in (5, 10, 20)
+        f"K = {k}": {name.removeprefix("sinusoid-10shot-"): found[name].curve(k) for name in names} for k in (5, 10, 20)
     }
     return plot_over_steps(panels, path, "mean squared error")

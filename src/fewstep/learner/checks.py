@@ -71,7 +71,7 @@ def check_task(loss: TaskLoss, model: nn.Module, params: Params, adapts: Sequenc
                 "Return new values instead, or make it a parameter."
             )
     stochastic = not torch.equal(random_state, torch.get_rng_state())
-    gradients = [None] * len(adapts)
+    gradients: list[Tensor | None] = [None] * len(adapts)
     if value.requires_grad:
         gradients = list(torch.autograd.grad(value, list(adapted.values()), allow_unused=True))
     if all(gradient is None for gradient in gradients):
@@ -143,7 +143,7 @@ def _check_weights(loss: TaskLoss, params: Params, tasks: Task) -> None:
     if not isinstance(batch, Batch) or batch.weight is None or not (batch.weight == 0).any():
         return
     index = int((batch.weight == 0).any(1).nonzero()[0])
-    padded = batch[index].weight == 0
+    padded: Tensor = batch.weight[index] == 0
     shifted = tree_map(
         lambda t: torch.where(padded.view(-1, *[1] * (t.ndim - 1)), t + 1, t) if t.is_floating_point() else t,
         batch[index],

@@ -54,7 +54,7 @@ class CompiledLoss:
             reached[:] = [gradient is not None for gradient in gradients]
             return [value.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
-        example = [*(tensor.detach() for tensor in tensors), *leaves]
+        example: list[Any] = [*(tensor.detach() for tensor in tensors), *leaves]
         graph = make_fx(value_and_gradient)(*example)
         for node in graph.graph.nodes:  # what the trace noted of its tensors, which the compiler works out again
             node.meta.pop("val", None)

@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -96,7 +97,7 @@ class MetaLearner(nn.Module):
             raise ValueError(f"chunk must be None or at least 1; got {chunk}.")
         self.model, self.loss, self.inner_loss = copy.deepcopy((model, loss, inner_loss or loss))
         self.rule, self.steps, self.adjoint, self.objective = rule, steps, adjoint, objective
-        self.vectorize, self.chunk, self.compile = vectorize, chunk, compile
+        self.vectorize, self.chunk, self.compiles = vectorize, chunk, compile
         self.iteration = 0
         """The outer iteration, which :class:`Scheduled` choices follow; :func:`fewstep.fit` sets it."""
 
@@ -127,14 +128,14 @@ class MetaLearner(nn.Module):
         self._look_at(tasks)
         if not torch.is_grad_enabled():
             return self._forward_only(tasks)
-        if self.compile and not (tasks_on_cpu(tasks) and compiler_missing()):
+        if self.compiles and not (tasks_on_cpu(tasks) and compiler_missing()):
             variant = (self.training, self._now(self.adjoint), self._now(self.objective), self.steps)
             return self._compiled([value for _, value in self._tensors()], tasks, variant)
         parts = self._parts(tasks)
         if len(parts) == 1:
             return self._mean(parts[0])
         learned = [value for value in self.parameters() if value.requires_grad]
-        return accumulate([lambda part=part: self._sum(part) for part in parts], learned, 1 / len(tasks))
+        return accumulate([partial(self._sum, part) for part in parts], learned, 1 / len(tasks))
 
     def adapt(self, support: Any, steps: int | None = None) -> nn.Module:
         """A plain module of the user's own class, adapted to one task.
@@ -193,7 +194,7 @@ class MetaLearner(nn.Module):
         return self._now(self.objective)(self._outer, self._path(task.support, self.steps), task)
 
     def _params(self) -> dict[str, Tensor]:
-        params = dict(self.model.named_parameters())
+        params: dict[str, Tensor] = dict(self.model.named_parameters())
         if isinstance(self.inner_loss, nn.Module):
             params.update({LOSS_PREFIX + name: value for name, value in self.inner_loss.named_parameters()})
         return params
@@ -231,7 +232,7 @@ class MetaLearner(nn.Module):
             self._vmaps = not (tasks_on_cpu(tasks) and observed.saved_bytes > VMAP_LIMIT) and self._supports_vmap(tasks)
         else:
             self._vmaps = bool(self.vectorize)
-        if self.compile and observed.stochastic and type(self._now(self.adjoint)).__name__ == "Recomputed":
+        if self.compiles and observed.stochastic and type(self._now(self.adjoint)).__name__ == "Recomputed":
             raise ValueError("compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled().")
         self._observed = observed
 

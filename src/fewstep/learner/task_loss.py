@@ -59,9 +59,5 @@ def _differentiable_attention() -> Iterator[None]:
 @contextmanager
 def _differentiable_lstm() -> Iterator[None]:
     """The LSTM of PyTorch itself: oneDNN's has no forward-mode derivative."""
-    enabled = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
-    try:
+    with torch.backends.mkldnn.flags(enabled=False):
         yield
-    finally:
-        torch.backends.mkldnn.enabled = enabled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -38,7 +39,7 @@ class MLP(nn.Sequential):
     ) -> None:
         widths = [inputs, *hidden, outputs]
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), activation()]
         super().__init__(*layers[:-1])
         if weight_std is not None:

@@ -43,7 +43,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             structure = (file.metadata() or {}).get("structure")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or no checkpoint of fewstep ({error}); use another, or train anew.") from None
+        raise ValueError(f"{path} is damaged or no checkpoint of fewstep ({error}); use another.") from None
     if structure is None:
         raise ValueError(f"{path} is a safetensors file but no checkpoint of fewstep: its structure is missing.")
     state: dict[str, Any] = _restore(json.loads(structure), tensors)

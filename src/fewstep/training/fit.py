@@ -30,7 +30,7 @@ class Trainable(Protocol):
         ...
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(RuntimeError):  # noqa: N818 - says what happened
     """The loss or a parameter became NaN or infinite. ``iteration`` says when, counted from 0."""
 
     def __init__(self, message: str, iteration: int) -> None:
@@ -166,11 +166,11 @@ def fit(
                     losses.clear()
                 if validation is not None and (done % validate_every == 0 or done == iterations):
                     found = evaluate(learner, validation, validation_tasks, validation_steps, metric, seed, stream=1)
-                    value, interval = found.mean[-1], found.ci95[-1]
-                    record({"iteration": done, "validation": value, "validation_ci95": interval})
-                    bar.validated(f"validation {value:.4f} ± {interval:.4f}")
-                    if state.best is None or (value > state.best if larger_is_better else value < state.best):
-                        state.best = value
+                    mean, interval = found.mean[-1], found.ci95[-1]
+                    record({"iteration": done, "validation": mean, "validation_ci95": interval})
+                    bar.validated(f"validation {mean:.4f} ± {interval:.4f}")
+                    if state.best is None or (mean > state.best if larger_is_better else mean < state.best):
+                        state.best = mean
                         if folder is not None:
                             folder.save({"learner": learner.state_dict(), "iteration": done}, "best")
                 if saves:
@@ -192,7 +192,8 @@ class _State:
 
     def __init__(self, learner: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
         self.learner, self.optimizer, self.scheduler = learner, optimizer, scheduler
-        self.iteration, self.seconds = 0, 0.0
+        self.iteration = 0
+        self.seconds = 0.0
         self.best: float | None = None
 
     def snapshot(self) -> dict[str, Any]:

@@ -45,7 +45,8 @@ class Progress:
             self._bar.update(self._task, completed=done, rate=text, loss=self._loss, validation=self._validation)
         else:
             left = (self._total - done) / max(rate, 1e-9)
-            words = [f"{self._title}: {done:,}/{self._total:,}", text, self._loss, self._validation, f"{left:.0f} s left"]
+            count = f"{self._title}: {done:,}/{self._total:,}"
+            words = [count, text, self._loss, self._validation, f"{left:.0f} s left"]
             print(", ".join(word for word in words if word), file=sys.stderr, flush=True)
 
     def validated(self, text: str) -> None:

@@ -1,0 +1,36 @@
+# make demo: set up and meta-learn sine waves.   make test: set up and run the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types tables clean
+
+demo: .venv/installed
+	$(BIN)/fewstep demo
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+
+tables: .venv/installed
+	$(BIN)/python docs/generate_tables.py
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "fewstep needs Python 3.10 or newer; found " + sys.version)'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache
