@@ -1,0 +1,125 @@
+"""All tasks at once, in chunks, one by one, and compiled: one number and one gradient."""
+
+import copy
+
+import pytest
+import torch
+from gradients.checks import SmoothNetwork, assert_same, learned, meta_gradient, regression_tasks
+from torch import nn
+
+import fewstep as fs
+
+pytestmark = pytest.mark.usefixtures("double")
+
+WAYS = {
+    "loop": {"vectorize": False},
+    "chunks of 1": {"vectorize": True, "chunk": 1},
+    "chunks of 2": {"vectorize": True, "chunk": 2},
+    "chunk larger than the meta-batch": {"vectorize": True, "chunk": 9},
+    "auto": {},
+}
+
+
+class Crowded(SmoothNetwork):
+    """Beside a tied weight and a frozen scale: a parameter without use, a buffer, and integers."""
+
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Parameter(torch.ones(2))
+        self.register_buffer("shift", torch.tensor(0.4))
+        self.order = nn.Parameter(torch.tensor([1, 0]), requires_grad=False)
+
+    def forward(self, x):
+        return super().forward(x[:, self.order] + self.shift)
+
+
+def learned_rates(model, objective=fs.query_loss, **choices):
+    adapted = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    rule = fs.LearnedRates(adapted, 0.2, per="tensor", steps=2)
+    return fs.MetaLearner(model, fs.mse, rule=rule, steps=2, objective=objective, **choices)
+
+
+def imaml(model, **choices):
+    return fs.imaml(model, fs.mse, 0.2, steps=5, cg_steps=4, **choices)
+
+
+def reptile(model, **choices):
+    return fs.reptile(model, fs.mse, fs.GradientDescent(0.2), steps=2, **choices)
+
+
+def adjoint(choice):
+    return lambda model, **choices: fs.maml(model, fs.mse, 0.2, 2, adjoint=choice, **choices)
+
+
+LEARNERS = {
+    "learned rates": learned_rates,
+    "multi-step": lambda model, **choices: learned_rates(model, fs.multi_step_loss((0.4, 0.6)), **choices),
+    "recomputed": adjoint(fs.Recomputed()),
+    "first order": adjoint(fs.FirstOrder()),
+    "imaml": imaml,
+    "reptile": reptile,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("make", LEARNERS)
+def test_same_as_all_tasks_at_once(make, way):
+    model, tasks = Crowded(), regression_tasks(count=5)
+    reference = LEARNERS[make](model, vectorize=True)
+    learner = LEARNERS[make](model, **WAYS[way])
+    expected = reference.meta_loss(tasks)
+    torch.testing.assert_close(learner.meta_loss(tasks), expected, rtol=0, atol=1e-12)
+    assert_same(meta_gradient(learner, tasks), meta_gradient(reference, tasks), atol=1e-12)
+    with torch.no_grad():
+        torch.testing.assert_close(learner.meta_loss(tasks), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(learner.score(tasks), reference.score(tasks), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("choices", [{"vectorize": True}, {"vectorize": False}, {"vectorize": True, "chunk": 2}])
+@pytest.mark.parametrize("choice", [fs.Unrolled(), fs.FirstOrder()])
+def test_parameter_without_use_gets_no_gradient(choice, choices):
+    gradients = meta_gradient(adjoint(choice)(Crowded(), **choices), regression_tasks())
+    assert [name for name, gradient in gradients.items() if gradient is None] == ["model.spare"]
+
+
+@pytest.mark.parametrize("choices", [{"vectorize": True}, {"vectorize": False}, {"vectorize": True, "chunk": 2}])
+def test_backward_scales_and_accumulates(choices):
+    model, tasks = SmoothNetwork(), regression_tasks()
+    once = meta_gradient(fs.maml(model, fs.mse, 0.2, **choices), tasks)
+    learner = fs.maml(model, fs.mse, 0.2, **choices)
+    (2.5 * learner.meta_loss(tasks)).backward()
+    learner.meta_loss(tasks).backward()
+    came = {name: value.grad for name, value in learned(learner).items()}
+    assert_same(came, {name: 3.5 * value for name, value in once.items()}, atol=1e-12)
+
+
+def test_compiled_equals_eager():
+    """One compilation, on a network with everything odd; parameters may move and change nothing but the numbers."""
+    model = Crowded()
+    eager, compiled = learned_rates(model), learned_rates(model, compile=True)
+    tasks = regression_tasks()
+    for _ in range(2):
+        expected = meta_gradient(eager, tasks)
+        came = meta_gradient(compiled, tasks)
+        assert came["model.spare"] is None
+        assert_same(came, expected, atol=1e-10)
+        torch.testing.assert_close(compiled.meta_loss(tasks), eager.meta_loss(tasks), rtol=0, atol=1e-10)
+        with torch.no_grad():
+            for ours, theirs in zip(eager.parameters(), compiled.parameters(), strict=True):
+                if ours.is_floating_point():
+                    theirs.copy_(ours.add_(0.1 * torch.randn_like(ours)))
+        eager.model.shift += 0.3
+        compiled.model.shift += 0.3
+        tasks = regression_tasks()
+    twin = copy.deepcopy(compiled)
+    with torch.no_grad():
+        torch.testing.assert_close(twin.meta_loss(tasks), compiled.meta_loss(tasks))
+        next(twin.parameters()).add_(1.0)
+        assert twin.meta_loss(tasks) != compiled.meta_loss(tasks)
+
+
+def test_compiled_dropout_cannot_be_recomputed():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5), nn.Linear(3, 1))
+    learner = fs.maml(model, fs.mse, 0.1, adjoint=fs.Recomputed(), compile=True)
+    with pytest.raises(ValueError, match=r"dropout.*Unrolled"):
+        learner.meta_loss(regression_tasks())

@@ -1,0 +1,122 @@
+"""Meta-gradients that are known on paper: a quadratic, Reptile's, and the minimum of a ridge regression."""
+
+import pytest
+import torch
+from gradients.checks import assert_matches_differences, assert_same, meta_gradient, regression_tasks
+from torch import nn
+
+import fewstep as fs
+from fewstep.tasks import Batch, Task
+
+pytestmark = pytest.mark.usefixtures("double")
+
+CURVATURE = [[2.0, 0.4], [0.4, 0.9]]
+LR = 0.3
+
+
+def quadratic(model, batch):
+    """½(θ − x)ᵀA(θ − x), the mean over examples x."""
+    difference = model(batch.x)
+    return 0.5 * torch.einsum("ni,ij,nj->n", difference, torch.tensor(CURVATURE), difference).mean()
+
+
+def point():
+    return fs.models.Function(lambda params, x: params["theta"] - x, {"theta": torch.tensor([0.7, -1.2])})
+
+
+def points(count=4):
+    support, query = torch.randn(count, 1, 2), torch.randn(count, 1, 2)
+    return Task(Batch(support, support), Batch(query, query))
+
+
+def contraction(steps):
+    return torch.linalg.matrix_power(torch.eye(2) - LR * torch.tensor(CURVATURE), steps)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6])
+@pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed()])
+def test_quadratic(adjoint, steps):
+    """φ = x + (I − αA)ᴷ(θ − x), and dL/dθ = (I − αA)ᴷ A(φ − z) for the query point z."""
+    learner, tasks = fs.maml(point(), quadratic, LR, steps, adjoint=adjoint), points()
+    theta, support, query = learner.model.theta.detach(), tasks.support.x[:, 0], tasks.query.x[:, 0]
+    phi = support + (theta - support) @ contraction(steps)
+    expected = ((phi - query) @ torch.tensor(CURVATURE) @ contraction(steps)).mean(0)
+    assert_same(meta_gradient(learner, tasks), {"model.theta": expected}, atol=1e-12)
+    for i in range(len(tasks)):
+        torch.testing.assert_close(learner.adapt(tasks.support[i]).theta.detach(), phi[i])
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_quadratic_to_first_order(steps):
+    """Without second derivatives (I − αA)ᴷ becomes I."""
+    learner, tasks = fs.fomaml(point(), quadratic, LR, steps), points()
+    theta, support, query = learner.model.theta.detach(), tasks.support.x[:, 0], tasks.query.x[:, 0]
+    phi = support + (theta - support) @ contraction(steps)
+    expected = ((phi - query) @ torch.tensor(CURVATURE)).mean(0)
+    assert_same(meta_gradient(learner, tasks), {"model.theta": expected}, atol=1e-12)
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_reptile(vectorize):
+    rule = fs.Adam(0.05, betas=(0.0, 0.999))
+    learner = fs.reptile(fs.models.MLP(2, [5], 1), fs.mse, rule, steps=4, vectorize=vectorize)
+    tasks = regression_tasks()
+    phis = [dict(learner.adapt(tasks.support[i]).named_parameters()) for i in range(len(tasks))]
+    expected = {
+        f"model.{name}": torch.stack([(value - phi[name]).detach() for phi in phis]).mean(0)
+        for name, value in learner.model.named_parameters()
+    }
+    assert all(value.abs().max() > 1e-3 for value in expected.values())
+    assert_same(meta_gradient(learner, tasks), expected, atol=1e-12)
+
+
+class Features(nn.Module):
+    """Linear regression on features whose scale is shared and not adapted."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([1.2, 0.7, -0.9]))
+        self.weight = nn.Parameter(torch.tensor([0.5, -0.3, 0.8]))
+
+    def forward(self, x):
+        return (torch.tanh(x * self.scale) @ self.weight)[:, None]
+
+
+def ridge(theta, scale, batch, regularization):
+    """argmin_w mean (Fw − y)² + λ/2·‖w − θ‖² by its normal equations."""
+    features = torch.tanh(batch.x * scale)
+    system = 2 / len(batch.x) * features.T @ features + regularization * torch.eye(3)
+    return torch.linalg.solve(system, 2 / len(batch.x) * features.T @ batch.y[:, 0] + regularization * theta)
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+@pytest.mark.parametrize("regularization", [0.5, 2.0])
+def test_implicit_is_the_derivative_of_the_exact_solution(regularization, vectorize):
+    learner = fs.imaml(
+        Features(),
+        fs.mse,
+        inner_lr=0.3,
+        steps=200,
+        regularization=regularization,
+        cg_steps=3,
+        adapts="weight",
+        vectorize=vectorize,
+    )
+    tasks = regression_tasks(shots=6, inputs=3)
+    theta, scale = (getattr(learner.model, name).detach().clone().requires_grad_() for name in ("weight", "scale"))
+    losses = []
+    for i in range(len(tasks)):
+        phi = ridge(theta, scale, tasks.support[i], regularization)
+        query = tasks.query[i]
+        losses.append(((torch.tanh(query.x * scale) @ phi)[:, None] - query.y).square().mean())
+    exact = torch.stack(losses).mean()
+    expected = dict(zip(("model.weight", "model.scale"), torch.autograd.grad(exact, (theta, scale)), strict=True))
+    torch.testing.assert_close(learner.meta_loss(tasks), exact)
+    assert_same(dict(sorted(meta_gradient(learner, tasks).items())), dict(sorted(expected.items())), atol=1e-10)
+
+
+def test_implicit_on_a_network_near_its_minimum():
+    """Where the inner problem is solved, the implicit gradient is the slope of the meta-loss, nonlinear or not."""
+    model = nn.Sequential(nn.Linear(2, 1), nn.Tanh())
+    learner = fs.imaml(model, fs.mse, inner_lr=0.15, steps=120, regularization=2.0, cg_steps=4)
+    assert_matches_differences(learner, regression_tasks(count=2))
