@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from fewstep.adaptation.inner_loop import Loss, gradient_and_value
+from fewstep.adaptation.random_numbers import random_state, replayed
 from fewstep.adaptation.rules import Params
 
 
@@ -26,7 +28,7 @@ class _Call:
 
     def __init__(self, loss: Loss, names: tuple[str, ...], spec: TreeSpec) -> None:
         self.loss, self.names, self.spec = loss, names, spec
-        self.random_state = None if _get_current_dispatch_mode() else _random_state()
+        self.random_state = None if _get_current_dispatch_mode() else random_state()
 
     def value(self, leaves: Sequence[Tensor]) -> Tensor:
         params, batch = tree_unflatten(leaves, self.spec)
@@ -73,36 +75,9 @@ class _RecomputedGradient(torch.autograd.Function):
 
         primals = tuple(leaves[i] for i in wanted)
         tangents = tuple(direction.get(i, torch.zeros_like(leaves[i])) for i in wanted)
-        with _replayed(call.random_state):
+        with nullcontext() if call.random_state is None else replayed(call.random_state):
             gradient, product = torch.func.jvp(full_gradient, primals, tangents)[:2]
         result: list[Tensor | None] = [None] * len(leaves)
         for i, g, hw in zip(wanted, gradient, product, strict=True):
             result[i] = hw + value_cotangent * g
         return None, *result
-
-
-def _random_state() -> list[Tensor]:
-    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
-    return [torch.get_rng_state(), *cuda]
-
-
-class _replayed:  # noqa: N801 - a context manager
-    """Random numbers inside are those drawn after ``state`` was taken; outside nothing is disturbed."""
-
-    def __init__(self, state: list[Tensor] | None) -> None:
-        self.state = state
-
-    def __enter__(self) -> None:
-        if self.state is not None:
-            self.outside = _random_state()
-            _set_random_state(self.state)
-
-    def __exit__(self, *_: object) -> None:
-        if self.state is not None:
-            _set_random_state(self.outside)
-
-
-def _set_random_state(state: list[Tensor]) -> None:
-    torch.set_rng_state(state[0])
-    if len(state) > 1:
-        torch.cuda.set_rng_state(state[1])

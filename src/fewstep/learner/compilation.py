@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from fewstep.adaptation.random_numbers import replayed
 from fewstep.learner.gradients import with_gradients
 
 
@@ -55,7 +56,8 @@ class CompiledLoss:
             return [value.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
         example: list[Any] = [*(tensor.detach() for tensor in tensors), *leaves]
-        graph = make_fx(value_and_gradient)(*example)
+        with replayed():
+            graph = make_fx(value_and_gradient)(*example)
         for node in graph.graph.nodes:  # what the trace noted of its tensors, which the compiler works out again
             node.meta.pop("val", None)
         on_cpu = example[0].device.type == "cpu"

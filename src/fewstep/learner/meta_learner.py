@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fewstep.adaptation import Adjoint, Rule, Unrolled
+from fewstep.adaptation.random_numbers import replayed
 from fewstep.learner.checks import Observed, check_model, check_task
 from fewstep.learner.compilation import CompiledLoss, compiler_missing
 from fewstep.learner.gradients import accumulate
@@ -227,6 +228,10 @@ class MetaLearner(nn.Module):
         """The first time: check that tasks, model and loss go together, and settle how tasks are batched."""
         if self._observed is not None:
             return
+        with replayed():  # a resumed run looks again, and must draw the same numbers as one that was not stopped
+            self._observed = self._look(tasks)
+
+    def _look(self, tasks: Task) -> Observed:
         observed = check_task(self._inner, self.model, self._params(), self.adapts, tasks)
         if self.vectorize == "auto":
             self._vmaps = not (tasks_on_cpu(tasks) and observed.saved_bytes > VMAP_LIMIT) and self._supports_vmap(tasks)
@@ -234,7 +239,7 @@ class MetaLearner(nn.Module):
             self._vmaps = bool(self.vectorize)
         if self.compiles and observed.stochastic and type(self._now(self.adjoint)).__name__ == "Recomputed":
             raise ValueError("compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled().")
-        self._observed = observed
+        return observed
 
     def _supports_vmap(self, tasks: Task) -> bool:
         try:

@@ -59,5 +59,9 @@ def _differentiable_attention() -> Iterator[None]:
 @contextmanager
 def _differentiable_lstm() -> Iterator[None]:
     """The LSTM of PyTorch itself: oneDNN's has no forward-mode derivative."""
-    with torch.backends.mkldnn.flags(enabled=False):
+    enabled = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
         yield
+    finally:
+        torch.backends.mkldnn.enabled = enabled

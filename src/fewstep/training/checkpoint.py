@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -78,16 +77,3 @@ def _restore(description: Any, tensors: dict[str, Tensor]) -> Any:
         items = [_restore(item, tensors) for item in content]
         return items if kind == "list" else tuple(items)
     return content
-
-
-def random_state() -> dict[str, Tensor]:
-    """The state of PyTorch's global generators, from which dropout draws."""
-    cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {}
-    return {"cpu": torch.get_rng_state(), **cuda}
-
-
-def set_random_state(state: dict[str, Tensor]) -> None:
-    """Restores what :func:`random_state` gave."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from fewstep.adaptation.random_numbers import random_state, set_random_state
 from fewstep.evaluation.evaluate import evaluate
 from fewstep.objectives import accuracy
 from fewstep.tasks import Task, TaskSource, generator
-from fewstep.training.checkpoint import random_state, set_random_state
 from fewstep.training.interrupt import Interruption
 from fewstep.training.progress import Progress
 from fewstep.training.run_folder import RunFolder

@@ -1,0 +1,34 @@
+"""PyTorch's global random generators, from which dropout draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+def random_state() -> dict[str, Tensor]:
+    """The state of the generators: the CPU's, and the current CUDA device's where one is in use."""
+    cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {}
+    return {"cpu": torch.get_rng_state(), **cuda}
+
+
+def set_random_state(state: dict[str, Tensor]) -> None:
+    """Restores what :func:`random_state` gave."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextmanager
+def replayed(state: dict[str, Tensor] | None = None) -> Iterator[None]:
+    """Inside, numbers are drawn from ``state``, or from the present one; outside, nothing was drawn."""
+    outside = random_state()
+    if state is not None:
+        set_random_state(state)
+    try:
+        yield
+    finally:
+        set_random_state(outside)

@@ -1,0 +1,75 @@
+"""Evaluation against an independent recomputation, and the figures."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fewstep
+from fewstep.evaluation.figures import plot_learning_curve, plot_over_steps
+from fewstep.evaluation.sinusoid_figures import plot_fits
+from fewstep.tasks import Sinusoids, generator
+
+
+def test_evaluate_equals_a_plain_loop():
+    torch.manual_seed(0)
+    learner = fewstep.maml(nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)), fewstep.mse, 0.05)
+    found = fewstep.evaluate(learner, Sinusoids(5, 7), tasks=25, steps=3, seed=4, meta_batch=10)
+    errors = []
+    for number, count in enumerate((10, 10, 5)):
+        tasks = Sinusoids(5, 7).sample(count, generator(4, number, stream=2))
+        for i in range(count):
+            task = tasks[i]
+            row = []
+            for steps in range(4):
+                model = learner.adapt(task.support, steps=steps)
+                with torch.no_grad():
+                    row.append((model(task.query.x) - task.query.y).square().mean().item())
+            errors.append(row)
+    errors = np.array(errors)
+    np.testing.assert_allclose(found.mean, errors.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(found.ci95, 1.96 * errors.std(0, ddof=1) / math.sqrt(25), rtol=1e-4)
+    assert (found.tasks, found.steps, found.metric) == (25, 3, "mse")
+    assert "3 steps" in str(found)
+
+
+def test_evaluate_is_in_evaluation_mode_and_gives_it_back():
+    model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+    learner = fewstep.maml(model, fewstep.mse, 0.01)
+    a, b = (fewstep.evaluate(learner, Sinusoids(), tasks=5, steps=1).values for _ in range(2))
+    assert torch.equal(a, b)
+    assert learner.training
+
+
+def test_evaluate_refuses_no_tasks():
+    learner = fewstep.maml(nn.Linear(1, 1), fewstep.mse, 0.01)
+    with pytest.raises(ValueError, match="tasks must be at least 1"):
+        fewstep.evaluate(learner, Sinusoids(), tasks=0)
+
+
+def test_evaluate_takes_any_metric():
+    learner = fewstep.maml(nn.Linear(1, 1), fewstep.mse, 0.01)
+
+    def worst(model, batch):
+        return (model(batch.x) - batch.y).abs().max()
+
+    found = fewstep.evaluate(learner, Sinusoids(), tasks=5, steps=0, metric=worst)
+    assert found.metric == "worst"
+    assert found.mean[0] > 0
+
+
+def test_figures_are_written(tmp_path: Path):
+    learner = fewstep.maml(nn.Linear(1, 1), fewstep.mse, 0.01)
+    rows = [{"iteration": i, "loss": 1 / i} for i in range(1, 300)]
+    rows.append({"iteration": 299, "validation": 0.5, "validation_ci95": 0.1})
+    curve = {"mean": [3.0, 1.0], "ci95": [0.1, 0.1]}
+    for file in (
+        plot_fits({"a": learner, "b": learner}, tmp_path / "fits.png"),
+        plot_learning_curve({"a": rows}, tmp_path / "new" / "curve.png"),
+        plot_over_steps({"K = 5": {"a": curve}, "K = 10": {"a": curve, "b": curve}}, tmp_path / "steps.png", "error"),
+    ):
+        assert file.read_bytes().startswith(b"\x89PNG")
+        assert file.stat().st_size > 10_000

@@ -1,0 +1,276 @@
+"""Training: the outer loop, its files, and that it can be stopped at any moment."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fewstep
+from fewstep.tasks import Batch, Sinusoids, Task
+from fewstep.training import RunFolder, load_checkpoint, save_checkpoint
+
+
+def make(lr: float = 1e-2, dropout: float = 0.0):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 1))
+    learner = fewstep.maml(model, fewstep.mse, inner_lr=0.01)
+    return learner, torch.optim.Adam(learner.parameters(), lr)
+
+
+def parameters(learner: nn.Module) -> list[Tensor]:
+    return [value.detach().clone() for value in learner.parameters()]
+
+
+def equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_fit_is_the_loop_a_user_would_write():
+    learner, optimizer = make()
+    fewstep.fit(learner, Sinusoids(), optimizer, iterations=7, meta_batch=3, seed=5, clip_value=0.1, clip_norm=0.2,
+                progress=False)  # fmt: skip
+    ours, optimizer = make()
+    for i in range(7):
+        optimizer.zero_grad()
+        ours.meta_loss(Sinusoids().sample(3, fewstep.tasks.generator(5, i))).backward()
+        nn.utils.clip_grad_value_(ours.parameters(), 0.1)
+        nn.utils.clip_grad_norm_(ours.parameters(), 0.2)
+        optimizer.step()
+    assert equal(parameters(learner), parameters(ours))
+
+
+def test_clipping_changes_the_result():
+    results = []
+    for clip in ({}, {"clip_norm": 1e-3}, {"clip_value": 1e-3}):
+        learner, _ = make()
+        optimizer = torch.optim.SGD(learner.parameters(), 0.1)
+        fewstep.fit(learner, Sinusoids(), optimizer, iterations=3, progress=False, **clip)
+        results.append(parameters(learner))
+    assert not equal(results[0], results[1])
+    assert not equal(results[0], results[2])
+
+
+def test_maml_learns_sinusoids():
+    torch.manual_seed(0)
+    learner = fewstep.maml(fewstep.models.MLP(1, [40, 40], 1), fewstep.mse, inner_lr=0.01)
+    before = fewstep.evaluate(learner, Sinusoids(), tasks=100, steps=5).mean[-1]
+    fewstep.fit(learner, Sinusoids(), torch.optim.Adam(learner.parameters(), 2e-3), iterations=1500, progress=False)
+    after = fewstep.evaluate(learner, Sinusoids(), tasks=100, steps=5)
+    assert after.mean[-1] < 0.45 * before
+    assert after.mean[-1] < 0.6 * after.mean[0], "adaptation must help"
+
+
+@pytest.mark.parametrize("stop", [1, 10, 13, 20])
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, stop: int):
+    def train(folder: Path, iterations: int) -> tuple[list[Tensor], list[dict]]:
+        learner, optimizer = make(dropout=0.3)
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 30)
+        metrics = fewstep.fit(
+            learner, Sinusoids(), optimizer, iterations=iterations, scheduler=scheduler, run=folder, resume=True,
+            checkpoint_every=10, log_every=5, validation=Sinusoids(), validate_every=10, validation_tasks=5,
+            progress=False,
+        )  # fmt: skip
+        return parameters(learner), metrics
+
+    whole, _ = train(tmp_path / "whole", 30)
+    train(tmp_path / "parts", stop)
+    resumed, metrics = train(tmp_path / "parts", 30)
+    assert equal(whole, resumed)
+    assert metrics == RunFolder(tmp_path / "parts").metrics()
+    assert metrics[-1]["iteration"] == 30
+
+
+OPTIONS = ["sinusoid-5shot-maml", "--iterations", "400", "--no-compile", "--checkpoint-every", "20", "--log-every",
+           "10", "--validate-every", "100", "--validation-tasks", "10", "--meta-batch", "4"]  # fmt: skip
+
+
+def start(errors: Path, *words: str) -> subprocess.Popen:
+    """``fewstep train WORDS`` in a process of its own, its standard error in a file."""
+    with open(errors, "w") as file:
+        command = [sys.executable, "-m", "fewstep", "--allocator", "default", "train", *words]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
+
+
+def test_killed_process_resumes_bit_identically(tmp_path: Path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    errors = tmp_path / "errors.txt"
+    uninterrupted = start(tmp_path / "other-errors.txt", *OPTIONS, "--run", str(whole))
+    process = start(errors, *OPTIONS, "--run", str(killed))
+    deadline = time.monotonic() + 120
+    for kills in range(3):  # at a different moment of the run each time
+        target = 40 + 90 * kills
+        while time.monotonic() < deadline and process.poll() is None:
+            rows = RunFolder(killed).metrics()
+            if rows and rows[-1]["iteration"] >= target:
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+        process = start(errors, "--resume", str(killed))
+    assert process.wait(timeout=120) == 0, errors.read_text()
+    assert uninterrupted.wait(timeout=120) == 0
+    a, b = (load_checkpoint(RunFolder(folder).checkpoint_file()) for folder in (whole, killed))
+    assert a["iteration"] == b["iteration"] == 400
+    for part in ("learner", "random"):
+        assert a[part].keys() == b[part].keys()
+        assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
+    assert RunFolder(whole).metrics() == RunFolder(killed).metrics()
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path):
+    run = tmp_path / "run"
+    errors = tmp_path / "errors.txt"
+    process = start(errors, "sinusoid-5shot-maml", "--no-compile", "--run", str(run))
+    deadline = time.monotonic() + 60
+    while not RunFolder(run).metrics() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert f"fewstep train --resume {run}" in errors.read_text()
+    saved = RunFolder(run).load()
+    assert saved["iteration"] >= RunFolder(run).metrics()[-1]["iteration"] > 0
+
+
+def test_signals_are_given_back():
+    before = signal.getsignal(signal.SIGINT)
+    learner, optimizer = make()
+    fewstep.fit(learner, Sinusoids(), optimizer, iterations=1, progress=False)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+class TurnsNaN:
+    """Tasks that are fine until a given call."""
+
+    def __init__(self, last_good: int) -> None:
+        self.calls, self.last_good = 0, last_good
+
+    def sample(self, n, generator=None):
+        tasks = Sinusoids().sample(n, generator)
+        self.calls += 1
+        if self.calls <= self.last_good:
+            return tasks
+        return Task(tasks.support, Batch(tasks.query.x, tasks.query.y * float("nan")))
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path):
+    learner, optimizer = make()
+    said = r"at iteration 33.*last good checkpoint.*iteration 30.*lower"
+    with pytest.raises(fewstep.TrainingDiverged, match=said) as e:
+        fewstep.fit(learner, TurnsNaN(33), optimizer, iterations=100, run=tmp_path, log_every=20, checkpoint_every=10,
+                    progress=False)  # fmt: skip
+    assert e.value.iteration == 33
+    saved = RunFolder(tmp_path).load()
+    assert saved["iteration"] == 30
+    assert all(torch.isfinite(value).all() for value in saved["learner"].values())
+
+
+def test_best_checkpoint_is_the_best_validation(tmp_path: Path):
+    learner, optimizer = make(lr=0.3)  # jumps about
+    metrics = fewstep.fit(
+        learner, Sinusoids(), optimizer, iterations=40, run=tmp_path, validation=Sinusoids(), validate_every=5,
+        validation_tasks=20, progress=False,
+    )  # fmt: skip
+    validations = {row["iteration"]: row["validation"] for row in metrics if "validation" in row}
+    assert list(validations) == [5, 10, 15, 20, 25, 30, 35, 40]
+    best = RunFolder(tmp_path).load("best")
+    assert validations[best["iteration"]] == min(validations.values())
+    learner.load_state_dict(best["learner"])
+    again = fewstep.evaluate(learner, Sinusoids(), 20, seed=0, stream=1)
+    assert again.mean[-1] == min(validations.values())
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path):
+    learner, optimizer = make()
+    fewstep.fit(learner, Sinusoids(), optimizer, iterations=2, run=tmp_path, progress=False)
+    with pytest.raises(FileExistsError, match="already holds a run.*resume=True"):
+        fewstep.fit(learner, Sinusoids(), optimizer, iterations=2, run=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("name", ["meta_batch", "log_every", "checkpoint_every"])
+def test_fit_refuses_zero(name: str):
+    learner, optimizer = make()
+    with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
+        fewstep.fit(learner, Sinusoids(), optimizer, iterations=1, **{name: 0})
+
+
+def test_checkpoint_round_trip(tmp_path: Path):
+    state = {
+        "tensor": torch.randn(3, 2)[:, 0],
+        "scalar": torch.tensor(3),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        7: [1, 2.5, None, True, "text", (1, [2])],
+        "empty": {},
+        "tied": (x := torch.randn(2)),
+        "tied too": x,
+        "float": 0.1 + 0.2,
+    }
+    save_checkpoint(tmp_path / "a.safetensors", state)
+    loaded = load_checkpoint(tmp_path / "a.safetensors")
+    assert loaded.keys() == state.keys()
+    for key, value in state.items():
+        if isinstance(value, Tensor):
+            assert torch.equal(loaded[key], value)
+            assert loaded[key].dtype == value.dtype
+        else:
+            assert loaded[key] == value
+
+
+def test_damaged_checkpoint_is_named(tmp_path: Path):
+    file = tmp_path / "a.safetensors"
+    save_checkpoint(file, {"x": torch.ones(1000)})
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"a\.safetensors is damaged"):
+        load_checkpoint(file)
+    with pytest.raises(FileNotFoundError, match="No checkpoint"):
+        load_checkpoint(tmp_path / "b.safetensors")
+
+
+def test_interrupted_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "a.safetensors"
+    save_checkpoint(file, {"x": 1})
+
+    def power_cut(descriptor: int) -> None:
+        raise OSError("power cut")
+
+    monkeypatch.setattr(os, "fsync", power_cut)
+    with pytest.raises(OSError, match="power cut"):
+        save_checkpoint(file, {"x": 2})
+    assert load_checkpoint(file) == {"x": 1}
+
+
+def test_a_cut_off_line_of_metrics_is_dropped(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    for i in (10, 20, 30):
+        folder.log({"iteration": i, "loss": 1.0})
+    with open(folder.metrics_file, "a") as file:
+        file.write(json.dumps({"iteration": 40})[:-3])
+    folder.forget_after(20)
+    folder.log({"iteration": 30, "loss": 2.0})
+    assert [row["iteration"] for row in folder.metrics()] == [10, 20, 30]
+    assert folder.metrics()[-1]["loss"] == 2.0
+
+
+def test_fit_moves_tasks_to_the_learner():
+    learner, _ = make()
+    learner.double()
+    optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
+    fewstep.fit(learner, Sinusoids(), optimizer, iterations=2, progress=False)
+    assert next(learner.parameters()).dtype == torch.float64
+
+
+def test_progress_without_a_terminal_is_lines(capsys: pytest.CaptureFixture[str]):
+    learner, optimizer = make()
+    fewstep.fit(learner, Sinusoids(), optimizer, iterations=5, title="sines")
+    shown = capsys.readouterr()
+    assert "sines: 5/5" in shown.err
+    assert "it/s" in shown.err
+    assert "loss" in shown.err
+    assert shown.out == ""
