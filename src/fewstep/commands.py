@@ -251,4 +251,6 @@ def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
         table.add_row(*row)
     print(title)
     console = Console()
-    console.print(table, width=None if console.is_terminal else 200)
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)

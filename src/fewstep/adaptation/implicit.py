@@ -36,9 +36,7 @@ def solve_implicitly(
         rest, batch = tree_unflatten(leaves, spec)
         return loss({**rest, **dict(zip(solution, phi, strict=True))}, batch)
 
-    solved = _ImplicitSolution.apply(
-        value, regularization, cg_steps, len(start), *start, *solution.values(), *leaves
-    )
+    solved = _ImplicitSolution.apply(value, regularization, cg_steps, len(start), *start, *solution.values(), *leaves)
     return dict(zip(solution, solved, strict=True))
 
 

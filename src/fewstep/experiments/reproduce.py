@@ -95,17 +95,24 @@ class Found:
         """Outer iterations, of the run with the fewest."""
         return min(run["iterations"] for run in self.runs)
 
+    @property
+    def steps(self) -> int:
+        """Inner steps at test."""
+        return min(run["steps"] for run in self.runs)
+
     def at(self, step: int) -> tuple[float, float]:
         """Mean over runs and tasks after ``step`` inner steps, and half of its 95% interval over tasks.
 
-        All runs are tested on the same tasks, so the interval is the mean of theirs, not narrower for more seeds.
+        All runs are tested on the same tasks, so the interval is the mean of theirs, not narrower for more seeds. A
+        learner that was not adapted so far (the oracle, which is not adapted at all) stays as it was.
         """
-        mean = sum(run["mean"][step] for run in self.runs) / len(self.runs)
-        return mean, sum(run["ci95"][step] for run in self.runs) / len(self.runs)
+        curve = self.curve()
+        last = min(step, self.steps)
+        return curve["mean"][last], curve["ci95"][last]
 
     def seed_range(self, step: int) -> tuple[float, float]:
         """The lowest and the highest mean of a single run after ``step`` inner steps."""
-        means = [run["mean"][step] for run in self.runs]
+        means = [run["mean"][min(step, run["steps"])] for run in self.runs]
         return min(means), max(means)
 
     def curve(self, shots: int | None = None) -> dict[str, list[float]]:
@@ -162,7 +169,11 @@ def plot_figure_3(found: dict[str, Found], path: Path) -> Path | None:
     names = [name for name in found if name.startswith("sinusoid-10shot-")]
     if not names:
         return None
-    panels = {
-        f"K = {k}": {name.removeprefix("sinusoid-10shot-"): found[name].curve(k) for name in names} for k in (5, 10, 20)
-    }
+    panels = {}
+    for k in (5, 10, 20):
+        panels[f"K = {k}"] = curves = {name.removeprefix("sinusoid-10shot-"): found[name].curve(k) for name in names}
+        length = max(len(curve["mean"]) for curve in curves.values())
+        for curve in curves.values():  # the oracle, which is not adapted, stays as it is
+            for values in curve.values():
+                values.extend(values[-1:] * (length - len(values)))
     return plot_over_steps(panels, path, "mean squared error")

@@ -105,7 +105,7 @@ _SUMMARIES: dict[Method, str] = {
     "maml": "MAML: one gradient step, exact meta-gradient",
     "fomaml": "first-order MAML: second derivatives dropped",
     "pretrained": "one network on all tasks, fine-tuned at test",
-    "oracle": "amplitude and phase are inputs of the network",
+    "oracle": "amplitude and phase are inputs of the network, which is not adapted",
 }
 
 
@@ -113,10 +113,10 @@ def _rows() -> list[Row]:
     rows = []
     for shots in (5, 10, 20):
         for method, summary in _SUMMARIES.items():
-            fine_tuning_lr = 0.01 if shots == 5 else 0.02  # as tuned in the paper
-            lr = 0.001 if method in ("maml", "fomaml") else fine_tuning_lr
+            # Of 0.001 … 0.02, fine-tuning at 0.01 does best on validation tasks; the paper found 0.02 for K = 10 and 20.
+            lr = 0.01 if method == "pretrained" else 0.001
             paper = _PAPER.get(method, {}) if shots == 5 else {}
-            config = Sinusoid(method, shots, inner_lr=lr)
+            config = Sinusoid(method, shots, inner_lr=lr, test_steps=0 if method == "oracle" else 10)
             rows.append(Row(f"sinusoid-{shots}shot-{method}", summary, config, paper, _TABLE_2 if paper else ""))
     rows.append(
         Row(
