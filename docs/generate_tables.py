@@ -68,6 +68,7 @@ def filled(text: str) -> str:
 
 
 def main() -> None:
+    """Fills the pages, or checks them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="fail if a page is out of date, and write nothing")
     check = parser.parse_args().check

@@ -194,6 +194,12 @@ def test_a_run_is_not_overwritten(tmp_path: Path):
         fewstep.fit(learner, Sinusoids(), optimizer, iterations=2, run=tmp_path, progress=False)
 
 
+def test_fit_refuses_what_is_no_task_source():
+    learner, optimizer = make()
+    with pytest.raises(TypeError, match=r"sample\(n, generator\); got list"):
+        fewstep.fit(learner, [1, 2], optimizer, iterations=1)
+
+
 @pytest.mark.parametrize("name", ["meta_batch", "log_every", "checkpoint_every"])
 def test_fit_refuses_zero(name: str):
     learner, optimizer = make()

@@ -113,7 +113,7 @@ def _rows() -> list[Row]:
     rows = []
     for shots in (5, 10, 20):
         for method, summary in _SUMMARIES.items():
-            # Of 0.001 … 0.02, fine-tuning at 0.01 does best on validation tasks; the paper found 0.02 for K = 10 and 20.
+            # Of 0.001 … 0.02, fine-tuning at 0.01 does best on validation tasks; the paper has 0.02 for K = 10 and 20.
             lr = 0.01 if method == "pretrained" else 0.001
             paper = _PAPER.get(method, {}) if shots == 5 else {}
             config = Sinusoid(method, shots, inner_lr=lr, test_steps=0 if method == "oracle" else 10)

@@ -116,6 +116,8 @@ def fit(
     for name, value in (("meta_batch", meta_batch), ("log_every", log_every), ("checkpoint_every", checkpoint_every)):
         if value < 1:
             raise ValueError(f"fit: {name} must be at least 1; got {value}.")
+    if not isinstance(source, TaskSource):
+        raise TypeError(f"fit: a task source has sample(n, generator); got {type(source).__name__}.")
     folder = None if run is None else RunFolder(run)
     if folder is not None and not resume and (folder.has_checkpoint() or folder.metrics_file.exists()):
         raise FileExistsError(f"{folder.path} already holds a run; resume it (resume=True) or name another folder.")
