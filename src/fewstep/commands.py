@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -50,8 +50,8 @@ class Evaluate:
     """Test with these numbers of support examples as well."""
     seed: int = 0
     """Of the test tasks."""
-    checkpoint: str = "last"
-    """Which checkpoint: last, or best in validation."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Which checkpoint: best in validation, or last."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def train(words: list[str]) -> None:
         folder = place.run or Path("runs") / f"{row.name}-seed{training.seed}"
         run = Run.create(row.name, experiment, training, folder)
     run.train()
-    print(f"Trained {run.name} for {run.iterations():,} iterations: {run.folder.path}")
+    print(f"Trained {run.name} for {run.iterations('last'):,} iterations: {run.folder.path}")
     print(f"Test it with: fewstep evaluate {run.folder.path}")
 
 
@@ -171,7 +171,10 @@ def evaluate(options: Evaluate) -> None:
     rows = []
     for step, (mean, interval) in enumerate(zip(found["mean"], found["ci95"], strict=True)):
         rows.append([str(step), f"{mean:.4f} ± {interval:.4f}", f"{paper[step]:g}" if step in paper else ""])
-    title = f"{run.name}, {found['iterations']:,} iterations, seed {found['seed']}, {found['tasks']} test tasks"
+    title = (
+        f"{run.name}, seed {found['seed']}, {options.checkpoint} checkpoint (iteration "
+        f"{found['checkpoint_iteration']:,} of {found['iterations']:,}), {found['tasks']} test tasks"
+    )
     _print_table(title, header, rows)
     for shots, other in found.get("other_shots", {}).items():
         print(f"with {shots} shots: {other['mean'][-1]:.4f} ± {other['ci95'][-1]:.4f} after {found['steps']} steps")

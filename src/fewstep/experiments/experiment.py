@@ -36,10 +36,10 @@ class Training:
     """Iterations per line of metrics.jsonl."""
     checkpoint_every: int = 1000
     """Iterations between checkpoints."""
-    validate_every: int = 5000
+    validate_every: int = 2000
     """Iterations between validations."""
-    validation_tasks: int = 200
-    """Tasks to validate on."""
+    validation_tasks: int = 400
+    """Tasks to validate on, after as many inner steps as at test."""
 
 
 class Experiment(Protocol):

@@ -102,6 +102,7 @@ class Run:
             validation=experiment.test_tasks(),
             validate_every=training.validate_every,
             validation_tasks=training.validation_tasks,
+            validation_steps=experiment.test_steps,
             metric=experiment.metric,
             run=self.folder.path,
             resume=True,
@@ -111,13 +112,13 @@ class Run:
             title=self.name,
         )
 
-    def load_learner(self, checkpoint: str = "last") -> Any:
-        """The learner of a checkpoint, ``"last"`` or ``"best"``."""
+    def load_learner(self, checkpoint: str = "best") -> Any:
+        """The learner of a checkpoint, ``"last"`` or ``"best"`` (in validation)."""
         learner = self._fresh_learner(compile=False)
         learner.load_state_dict(self.folder.load(checkpoint)["learner"])
         return learner
 
-    def iterations(self, checkpoint: str = "last") -> int:
+    def iterations(self, checkpoint: str = "best") -> int:
         """Outer iterations that a checkpoint has seen."""
         done: int = self.folder.load(checkpoint)["iteration"]
         return done
@@ -127,7 +128,7 @@ class Run:
         tasks: int = 600,
         steps: int | None = None,
         seed: int = 0,
-        checkpoint: str = "last",
+        checkpoint: str = "best",
         shots: tuple[int, ...] = (),
     ) -> dict[str, Any]:
         """Tests the learner and writes ``results.json``; other numbers of ``shots`` go under ``other_shots``."""
@@ -146,8 +147,9 @@ class Run:
             "mean": own.mean,
             "ci95": own.ci95,
             "seed": self.training.seed,
-            "iterations": self.iterations(checkpoint),
+            "iterations": self.iterations("last"),
             "checkpoint": checkpoint,
+            "checkpoint_iteration": self.iterations(checkpoint),
             "test_seed": seed,
             "config": dataclasses.asdict(self.experiment),
             "training": dataclasses.asdict(self.training),

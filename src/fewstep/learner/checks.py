@@ -26,10 +26,11 @@ def check_model(model: nn.Module) -> None:
         )
     for name, module in model.named_modules():
         if isinstance(module, _NormBase) and module.track_running_stats:
+            where = f"model.{name}" if name else "model"
             raise ValueError(
-                f"{f'model.{name}' if name else 'model'} is a {type(module).__name__} with running statistics, which "
-                "would leak from task to task and into the shared parameters. Use track_running_stats=False (statistics of the current "
-                "batch, as the MAML paper does), or GroupNorm or LayerNorm."
+                f"{where} is a {type(module).__name__} with running statistics, which would leak from task to task and "
+                "into the shared parameters. Use track_running_stats=False (statistics of the current batch, as the "
+                "MAML paper does), or GroupNorm or LayerNorm."
             )
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):

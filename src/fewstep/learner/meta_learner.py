@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fewstep.adaptation import Adjoint, Rule, Unrolled
+from fewstep.adaptation import Adjoint, Recomputed, Rule, Unrolled
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.learner.checks import Observed, check_model, check_task
 from fewstep.learner.compilation import CompiledLoss, compiler_missing
@@ -59,7 +59,8 @@ class MetaLearner(nn.Module):
         vectorize: ``True`` puts all tasks through the model at once (vmap); ``False`` loops over them; ``"auto"``
             chooses: a loop where vmap does not support the model, or, on a CPU, where one task alone keeps more than
             ``VMAP_LIMIT`` bytes of activations; vmap otherwise.
-        chunk: at most this many tasks at once under vmap; memory then does not grow with the meta-batch.
+        chunk: at most this many tasks at once under vmap; memory then does not grow with the meta-batch. A compiled
+            meta-step takes all tasks at once.
         compile: compile the whole meta-step into one graph (the first call takes seconds). Numbers that are no
             parameters, such as a fixed inner learning rate, are compiled in.
 
@@ -237,7 +238,7 @@ class MetaLearner(nn.Module):
             self._vmaps = not (tasks_on_cpu(tasks) and observed.saved_bytes > VMAP_LIMIT) and self._supports_vmap(tasks)
         else:
             self._vmaps = bool(self.vectorize)
-        if self.compiles and observed.stochastic and type(self._now(self.adjoint)).__name__ == "Recomputed":
+        if self.compiles and observed.stochastic and isinstance(self._now(self.adjoint), Recomputed):
             raise ValueError("compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled().")
         return observed
 
