@@ -102,15 +102,15 @@ class LearnedCell(nn.Module):
         return moved, gates
 
     def gate(self, weight, gradient, loss, past):
-        return torch.sigmoid(weight[0] + weight[1] * torch.tanh(gradient) + weight[2] * torch.tanh(loss) + weight[3] * past)
+        return torch.sigmoid(
+            weight[0] + weight[1] * torch.tanh(gradient) + weight[2] * torch.tanh(loss) + weight[3] * past
+        )
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
 @pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed()])
 def test_rule_with_state_loss_and_learned_weights(adjoint, vectorize):
-    learner = fs.MetaLearner(
-        SmoothNetwork(), fs.mse, rule=LearnedCell(), steps=3, adjoint=adjoint, vectorize=vectorize
-    )
+    learner = fs.MetaLearner(SmoothNetwork(), fs.mse, rule=LearnedCell(), steps=3, adjoint=adjoint, vectorize=vectorize)
     tasks = regression_tasks(count=2)
     assert_matches_differences(learner, tasks)
     gradients = meta_gradient(learner, tasks)
