@@ -238,6 +238,7 @@ class MetaLearner(nn.Module):
             self._vmaps = not (tasks_on_cpu(tasks) and observed.saved_bytes > VMAP_LIMIT) and self._supports_vmap(tasks)
         else:
             self._vmaps = bool(self.vectorize)
+        self._inner.separates_affine = self._vmaps and observed.affine_norms
         if self.compiles and observed.stochastic and isinstance(self._now(self.adjoint), Recomputed):
             raise ValueError("compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled().")
         return observed
@@ -253,7 +254,7 @@ class MetaLearner(nn.Module):
             warnings.warn(
                 f"Looping over tasks: the model does not run under torch.vmap ({reason}). "
                 "vectorize=False takes the loop without asking.",
-                stacklevel=4,
+                stacklevel=5,  # the caller of meta_loss or score
             )
             return False
         return True
