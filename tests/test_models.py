@@ -91,7 +91,9 @@ def normalised():
 
 
 def parametrized():
-    return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), nn.Tanh(), nn.Linear(2, 1))
+    layer = nn.Linear(2, 2)
+    nn.utils.parametrize.register_parametrization(layer, "weight", nn.Softplus())
+    return nn.Sequential(layer, nn.Tanh(), nn.Linear(2, 1))
 
 
 def function():
@@ -117,6 +119,30 @@ MODELS = {
 def test_meta_gradient(model, adjoint):
     learner = fs.maml(MODELS[model](), fs.mse, 0.2, 2, adjoint=ADJOINTS[adjoint], vectorize=True)
     assert_matches_differences(learner, regression_tasks(count=2), atol=5e-8)
+
+
+NORMS = {
+    "batch": lambda: nn.BatchNorm1d(3, track_running_stats=False),
+    "layer": lambda: nn.LayerNorm((3, 4)),
+    "instance": lambda: nn.InstanceNorm1d(3, affine=True),
+    "group": lambda: nn.GroupNorm(3, 3),
+    "rms": lambda: nn.RMSNorm(4),
+}
+
+
+@pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed(), fs.FirstOrder(), fs.Implicit()])
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms_differ_twice_under_vmap_as_in_a_loop(norm, adjoint):
+    """PyTorch's own batching rule gets the second derivative of a norm with a scale wrong."""
+    model = nn.Sequential(
+        nn.Linear(2, 12), nn.Tanh(), nn.Unflatten(1, (3, 4)), NORMS[norm](), nn.Tanh(), nn.Flatten(), nn.Linear(12, 1)
+    )
+    nn.init.uniform_(model[3].weight, 0.5, 1.5)
+    tasks = regression_tasks()
+    vmapped, looped = (
+        fs.maml(model, fs.mse, 0.2, 2, adjoint=adjoint, vectorize=vectorize) for vectorize in (True, False)
+    )
+    assert_same(meta_gradient(vmapped, tasks), meta_gradient(looped, tasks), atol=1e-11)
 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS)
@@ -223,7 +249,9 @@ def test_parameter_without_use_is_zero_when_recomputed():
 
 def snapshot(model):
     return {
-        "values": {name: (id(value), value.clone(), value._version) for name, value in model.state_dict(keep_vars=True).items()},
+        "values": {
+            name: (id(value), value.clone(), value._version) for name, value in model.state_dict(keep_vars=True).items()
+        },
         "flags": {name: value.requires_grad for name, value in model.named_parameters()},
         "grads": {name: None if value.grad is None else value.grad.clone() for name, value in model.named_parameters()},
         "modes": {name: module.training for name, module in model.named_modules()},
