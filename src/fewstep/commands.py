@@ -50,8 +50,8 @@ class Evaluate:
     """Test with these numbers of support examples as well."""
     seed: int = 0
     """Of the test tasks."""
-    checkpoint: Literal["best", "last"] = "best"
-    """Which checkpoint: best in validation, or last."""
+    checkpoint: Literal["best", "last"] | None = None
+    """Which checkpoint: best in validation, or last; the experiment's own choice if not given."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def train(words: list[str]) -> None:
         folder = place.run or Path("runs") / f"{row.name}-seed{training.seed}"
         run = Run.create(row.name, experiment, training, folder)
     run.train()
-    print(f"Trained {run.name} for {run.iterations('last'):,} iterations: {run.folder.path}")
+    print(f"Trained {run.name} for {run.iterations():,} iterations: {run.folder.path}")
     print(f"Test it with: fewstep evaluate {run.folder.path}")
 
 
@@ -172,7 +172,7 @@ def evaluate(options: Evaluate) -> None:
     for step, (mean, interval) in enumerate(zip(found["mean"], found["ci95"], strict=True)):
         rows.append([str(step), f"{mean:.4f} ± {interval:.4f}", f"{paper[step]:g}" if step in paper else ""])
     title = (
-        f"{run.name}, seed {found['seed']}, {options.checkpoint} checkpoint (iteration "
+        f"{run.name}, seed {found['seed']}, {found['checkpoint']} checkpoint (iteration "
         f"{found['checkpoint_iteration']:,} of {found['iterations']:,}), {found['tasks']} test tasks"
     )
     _print_table(title, header, rows)

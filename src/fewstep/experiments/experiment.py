@@ -59,6 +59,11 @@ class Experiment(Protocol):
         """Inner steps at test."""
         ...
 
+    @property
+    def test_checkpoint(self) -> str:
+        """Which checkpoint is tested: ``"best"`` or ``"last"``."""
+        ...
+
     def learner(self, compile: bool) -> Any:
         """A fresh learner, its weights from PyTorch's global generator."""
         ...

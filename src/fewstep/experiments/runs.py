@@ -112,13 +112,13 @@ class Run:
             title=self.name,
         )
 
-    def load_learner(self, checkpoint: str = "best") -> Any:
-        """The learner of a checkpoint, ``"last"`` or ``"best"`` (in validation)."""
+    def load_learner(self, checkpoint: str | None = None) -> Any:
+        """The learner of a checkpoint, ``"last"`` or ``"best"`` in validation; the one to be tested if not given."""
         learner = self._fresh_learner(compile=False)
-        learner.load_state_dict(self.folder.load(checkpoint)["learner"])
+        learner.load_state_dict(self.folder.load(checkpoint or self.experiment.test_checkpoint)["learner"])
         return learner
 
-    def iterations(self, checkpoint: str = "best") -> int:
+    def iterations(self, checkpoint: str = "last") -> int:
         """Outer iterations that a checkpoint has seen."""
         done: int = self.folder.load(checkpoint)["iteration"]
         return done
@@ -128,10 +128,11 @@ class Run:
         tasks: int = 600,
         steps: int | None = None,
         seed: int = 0,
-        checkpoint: str = "best",
+        checkpoint: str | None = None,
         shots: tuple[int, ...] = (),
     ) -> dict[str, Any]:
         """Tests the learner and writes ``results.json``; other numbers of ``shots`` go under ``other_shots``."""
+        checkpoint = checkpoint or self.experiment.test_checkpoint
         learner = self.load_learner(checkpoint)
         steps = self.experiment.test_steps if steps is None else steps
 
@@ -147,7 +148,7 @@ class Run:
             "mean": own.mean,
             "ci95": own.ci95,
             "seed": self.training.seed,
-            "iterations": self.iterations("last"),
+            "iterations": self.iterations(),
             "checkpoint": checkpoint,
             "checkpoint_iteration": self.iterations(checkpoint),
             "test_seed": seed,
