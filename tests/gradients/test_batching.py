@@ -21,16 +21,17 @@ WAYS = {
 
 
 class Crowded(SmoothNetwork):
-    """Beside a tied weight and a frozen scale: a parameter without use, a buffer, and integers."""
+    """Beside a tied weight and a frozen scale: a norm, a parameter without use, a buffer, and integers."""
 
     def __init__(self):
         super().__init__()
+        self.norm = nn.LayerNorm(2, eps=1.0)
         self.spare = nn.Parameter(torch.ones(2))
         self.register_buffer("shift", torch.tensor(0.4))
         self.order = nn.Parameter(torch.tensor([1, 0]), requires_grad=False)
 
     def forward(self, x):
-        return super().forward(x[:, self.order] + self.shift)
+        return super().forward(self.norm(x[:, self.order] + self.shift))
 
 
 def learned_rates(model, objective=fs.query_loss, **choices):
