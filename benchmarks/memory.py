@@ -138,7 +138,9 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=5, help="query images per class (default 5; the paper has 15)")
     parser.add_argument("--allocators", nargs="+", choices=ALLOCATORS, default=ALLOCATORS, help="default: all")
     parser.add_argument("--rounds", type=int, default=7, help="turns in the comparison of times (default 7)")
-    parser.add_argument("--limit", type=float, default=12.0, help="GB that unrolling may be expected to need (default 12)")
+    parser.add_argument(
+        "--limit", type=float, default=12.0, help="GB that unrolling may be expected to need (default 12)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -169,7 +169,9 @@ def check_that_all_agree(competitors: dict[str, MetaGradient]) -> float:
     for name, meta_gradient in competitors.items():
         for mine, theirs in zip(meta_gradient(), expected, strict=True):
             mine = mine if isinstance(mine, Tensor) else torch.tensor(mine.tolist())
-            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                mine, theirs, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            )
             largest = max(largest, (mine - theirs).abs().max().item())
     return largest
 
@@ -212,7 +214,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="how often each contestant has its turn (default 15)")
     parser.add_argument("--full", action="store_true", help="train for the paper's 70,000 iterations instead of 5,000")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    parser.add_argument("--first-call", type=int, metavar="STEPS", help="only print the seconds of a first compiled call")
+    parser.add_argument(
+        "--first-call", type=int, metavar="STEPS", help="only print the seconds of a first compiled call"
+    )
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     use_one_core()
