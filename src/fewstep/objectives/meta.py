@@ -37,8 +37,8 @@ class multi_step_loss:  # noqa: N801 - reads as a function where it is used, bes
     Args:
         weights: one for each inner step, the first for φ_1.
 
-    >>> multi_step_loss.annealed(steps=5, epoch=0, epochs=10).weights
-    (0.2, 0.2, 0.2, 0.2, 0.2)
+    >>> multi_step_loss.annealed(steps=4, epoch=0, epochs=10).weights
+    (0.25, 0.25, 0.25, 0.25)
     """
 
     weights: tuple[float, ...]
