@@ -170,7 +170,7 @@ def fit(
                     found = evaluate(learner, validation, validation_tasks, validation_steps, metric, seed, stream=1)
                     mean, interval = found.mean[-1], found.ci95[-1]
                     record({"iteration": done, "validation": mean, "validation_ci95": interval})
-                    bar.validated(f"validation {mean:.4f} ± {interval:.4f}")
+                    bar.validated(f"validation {mean:.4f} ± {interval:.4f} at iteration {done:,}")
                     if state.best is None or (mean > state.best if larger_is_better else mean < state.best):
                         state.best = mean
                         if folder is not None:

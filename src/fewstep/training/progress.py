@@ -27,7 +27,7 @@ class Progress:
         self._show = show
         if show and sys.stderr.isatty():
             self._bar = _terminal_bar()
-            self._task = self._bar.add_task(title, total=total, completed=start, rate="", loss="", validation="")
+            self._task = self._bar.add_task(title, total=total, completed=start, words="")
             self._bar.start()
         elif show:
             self._interval = 10.0
@@ -41,17 +41,18 @@ class Progress:
         rate = (done - self._start) / max(now - self._began, 1e-9)
         self._loss = f"loss {loss():.4f}"
         text = f"{rate:,.0f} it/s" if rate >= 10 else f"{rate:.2f} it/s"
+        left = _duration((self._total - done) / max(rate, 1e-9))
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, rate=text, loss=self._loss, validation=self._validation)
+            self._bar.update(self._task, completed=done, words=f"{text}, {self._loss}, {left} left")
         else:
-            left = (self._total - done) / max(rate, 1e-9)
-            count = f"{self._title}: {done:,}/{self._total:,}"
-            words = [count, text, self._loss, self._validation, f"{left:.0f} s left"]
+            words = [f"{self._title}: {done:,}/{self._total:,}", text, self._loss, self._validation, f"{left} left"]
             print(", ".join(word for word in words if word), file=sys.stderr, flush=True)
 
     def validated(self, text: str) -> None:
-        """A validation result, shown from now on."""
+        """A validation result: a line above the bar, or in the lines from now on."""
         self._validation = text
+        if self._bar is not None:
+            self._bar.console.print(f"{self._title}: {text}", highlight=False)
 
     def close(self) -> None:
         """Leaves the bar as it stands."""
@@ -59,20 +60,25 @@ class Progress:
             self._bar.stop()
 
 
+def _duration(seconds: float) -> str:
+    """As 42 s, 3:07 or 2:05:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def _terminal_bar() -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as RichProgress
 
     return RichProgress(
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[loss]}"),
-        TextColumn("{task.fields[validation]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[words]}"),
         console=Console(stderr=True),
+        expand=True,
     )
