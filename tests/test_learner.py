@@ -406,3 +406,9 @@ def test_errors_of_the_loss_itself_come_through():
 def test_choosing_parameters_by_name(patterns, chosen):
     model = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 1)})
     assert fs.learner.select(patterns, dict(model.named_parameters()), "adapts") == chosen
+
+
+def test_adapt_wants_a_support_set():
+    learner = fs.maml(nn.Linear(1, 1), fs.mse, 0.1)
+    with pytest.raises(TypeError, match=r"got a Task.*task\.support"):
+        learner.adapt(fs.tasks.Sinusoids().sample(1)[0])

@@ -150,8 +150,11 @@ class MetaLearner(nn.Module):
             A copy of the model that holds φ: to call, save, or train further.
 
         Raises:
+            TypeError: a whole task was passed.
             ValueError: adaptation ended in NaN or infinite parameters.
         """
+        if isinstance(support, Task):
+            raise TypeError("adapt expects the support set of one task; got a Task. Pass task.support.")
         with torch.no_grad():
             adapted = self._path(support, self.steps if steps is None else steps)[-1]
             model = copy.deepcopy(self.model)
