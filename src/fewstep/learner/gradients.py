@@ -11,7 +11,7 @@ from torch import Tensor
 
 def with_gradients(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
     """``value`` as a tensor whose ``backward()`` gives the parameters these gradients."""
-    return _WithGradients.apply(value, gradients, *parameters)
+    return _WithGradients.apply((value, gradients), *parameters)
 
 
 def accumulate(parts: Sequence[Callable[[], Tensor]], parameters: Sequence[Tensor], scale: float) -> Tensor:
@@ -29,13 +29,13 @@ def accumulate(parts: Sequence[Callable[[], Tensor]], parameters: Sequence[Tenso
 
 class _WithGradients(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor | None], *parameters: Tensor) -> Tensor:
-        ctx.gradients = gradients
-        return value.clone()
+    def forward(ctx: Any, worked_out: tuple[Tensor, Sequence[Tensor | None]], *parameters: Tensor) -> Tensor:
+        value, ctx.gradients = worked_out
+        return value
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         present = [gradient for gradient in ctx.gradients if gradient is not None]
         scaled = iter(torch._foreach_mul(present, cotangent) if present else ())
-        return None, None, *(None if gradient is None else next(scaled) for gradient in ctx.gradients)
+        return None, *(None if gradient is None else next(scaled) for gradient in ctx.gradients)
