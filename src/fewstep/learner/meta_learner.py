@@ -23,7 +23,7 @@ from fewstep.learner.task_loss import LOSS_PREFIX, TaskLoss
 from fewstep.objectives import Objective, query_loss
 from fewstep.tasks import Task
 
-VMAP_LIMIT = 4 * 2**20
+VMAP_LIMIT = 3 * 2**19  # 1.5 MiB, where the two are even: benchmarks/vectorize.py
 """On a CPU, tasks whose support loss keeps more bytes than this for its backward pass are looped over, not vmapped."""
 
 Choice = TypeVar("Choice")
