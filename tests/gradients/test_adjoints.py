@@ -157,3 +157,23 @@ def test_functional_adapt_moves_only_what_it_is_told():
     torch.testing.assert_close(adapted["moved"], torch.tensor(1.0 - 0.1 * 6.0))
     with pytest.raises(KeyError, match=r"\['absent'\].*'moved', 'kept'"):
         fs.adapt(lambda p, x: x, params, torch.tensor(2.0), fs.GradientDescent(0.1), 1, adapts=["absent"])
+
+
+@pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed()], ids=["unrolled", "recomputed"])
+def test_adapt_under_a_vmap_of_ones_own_with_a_scaled_norm(adjoint, double):
+    model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Tanh(), nn.Linear(3, 1))
+    x = torch.randn(4, 6, 2)
+    y = x.sum(-1, keepdim=True).sin()
+
+    def loss(params, batch):
+        return (torch.func.functional_call(model, params, (batch[0],)) - batch[1]).square().mean()
+
+    def objective(x, y):
+        params = dict(model.named_parameters())
+        return loss(fs.adapt(loss, params, (x, y), fs.GradientDescent(0.3), 2, adjoint), (x, y))
+
+    parameters = list(model.parameters())
+    together = torch.autograd.grad(torch.vmap(objective)(x, y).mean(), parameters)
+    apart = torch.autograd.grad(torch.stack([objective(x[i], y[i]) for i in range(4)]).mean(), parameters)
+    for a, b in zip(together, apart, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)

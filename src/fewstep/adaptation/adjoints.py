@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 
 from fewstep.adaptation.implicit import solve_implicitly
 from fewstep.adaptation.inner_loop import Loss, gradient_and_value, inner_loop
+from fewstep.adaptation.norms import twice_differentiable_norms
 from fewstep.adaptation.recomputed import recomputed_gradient
 from fewstep.adaptation.rules import Params, Rule
 
@@ -37,7 +38,7 @@ class Unrolled:
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
     ) -> list[Params]:
-        return inner_loop(gradient_and_value, loss, params, batch, rule, steps, adapts)
+        return inner_loop(_unrolled_gradient, loss, params, batch, rule, steps, adapts)
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,11 @@ class Implicit:
         solution = {name: path[-1][name].detach() for name in adapts}
         solved = solve_implicitly(loss, params, solution, batch, self.regularization, self.cg_steps)
         return [params, *path[1:-1], {**params, **solved}]
+
+
+def _unrolled_gradient(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, torch.Tensor]:
+    with twice_differentiable_norms():
+        return gradient_and_value(loss, params, names, batch)
 
 
 def _constant_gradient(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, torch.Tensor]:

@@ -22,10 +22,7 @@ def adapt(
     """φ = U(θ, support): a few steps of an update rule from shared parameters, differentiable in ``params``.
 
     The functional core of the library, for models that are no ``nn.Module``. Composes with autograd, ``torch.func``
-    and ``torch.vmap``, but for one case: under your own ``torch.vmap``, :class:`fewstep.Unrolled` gives a wrong
-    meta-gradient where the loss uses PyTorch's batch, layer or instance norm with an adapted scale, because of
-    PyTorch's batching rule. Take :class:`fewstep.Recomputed` there, or :class:`fewstep.MetaLearner`, which works
-    around it.
+    and ``torch.vmap``.
 
     Args:
         loss: ``loss(params, batch)`` gives a scalar.

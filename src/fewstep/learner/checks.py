@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_leaves, tree_map
 
-from fewstep.learner.norms import SeparateAffine
 from fewstep.learner.task_loss import TaskLoss
 from fewstep.tasks import Batch, Task
 
@@ -45,12 +44,10 @@ class Observed:
     Args:
         saved_bytes: memory that the support loss keeps for its backward pass.
         stochastic: whether the loss draws random numbers (dropout).
-        affine_norms: whether it normalises with a scale or shift.
     """
 
     saved_bytes: int
     stochastic: bool
-    affine_norms: bool
 
 
 def check_task(loss: TaskLoss, model: nn.Module, params: Params, adapts: Sequence[str], tasks: Task) -> Observed:
@@ -87,11 +84,9 @@ def check_task(loss: TaskLoss, model: nn.Module, params: Params, adapts: Sequenc
     for name, gradient in zip(adapts, gradients, strict=True):
         if gradient is not None and not torch.isfinite(gradient).all():
             raise ValueError(f"The gradient of the support loss for parameter {name} is NaN or infinite.")
-    with torch.no_grad(), SeparateAffine() as norms:
-        loss({**params, **adapted}, task.support)
     if not stochastic:
         _check_weights(loss, {**params, **adapted}, tasks)
-    return Observed(saved.count, stochastic, norms.used)
+    return Observed(saved.count, stochastic)
 
 
 class _SavedBytes:

@@ -241,7 +241,6 @@ class MetaLearner(nn.Module):
             self._vmaps = not (tasks_on_cpu(tasks) and observed.saved_bytes > VMAP_LIMIT) and self._supports_vmap(tasks)
         else:
             self._vmaps = bool(self.vectorize)
-        self._inner.separates_affine = self._vmaps and observed.affine_norms
         if self.compiles and observed.stochastic and isinstance(self._now(self.adjoint), Recomputed):
             raise ValueError("compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled().")
         return observed

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fewstep.learner.norms import SeparateAffine
-
 LOSS_PREFIX = "loss/"
 """Marks the parameters of a learned loss in a dictionary that otherwise holds the model's; no module name has it."""
 
@@ -29,15 +27,12 @@ class TaskLoss:
         self._names = {name: f"model.{name}" for name, _ in model.named_parameters()}
         if learned and isinstance(loss, nn.Module):
             self._names.update({LOSS_PREFIX + name: f"loss.{name}" for name, _ in loss.named_parameters()})
-        self.separates_affine = False
-        """Whether normalisation layers are to be differentiated twice under vmap."""
         self._holds_lstm = any(isinstance(module, nn.LSTM) for module in self._pair.modules())
 
     def __call__(self, params: dict[str, Tensor], batch: Any) -> Tensor:
         named = {self._names[name]: value for name, value in params.items() if name in self._names}
         lstm = _differentiable_lstm() if self._holds_lstm else nullcontext()
-        norms = SeparateAffine() if self.separates_affine else nullcontext()
-        with _differentiable_attention(), lstm, norms:
+        with _differentiable_attention(), lstm:
             return functional_call(self._pair, named, (batch,))
 
 
