@@ -31,7 +31,7 @@ def sinusoid_shots(found: dict[str, Found]) -> str:
     """Figure 3 as numbers: the 10-shot models tested with 5, 10 and 20 points."""
     header = ["trained with 10 points", *(f"K = {k}, {s} step{'s' * (s > 1)}" for k in (5, 10, 20) for s in (1, 10))]
     rows = [
-        [name, *(f"{result.curve(k)['mean'][min(s, result.steps)]:.3f}" for k in (5, 10, 20) for s in (1, 10))]
+        [name, *(f"{result.at(s, k)[0]:.3f}" for k in (5, 10, 20) for s in (1, 10))]
         for name, result in found.items()
         if "-10shot-" in name
     ]

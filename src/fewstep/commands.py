@@ -6,6 +6,7 @@ import difflib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,8 +124,6 @@ def dispatch(command: str, words: list[str]) -> None:
 
 def list_experiments(options: List) -> None:
     """``fewstep list``"""
-    from fnmatch import fnmatchcase
-
     rows = [row for name, row in EXPERIMENTS.items() if fnmatchcase(name, options.match)]
     if not rows:
         raise ValueError(f"no experiment matches {options.match!r}; `fewstep list` shows all.")

@@ -65,7 +65,8 @@ class Adam(nn.Module):
         self.lr, self.betas, self.eps = _rate(lr, "Adam"), betas, eps
 
     def init(self, params: Params) -> tuple[Params, Params]:
-        return tuple({name: torch.zeros_like(value) for name, value in params.items()} for _ in range(2))  # type: ignore[return-value]
+        zeros = {name: torch.zeros_like(value) for name, value in params.items()}
+        return zeros, zeros
 
     def update(
         self, params: Params, grads: Params, state: tuple[Params, Params], step: int, loss: Tensor

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from fewstep.tasks import TaskSource, generator
+from fewstep.tasks.batch import like
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,7 @@ def evaluate(
         values = []
         for number, start in enumerate(range(0, tasks, meta_batch)):
             batch = source.sample(min(meta_batch, tasks - start), generator(seed, number, stream))
-            if tree_leaves(batch)[0].device != parameter.device or parameter.dtype != torch.float32:
-                batch = batch.to(parameter.device, parameter.dtype)
-            values.append(learner.score(batch, metric, steps).double().cpu())
+            values.append(learner.score(like(batch, parameter), metric, steps).double().cpu())
     finally:
         learner.train(training)
     name = getattr(metric or getattr(learner, "loss", None), "__name__", "loss")

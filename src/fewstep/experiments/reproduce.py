@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,6 @@ TABLES = {"sinusoid": "sinusoid-"}
 
 def rows_of(table: str, pattern: str = "*") -> list[Row]:
     """The rows of a table whose names match a shell-style pattern."""
-    from fnmatch import fnmatchcase
-
     rows = [row for name, row in EXPERIMENTS.items() if name.startswith(TABLES[table]) and fnmatchcase(name, pattern)]
     if not rows:
         raise ValueError(f"No experiment of {table} matches {pattern!r}; see `fewstep list`.")
@@ -100,13 +99,13 @@ class Found:
         """Inner steps at test."""
         return min(run["steps"] for run in self.runs)
 
-    def at(self, step: int) -> tuple[float, float]:
+    def at(self, step: int, shots: int | None = None) -> tuple[float, float]:
         """Mean over runs and tasks after ``step`` inner steps, and half of its 95% interval over tasks.
 
         All runs are tested on the same tasks, so the interval is the mean of theirs, not narrower for more seeds. A
         learner that was not adapted so far (the oracle, which is not adapted at all) stays as it was.
         """
-        curve = self.curve()
+        curve = self.curve(shots)
         last = min(step, self.steps)
         return curve["mean"][last], curve["ci95"][last]
 
@@ -169,11 +168,11 @@ def plot_figure_3(found: dict[str, Found], path: Path) -> Path | None:
     names = [name for name in found if name.startswith("sinusoid-10shot-")]
     if not names:
         return None
-    panels = {}
+    steps = max(found[name].steps for name in names)
+    panels: dict[str, dict[str, dict[str, Any]]] = {}
     for k in (5, 10, 20):
-        panels[f"K = {k}"] = curves = {name.removeprefix("sinusoid-10shot-"): found[name].curve(k) for name in names}
-        length = max(len(curve["mean"]) for curve in curves.values())
-        for curve in curves.values():  # the oracle, which is not adapted, stays as it is
-            for values in curve.values():
-                values.extend(values[-1:] * (length - len(values)))
+        panels[f"K = {k}"] = curves = {}
+        for name in names:
+            mean, ci95 = zip(*(found[name].at(step, k) for step in range(steps + 1)), strict=True)
+            curves[name.removeprefix("sinusoid-10shot-")] = {"mean": mean, "ci95": ci95}
     return plot_over_steps(panels, path, "mean squared error")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,6 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
-        import json
-
         self.folder = RunFolder(path)
         if not self.folder.config_file.is_file():
             raise FileNotFoundError(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from fewstep.objectives.losses import Scalar
@@ -78,7 +79,4 @@ def reptile_loss(loss: TaskLoss, path: list[Params], task: Task) -> Scalar:
     moved = [name for name in start if end[name] is not start[name]]
     if not moved:
         raise ValueError("reptile_loss needs at least one inner step: θ − φ_K is 0 for steps=0.")
-    return sum(
-        (0.5 * (start[name] - end[name].detach()).square().sum() for name in moved[1:]),
-        0.5 * (start[moved[0]] - end[moved[0]].detach()).square().sum(),
-    )
+    return 0.5 * torch.stack([(start[name] - end[name].detach()).square().sum() for name in moved]).sum()

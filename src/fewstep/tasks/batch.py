@@ -81,6 +81,14 @@ class Task:
         return Task(_stack([t.support for t in tasks], "support"), _stack([t.query for t in tasks], "query"))
 
 
+def like(tasks: Any, tensor: Tensor) -> Any:
+    """Tasks on the device and in the precision of a tensor, such as a parameter; themselves if they are there."""
+    for leaf in tree_leaves(tasks):
+        if leaf.device != tensor.device or (leaf.is_floating_point() and leaf.dtype != tensor.dtype):
+            return _to(tasks, tensor.device, tensor.dtype)
+    return tasks
+
+
 def _stack(batches: Sequence[Any], name: str) -> Any:
     if not all(isinstance(batch, Batch) for batch in batches):
         return tree_map(lambda *tensors: torch.stack(tensors), *batches)

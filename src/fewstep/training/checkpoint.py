@@ -19,10 +19,15 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_describe(state, "", tensors))
+    write_whole(path, save(tensors, metadata={"structure": structure}))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there completely, on the disk, or not at all; an old one stays until then."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
-        file.write(save(tensors, metadata={"structure": structure}))
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

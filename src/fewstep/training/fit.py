@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from fewstep.adaptation.random_numbers import random_state, set_random_state
 from fewstep.evaluation.evaluate import evaluate
 from fewstep.objectives import accuracy
 from fewstep.tasks import Task, TaskSource, generator
+from fewstep.tasks.batch import like
 from fewstep.training.interrupt import Interruption
 from fewstep.training.progress import Progress
 from fewstep.training.run_folder import RunFolder
@@ -146,7 +146,7 @@ def fit(
         try:
             for iteration in range(state.iteration, iterations):
                 learner.iteration = iteration
-                tasks = _like(source.sample(meta_batch, generator(seed, iteration)), parameters[0])
+                tasks = like(source.sample(meta_batch, generator(seed, iteration)), parameters[0])
                 for parameter in parameters:
                     parameter.grad = None
                 loss = learner.meta_loss(tasks)
@@ -216,14 +216,6 @@ class _State:
         if self.scheduler is not None:
             self.scheduler.load_state_dict(snapshot["scheduler"])
         set_random_state(snapshot["random"])
-
-
-def _like(tasks: Task, parameter: Tensor) -> Task:
-    """Tasks on the device and in the precision of the parameters."""
-    for leaf in tree_leaves(tasks):
-        if leaf.device != parameter.device or (leaf.is_floating_point() and leaf.dtype != parameter.dtype):
-            return tasks.to(parameter.device, parameter.dtype)
-    return tasks
 
 
 def _mean_of(losses: list[Tensor], done: int, folder: RunFolder | None) -> float:

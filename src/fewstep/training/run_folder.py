@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fewstep.training.checkpoint import load_checkpoint, save_checkpoint
+from fewstep.training.checkpoint import load_checkpoint, save_checkpoint, write_whole
 
 
 class RunFolder:
@@ -42,10 +42,7 @@ class RunFolder:
 
     def write_json(self, file: Path, content: Any) -> None:
         """Writes a JSON file whole or not at all."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(temporary, file)
+        write_whole(file, (json.dumps(content, indent=2) + "\n").encode())
 
     def log(self, row: dict[str, Any]) -> None:
         """Appends a line to ``metrics.jsonl``."""
@@ -69,6 +66,4 @@ class RunFolder:
         """Drops the metrics of iterations beyond a checkpoint: they will be trained again."""
         rows = [row for row in self.metrics() if row["iteration"] <= iteration]
         if self.metrics_file.is_file():
-            temporary = self.metrics_file.with_name(f".metrics.{os.getpid()}.tmp")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            os.replace(temporary, self.metrics_file)
+            write_whole(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode())
