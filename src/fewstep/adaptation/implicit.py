@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fewstep.adaptation.inner_loop import Loss
+from fewstep.adaptation.inner_loop import Loss, partial_gradient
 from fewstep.adaptation.rules import Params
 
 Tensors = Sequence[Tensor]
@@ -32,9 +32,9 @@ def solve_implicitly(
     rest = {name: value for name, value in params.items() if name not in solution}
     leaves, spec = tree_flatten((rest, batch))
 
-    def value(phi: Tensors, leaves: Tensors) -> Tensor:
-        rest, batch = tree_unflatten(leaves, spec)
-        return loss({**rest, **dict(zip(solution, phi, strict=True))}, batch)
+    def value(tensors: Tensors) -> Tensor:
+        rest, batch = tree_unflatten(tensors[len(solution) :], spec)
+        return loss({**rest, **dict(zip(solution, tensors, strict=False))}, batch)
 
     solved = _ImplicitSolution.apply(value, regularization, cg_steps, len(start), *start, *solution.values(), *leaves)
     return dict(zip(solution, solved, strict=True))
@@ -56,20 +56,10 @@ class _ImplicitSolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        count, tensors = ctx.count, ctx.saved_tensors
-        phi, leaves = tensors[:count], list(tensors[count:])
-        wanted = [i for i in range(len(leaves)) if ctx.needs_input_grad[4 + 2 * count + i]]
-
-        def full_gradient(*primals: Tensor) -> tuple[Tensor, ...]:
-            def value(*primals: Tensor) -> Tensor:
-                merged = list(leaves)
-                for i, tensor in zip(wanted, primals[count:], strict=True):
-                    merged[i] = tensor
-                return ctx.value(primals[:count], merged)
-
-            return torch.func.grad(value, argnums=tuple(range(len(primals))))(*primals)
-
-        primals = (*phi, *(leaves[i] for i in wanted))
+        count, tensors = ctx.count, list(ctx.saved_tensors)  # φ, then η and the batch
+        wanted = [i for i in range(count, len(tensors)) if ctx.needs_input_grad[4 + count + i]]
+        full_gradient = partial_gradient(ctx.value, tensors, [*range(count), *wanted])
+        primals = (*tensors[:count], *(tensors[i] for i in wanted))
 
         def hessian_product(vector: Tensors) -> tuple[Tensor, ...]:
             tangents = (*vector, *(torch.zeros_like(tensor) for tensor in primals[count:]))
@@ -80,10 +70,10 @@ class _ImplicitSolution(torch.autograd.Function):
             return [v + hv / ctx.regularization for v, hv in zip(vector, curvature, strict=True)]
 
         x = conjugate_gradients(system, cotangents, ctx.cg_steps)
-        rest: list[Tensor | None] = [None] * len(leaves)
+        rest: list[Tensor | None] = [None] * (len(tensors) - count)
         if wanted:
             for i, mixed in zip(wanted, hessian_product(x)[count:], strict=True):
-                rest[i] = -mixed / ctx.regularization
+                rest[i - count] = -mixed / ctx.regularization
         return None, None, None, None, *x, *([None] * count), *rest
 
 

@@ -39,3 +39,17 @@ def gradient_and_value(loss: Loss, params: Params, names: Sequence[str], batch: 
 
     grads, value = torch.func.grad_and_value(of_adapted)({name: params[name] for name in names})
     return grads, value
+
+
+def partial_gradient(
+    value: Callable[[Sequence[Tensor]], Tensor], tensors: Sequence[Tensor], wanted: Sequence[int]
+) -> Callable[..., tuple[Tensor, ...]]:
+    """The gradient of ``value(tensors)`` for the tensors at the places ``wanted``, as a function of these."""
+
+    def of_wanted(*replaced: Tensor) -> Tensor:
+        merged = list(tensors)
+        for place, tensor in zip(wanted, replaced, strict=True):
+            merged[place] = tensor
+        return value(merged)
+
+    return torch.func.grad(of_wanted, argnums=tuple(range(len(wanted))))

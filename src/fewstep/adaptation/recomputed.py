@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from fewstep.adaptation.inner_loop import Loss, gradient_and_value
+from fewstep.adaptation.inner_loop import Loss, gradient_and_value, partial_gradient
 from fewstep.adaptation.random_numbers import random_state, replayed
 from fewstep.adaptation.rules import Params
 
@@ -64,15 +64,7 @@ class _RecomputedGradient(torch.autograd.Function):
         direction = {positions[name]: w for name, w in zip(call.names, directions, strict=True)}
         wanted = [i for i, leaf in enumerate(leaves) if i in direction or ctx.needs_input_grad[i + 1]]
 
-        def full_gradient(*values: Tensor) -> tuple[Tensor, ...]:
-            def value(*values: Tensor) -> Tensor:
-                merged = list(leaves)
-                for i, tensor in zip(wanted, values, strict=True):
-                    merged[i] = tensor
-                return call.value(merged)
-
-            return torch.func.grad(value, argnums=tuple(range(len(values))))(*values)
-
+        full_gradient = partial_gradient(call.value, leaves, wanted)
         primals = tuple(leaves[i] for i in wanted)
         tangents = tuple(direction.get(i, torch.zeros_like(leaves[i])) for i in wanted)
         with nullcontext() if call.random_state is None else replayed(call.random_state):
