@@ -38,13 +38,14 @@ class Unrolled:
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
     ) -> list[Params]:
-        return inner_loop(_unrolled_gradient, loss, params, batch, rule, steps, adapts)
+        return inner_loop([_unrolled_gradient] * steps, loss, params, batch, rule, adapts)
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """Keep φ_0 … φ_K only and recompute each step on the way back: exact; memory does not grow with activations.
+    """Keep φ_0 … φ_K and recompute the steps on the way back: exact; memory does not grow with the steps' activations.
 
+    The last step's graph is kept: it is the first that the way back needs, and recomputing a step takes as much room.
     The Hessian ∇²L(φ_k) is symmetric, so the product that the backward sweep needs is one forward-mode derivative of
     the gradient. Random operations of the model (dropout) are replayed.
     """
@@ -52,7 +53,8 @@ class Recomputed:
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
     ) -> list[Params]:
-        return inner_loop(recomputed_gradient, loss, params, batch, rule, steps, adapts)
+        last = [_unrolled_gradient] if steps else []
+        return inner_loop([recomputed_gradient] * (steps - 1) + last, loss, params, batch, rule, adapts)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class FirstOrder:
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
     ) -> list[Params]:
-        return inner_loop(_constant_gradient, loss, params, batch, rule, steps, adapts)
+        return inner_loop([_constant_gradient] * steps, loss, params, batch, rule, adapts)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Implicit:
             return {n: grads[n] + self.regularization * (params[n] - start[n]) for n in names}, value
 
         with torch.no_grad():
-            path = inner_loop(proximal, loss, start, batch, rule, steps, adapts)
+            path = inner_loop([proximal] * steps, loss, start, batch, rule, adapts)
         solution = {name: path[-1][name].detach() for name in adapts}
         solved = solve_implicitly(loss, params, solution, batch, self.regularization, self.cg_steps)
         return [params, *path[1:-1], {**params, **solved}]

@@ -18,12 +18,15 @@ Gradient = Callable[[Loss, Params, Sequence[str], Any], tuple[Params, Tensor]]
 
 
 def inner_loop(
-    gradient: Gradient, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
+    gradients: Sequence[Gradient], loss: Loss, params: Params, batch: Any, rule: Rule, adapts: Sequence[str]
 ) -> list[Params]:
-    """[φ_0, …, φ_K]: φ_{k+1} = U(φ_k, ∇L(φ_k; support)), each with the parameters that are not adapted beside it."""
+    """[φ_0, …, φ_K]: φ_{k+1} = U(φ_k, ∇L(φ_k; support)), each with the parameters that are not adapted beside it.
+
+    ``gradients`` are the K ways to take ∇L, step by step; they differ in what they keep for the way back.
+    """
     path = [params]
     state = rule.init({name: params[name] for name in adapts})
-    for step in range(steps):
+    for step, gradient in enumerate(gradients):
         grads, value = gradient(loss, params, adapts, batch)
         moved, state = rule.update({name: params[name] for name in adapts}, grads, state, step, value)
         params = {**params, **moved}

@@ -1,0 +1,129 @@
+"""The convolutional networks of the MAML paper (section 5.2 and appendix A.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewstep.models.normalization import BatchNorm
+from fewstep.models.second_order import max_pool
+
+
+class ConvBlock(nn.Module):
+    """3×3 convolution, batch normalisation, ReLU, and half the resolution by a stride of 2 or by 2×2 max-pooling.
+
+    Scale, shift and ReLU come after the pooling, where there is a quarter of the data. This is exact: the maximum
+    commutes with whatever grows, and a channel whose scale is negative is convolved with its weights negated.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: filters.
+        norm: normalises ``out_channels`` channels.
+        pool: max-pooling, else a stride of 2.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm: BatchNorm, pool: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=1 if pool else 2, padding=1)
+        self.norm, self.pool = norm, pool
+        nn.init.xavier_uniform_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[images, in_channels, height, width]`` to ``[images, out_channels, height/2, width/2]``.
+
+        An odd size is rounded up with a stride and down with pooling.
+        """
+        if not self.pool:
+            return self.norm(self.conv(x)).relu()
+        scale, sign = self.norm.weight, None
+        weight, bias = self.conv.weight, self.conv.bias
+        if scale is not None:
+            sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
+            weight, bias = weight * sign.view(-1, 1, 1, 1), bias * sign
+        x = max_pool(self.norm.normalize(functional.conv2d(x, weight, bias, padding=1)))
+        if sign is not None:
+            x = x * sign.view(1, -1, 1, 1)
+        return self.norm.scale_and_shift(x).relu()
+
+
+class Conv4(nn.Module):
+    """Four convolution blocks and a linear head, the backbone of few-shot classification since Vinyals et al. (2016).
+
+    ``body`` holds the blocks and ``head`` the linear layer, so that ``adapts="head.*"`` is ANIL. The networks of the
+    MAML paper are :meth:`omniglot` and :meth:`mini_imagenet`.
+
+    Args:
+        in_channels: of the images.
+        ways: classes of a task, the outputs.
+        filters: of every block.
+        image_size: height and width.
+        pool: halve the resolution by max-pooling, else by a stride of 2.
+        spatial_mean: average the last feature maps over their positions, else flatten them.
+        norm: from the number of channels to their normalisation.
+
+    Raises:
+        ValueError: images come that are not ``[images, in_channels, image_size, image_size]``.
+
+    >>> network = Conv4(in_channels=1, ways=5)
+    >>> network(torch.rand(10, 1, 28, 28)).shape
+    torch.Size([10, 5])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        ways: int,
+        filters: int = 64,
+        image_size: int = 28,
+        pool: bool = True,
+        spatial_mean: bool = False,
+        norm: Callable[[int], BatchNorm] = BatchNorm,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.image_size, self.spatial_mean = in_channels, image_size, spatial_mean
+        inputs = [in_channels, filters, filters, filters]
+        self.body = nn.Sequential(*(ConvBlock(channels, filters, norm(filters), pool) for channels in inputs))
+        size = image_size
+        for _ in inputs:
+            size = size // 2 if pool else (size + 1) // 2
+        if size < 1:
+            raise ValueError(f"Conv4 halves the resolution four times: images of {image_size} are too small; 16 is enough.")
+        self.features = filters if spatial_mean else filters * size**2
+        self.head = nn.Linear(self.features, ways)
+        nn.init.xavier_uniform_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @classmethod
+    def omniglot(cls, ways: int, filters: int = 64) -> Conv4:
+        """The MAML paper's network for Omniglot: stride 2, spatial mean, a head that starts from N(0, 1)."""
+        network = cls(1, ways, filters, image_size=28, pool=False, spatial_mean=True, norm=paper_norm)
+        nn.init.normal_(network.head.weight)
+        return network
+
+    @classmethod
+    def mini_imagenet(cls, ways: int, filters: int = 32) -> Conv4:
+        """The MAML paper's network for miniImageNet: max-pooling, flattened features."""
+        return cls(3, ways, filters, image_size=84, norm=paper_norm)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[images, in_channels, image_size, image_size]`` to logits ``[images, ways]``."""
+        return self.head(self.embed(images))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The features before the head, ``[images, features]``."""
+        expected = (self.in_channels, self.image_size, self.image_size)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise ValueError(f"Conv4 expects images [images, {', '.join(map(str, expected))}]; got {list(images.shape)}.")
+        if self.in_channels > 1:  # channels last, as convolutions on CPUs and tensor cores like it best
+            images = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        maps = self.body(images)
+        return maps.mean((2, 3)) if self.spatial_mean else maps.flatten(1)
+
+
+def paper_norm(channels: int) -> BatchNorm:
+    """The MAML paper's normalisation: the statistics of the batch, a shift but no scale, ε = 1e-3."""
+    return BatchNorm(channels, scale=False, eps=1e-3)

@@ -1,0 +1,237 @@
+"""Batch normalisation and max-pooling with second derivatives in a few fused passes.
+
+PyTorch takes the derivative of their gradients apart into dozens of elementwise operations, which is most of the time
+of a meta-gradient of a convolutional network. Both have closed forms made of the kernels of the gradient itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+
+
+def normalize(x: Tensor, eps: float) -> Tensor:
+    """z = (x − mean)/√(variance + ε), per channel over the examples and positions of a batch.
+
+    Args:
+        x: ``[examples, channels, ...]``.
+        eps: ε.
+
+    >>> x = torch.randn(8, 3, 5, 5)
+    >>> torch.allclose(normalize(x, 1e-5), torch.nn.functional.batch_norm(x, None, None, training=True), atol=1e-5)
+    True
+    """
+    return _Normalize.apply(x, eps)[0]
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """The largest of every 2×2 positions, ``[examples, channels, height, width]`` to half the height and width.
+
+    >>> max_pool(torch.arange(16.0).view(1, 1, 4, 4))
+    tensor([[[[ 5.,  7.],
+              [13., 15.]]]])
+    """
+    return _MaxPool.apply(x)[0]
+
+
+# Normalisation. With r = 1/√(variance + ε), n values per channel and means over them, its Jacobian is symmetric:
+#     B(g) = r·(g − mean(g) − z·mean(z·g)),
+# so that the fused backward kernel gives the forward-mode derivative as well. The derivative of B(g) in x, in the
+# direction v, is symmetric in g and v:
+#     D(g, v) = −r·(mean(z·v)·B(g) + mean(z·g)·B(v) + z·⟨v, B(g)⟩/n).
+
+
+class _Normalize(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        return aten.native_batch_norm(x, None, None, None, None, True, 0.0, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        _save(ctx, inputs[0], *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, *_: Any) -> tuple[Tensor, None]:
+        return _NormalizeBackward.apply(g, *ctx.saved_tensors)[0], None
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, *_: Any) -> tuple[Tensor, None, None]:
+        return _backward(dx, *ctx.saved_tensors)[0], None, None
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[int | None, ...], x: Tensor, eps: float) -> tuple[Any, tuple[int, ...]]:
+        outputs = _Normalize.apply(_fold(x, dims[0], 1, info.batch_size), eps)
+        return _unfold(outputs, info.batch_size)
+
+
+class _NormalizeBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _backward(g, x, mean, rstd)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        _save(ctx, *inputs, *output)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        g, x, mean, rstd, *of_g = ctx.saved_tensors
+        of_v = _NormalizeBackward.apply(v, x, mean, rstd)
+        return of_v[0], _second(g, of_g, v, of_v, x, mean, rstd), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dg: Tensor, dx: Tensor, *_: Any) -> tuple[Tensor, None, None]:
+        g, x, mean, rstd, *of_g = ctx.saved_tensors
+        tangent = _second(g, of_g, dx, _backward(dx, x, mean, rstd), x, mean, rstd)
+        return tangent + _backward(dg, x, mean, rstd)[0], None, None
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Any, tuple[int, ...]]:
+        size = info.batch_size
+        g, x = (_fold(tensor, dim, 1, size) for tensor, dim in zip(tensors[:2], dims, strict=False))
+        statistics = (_fold(tensor, dim, 0, size) for tensor, dim in zip(tensors[2:], dims[2:], strict=True))
+        return _unfold(_NormalizeBackward.apply(g, x, *statistics), size)
+
+
+def _backward(g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """B(g), n·mean(z·g), n·mean(g)."""
+    ones = torch.ones_like(rstd)
+    return aten.native_batch_norm_backward(g, x, ones, None, None, mean, rstd, True, 0.0, [True, True, True])
+
+
+def _second(g: Tensor, of_g: Any, v: Tensor, of_v: Any, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+    """D(g, v)."""
+    n = x.numel() // x.shape[1]
+    (b_of_g, zg, sum_g), (b_of_v, zv, sum_v) = of_g, of_v
+    # Σ v·g per channel: what the kernel takes for Σ z·g when the mean is 0 and r is 1
+    zeros, ones = torch.zeros_like(mean), torch.ones_like(rstd)
+    vg = aten.native_batch_norm_backward(g, v, ones, None, None, zeros, ones, True, 0.0, [False, True, False])[1]
+    product = rstd * (vg - sum_g * sum_v / n - zg * zv / n)  # ⟨v, B(g)⟩
+    of_x = -rstd.square() * product / n
+    result = torch.addcmul(_channels(-of_x * mean, x), x, _channels(of_x, x))
+    result = torch.addcmul(result, b_of_g, _channels(-rstd * zv / n, x))
+    return torch.addcmul(result, b_of_v, _channels(-rstd * zg / n, x))
+
+
+def _channels(value: Tensor, x: Tensor) -> Tensor:
+    return value.view(1, -1, *[1] * (x.ndim - 2))
+
+
+# Pooling takes the values at some places, and both its derivatives take or place values there.
+
+
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        return aten.max_pool2d_with_indices(x, [2, 2], [2, 2])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        _save(ctx, inputs[0], output[1])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _: Any) -> Tensor:
+        x, places = ctx.saved_tensors
+        return _PutAt.apply(g, x.detach(), places)
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor) -> tuple[Tensor, None]:
+        return _take_at(dx, ctx.saved_tensors[1]), None
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[int | None, ...], x: Tensor) -> tuple[Any, tuple[int, int]]:
+        pooled, places = _MaxPool.apply(_fold(x, dims[0], 0, info.batch_size))
+        return tuple(t.unflatten(0, (info.batch_size, -1)) for t in (pooled, places)), (0, 0)
+
+
+class _PutAt(torch.autograd.Function):
+    """Values at their places among zeros, in the shape and layout of ``x``."""
+
+    @staticmethod
+    def forward(values: Tensor, x: Tensor, places: Tensor) -> Tensor:
+        if _channels_last(x):
+            values = values.contiguous(memory_format=torch.channels_last)
+        return aten.max_pool2d_with_indices_backward(values, x, [2, 2], [2, 2], [0, 0], [1, 1], False, places)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        _save(ctx, *inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, None]:
+        return _take_at(v, ctx.saved_tensors[1]), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, values: Tensor, *_: Any) -> Tensor:
+        return _PutAt.apply(values, *ctx.saved_tensors)
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
+        folded = [_fold(tensor, dim, 0, info.batch_size) for tensor, dim in zip(tensors, dims, strict=True)]
+        return _PutAt.apply(*folded).unflatten(0, (info.batch_size, -1)), 0
+
+
+class _TakeAt(torch.autograd.Function):
+    """The values of ``x`` at the given places."""
+
+    @staticmethod
+    def forward(x: Tensor, places: Tensor) -> Tensor:
+        if not _channels_last(x):
+            return x.flatten(-2).gather(-1, places.flatten(-2)).view_as(places)
+        rows, picked = (t.permute(0, 2, 3, 1).flatten(1, 2) for t in (x, places))
+        examples, channels, height, width = places.shape
+        return rows.gather(1, picked).view(examples, height, width, channels).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        _save(ctx, *inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        x, places = ctx.saved_tensors
+        return _PutAt.apply(g, x.detach(), places), None
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, _: Any) -> Tensor:
+        return _TakeAt.apply(dx, ctx.saved_tensors[1])
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
+        folded = [_fold(tensor, dim, 0, info.batch_size) for tensor, dim in zip(tensors, dims, strict=True)]
+        return _TakeAt.apply(*folded).unflatten(0, (info.batch_size, -1)), 0
+
+
+def _take_at(x: Tensor, places: Tensor) -> Tensor:
+    return _TakeAt.apply(x, places)
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+# Under vmap the task axis becomes part of the channels (normalisation) or of the examples (pooling).
+
+
+def _fold(tensor: Tensor, dim: int | None, into: int, size: int) -> Tensor:
+    if dim is None:
+        tensor = tensor.unsqueeze(into).expand(*tensor.shape[:into], size, *tensor.shape[into:])
+    else:
+        tensor = tensor.movedim(dim, into)
+    return tensor.flatten(into, into + 1)
+
+
+def _unfold(outputs: tuple[Tensor, Tensor, Tensor], size: int) -> tuple[Any, tuple[int, ...]]:
+    x, *per_channel = outputs
+    return (x.unflatten(1, (size, -1)), *(value.unflatten(0, (size, -1)) for value in per_channel)), (1, 0, 0)
+
+
+def _save(ctx: Any, *tensors: Tensor) -> None:
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)

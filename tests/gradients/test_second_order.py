@@ -1,0 +1,78 @@
+"""The second derivatives of normalisation and pooling against PyTorch's own, in every combination of transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fewstep.models.second_order import max_pool, normalize
+
+CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "normalize": (lambda x: normalize(x, 1e-3), lambda x: functional.batch_norm(x, None, None, training=True, eps=1e-3)),
+    "max_pool": (max_pool, lambda x: functional.max_pool2d(x, 2)),
+}
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+case = pytest.mark.parametrize("name", CASES)
+layout = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def images(layout: str, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(4, 3, 5, 7, dtype=torch.float64, generator=generator)
+    return x.contiguous(memory_format=LAYOUTS[layout])
+
+
+def gradient(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return torch.func.grad(lambda x: (function(x).sin() * function(x.square())).sum())
+
+
+@case
+@layout
+def test_finite_differences(name: str, layout: str) -> None:
+    x = images(layout).requires_grad_()
+    ours = CASES[name][0]
+    assert torch.autograd.gradcheck(ours, x, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(ours, x, check_fwd_over_rev=True, check_rev_over_rev=True)
+
+
+@case
+@layout
+def test_forward_over_reverse_and_double_backward_agree_with_pytorch(name: str, layout: str) -> None:
+    x, v = images(layout), images(layout, seed=1)
+    ours, theirs = (gradient(function) for function in CASES[name])
+    torch.testing.assert_close(torch.func.jvp(ours, (x,), (v,)), torch.func.jvp(theirs, (x,), (v,)))
+    torch.testing.assert_close(torch.func.vjp(ours, x)[1](v), torch.func.vjp(theirs, x)[1](v))
+
+
+@case
+def test_tasks_at_once_are_each_on_its_own(name: str) -> None:
+    x = torch.stack([images("contiguous", seed) for seed in range(3)])
+    v = x.flip(0)
+    ours, theirs = (gradient(function) for function in CASES[name])
+
+    def product(x: Tensor, v: Tensor) -> Tensor:
+        return torch.func.jvp(ours, (x,), (v,))[1]
+
+    def double_backward(x: Tensor, v: Tensor) -> Tensor:
+        return torch.func.vjp(ours, x)[1](v)[0]
+
+    expected = torch.stack([torch.func.jvp(theirs, (x[i],), (v[i],))[1] for i in range(3)])
+    for function in (product, double_backward):
+        torch.testing.assert_close(torch.vmap(function)(x, v), expected)
+        moved = torch.vmap(function, in_dims=1, out_dims=1)(x.movedim(0, 1), v.movedim(0, 1))
+        torch.testing.assert_close(moved, expected.movedim(0, 1))
+    shared = torch.vmap(product, in_dims=(None, 0))(x[0], v)
+    torch.testing.assert_close(shared, torch.stack([product(x[0], v[i]) for i in range(3)]))
+
+
+def test_the_layout_of_the_images_is_kept() -> None:
+    x = images("channels last").requires_grad_()
+    assert max_pool(x).is_contiguous(memory_format=torch.channels_last)
+    (grad,) = torch.autograd.grad(max_pool(x).square().sum(), x, create_graph=True)
+    assert grad.is_contiguous(memory_format=torch.channels_last)
+    (second,) = torch.autograd.grad(grad.square().sum(), x)
+    assert second.is_contiguous(memory_format=torch.channels_last)
