@@ -1,7 +1,8 @@
 """Peak memory and time of the exact meta-gradient of a convolutional network, by adjoint, inner steps and allocator.
 
 One 5-way 5-shot task of 84×84 images, 25 to adapt on and 25 to be judged on, and the paper's network of 4 blocks with
-32 filters and batch statistics (MAML, section 5.2 and appendix A.1). Every number of the first table comes from a
+32 filters and batch statistics (MAML, section 5.2 and appendix A.1), as ``fewstep.models.Conv4``; the times at five
+steps also for the same network put together from PyTorch's own layers. Every number of the first table comes from a
 process of its own, and is the larger of two meta-gradients for memory and the smaller for time.
 """
 
@@ -12,6 +13,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,8 @@ STEPS = (1, 5, 20, 50)
 ADJOINTS = {"unrolled": fs.Unrolled(), "recomputed": fs.Recomputed(), "first order": fs.FirstOrder()}
 
 
-def paper_network(filters: int = 32, ways: int = 5) -> nn.Module:
+def plain_network(filters: int = 32, ways: int = 5) -> nn.Module:
+    """The paper's network of PyTorch's own layers."""
     layers: list[nn.Module] = []
     for channels in (3, filters, filters, filters):
         layers += [
@@ -40,6 +43,12 @@ def paper_network(filters: int = 32, ways: int = 5) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(filters * 25, ways))
 
 
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "Conv4": lambda: fs.models.Conv4.mini_imagenet(ways=5),
+    "PyTorch's layers": plain_network,
+}
+
+
 def random_task(queries: int) -> fs.tasks.Task:
     def images(per_class: int) -> fs.tasks.Batch:
         labels = torch.arange(5).repeat(per_class)
@@ -48,8 +57,8 @@ def random_task(queries: int) -> fs.tasks.Task:
     return fs.tasks.Task(images(5), images(queries))
 
 
-def meta_learner(adjoint: str, steps: int) -> fs.MetaLearner:
-    return fs.maml(paper_network(), fs.cross_entropy, 0.01, steps, adjoint=ADJOINTS[adjoint], vectorize=False)
+def meta_learner(adjoint: str, steps: int, network: str = "Conv4") -> fs.MetaLearner:
+    return fs.maml(NETWORKS[network](), fs.cross_entropy, 0.01, steps, adjoint=ADJOINTS[adjoint], vectorize=False)
 
 
 def memory_in_use(field: str) -> float:
@@ -74,10 +83,10 @@ def measure(adjoint: str, steps: int, queries: int) -> dict[str, float]:
 
 
 def compare_times(steps: int, queries: int, rounds: int) -> dict[str, list[float]]:
-    """The adjoints taking turns in one process."""
+    """The adjoints and networks taking turns in one process."""
     torch.manual_seed(0)
     tasks = random_task(queries)
-    learners = {adjoint: meta_learner(adjoint, steps) for adjoint in ADJOINTS}
+    learners = {f"{a}, {n}": meta_learner(a, steps, n) for n in NETWORKS for a in ADJOINTS}
 
     def meta_gradient(learner: fs.MetaLearner) -> None:
         learner.zero_grad()
@@ -155,9 +164,11 @@ def main() -> None:
         results[name] = table_of(name, sorted(options.steps), options.queries, options.limit)
     for name in options.allocators:
         times = results[f"{name}, in turn"] = in_own_process(name, 5, options.queries, options.rounds)
-        print_times(f"5 inner steps, in turn in one process, allocator: {name}", times, "unrolled")
-        ratio = 1 / speedup(times, "recomputed", "unrolled")
-        console.print(f"recomputed takes {ratio:.2f} × the time of unrolled.\n")
+        print_times(f"5 inner steps, in turn in one process, allocator: {name}", times, "unrolled, PyTorch's layers")
+        for network in NETWORKS:
+            ratio = 1 / speedup(times, f"recomputed, {network}", f"unrolled, {network}")
+            console.print(f"{network}: recomputed takes {ratio:.2f} × the time of unrolled.")
+        console.print()
     if options.json:
         options.json.write_text(json.dumps(results, indent=2))
 

@@ -94,6 +94,33 @@ def test_backward_scales_and_accumulates(choices):
     assert_same(came, {name: 3.5 * value for name, value in once.items()}, atol=1e-12)
 
 
+@pytest.mark.parametrize("choices", [{}, {"vectorize": False}, {"compile": True}])
+def test_meta_gradient_is_the_loss_and_backward_in_one(choices):
+    model, tasks = Crowded(), regression_tasks()
+    expected = meta_gradient(learned_rates(model), tasks)
+    learner = learned_rates(model, **choices)
+    loss = learner.meta_gradient(tasks)
+    torch.testing.assert_close(loss, learner.meta_loss(tasks).detach())
+    assert not loss.requires_grad
+    assert_same({name: value.grad for name, value in learned(learner).items()}, expected, atol=1e-10)
+    learner.meta_gradient(tasks)
+    doubled = {name: None if value is None else 2 * value for name, value in expected.items()}
+    assert_same({name: value.grad for name, value in learned(learner).items()}, doubled, atol=1e-10)
+
+
+def test_meta_gradient_is_that_of_an_overridden_meta_loss():
+    class Scaled(fs.MetaLearner):
+        def meta_loss(self, tasks):
+            return 3 * super().meta_loss(tasks)
+
+    model, tasks = SmoothNetwork(), regression_tasks()
+    expected = meta_gradient(fs.maml(model, fs.mse, 0.2), tasks)
+    learner = Scaled(model, fs.mse, rule=fs.GradientDescent(0.2), steps=1, compile=True)
+    learner.meta_gradient(tasks)
+    tripled = {name: None if value is None else 3 * value for name, value in expected.items()}
+    assert_same({name: value.grad for name, value in learned(learner).items()}, tripled, atol=1e-10)
+
+
 def test_compiled_equals_eager():
     """One compilation, on a network with everything odd; parameters may move and change nothing but the numbers."""
     model = Crowded()

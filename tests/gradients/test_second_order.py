@@ -12,7 +12,10 @@ from torch.nn import functional
 from fewstep.models.second_order import max_pool, normalize
 
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "normalize": (lambda x: normalize(x, 1e-3), lambda x: functional.batch_norm(x, None, None, training=True, eps=1e-3)),
+    "normalize": (
+        lambda x: normalize(x, 1e-3),
+        lambda x: functional.batch_norm(x, None, None, training=True, eps=1e-3),
+    ),
     "max_pool": (max_pool, lambda x: functional.max_pool2d(x, 2)),
 }
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}

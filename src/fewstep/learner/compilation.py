@@ -29,6 +29,14 @@ class CompiledLoss:
         return CompiledLoss, (self.function,)  # copied or pickled without what is compiled
 
     def __call__(self, tensors: Sequence[Tensor], tasks: Any, variant: Hashable) -> Tensor:
+        """The loss, ready for ``backward()``."""
+        value, gradients = self.value_and_gradients(tensors, tasks, variant)
+        return with_gradients(value, [tensor for tensor in tensors if tensor.requires_grad], gradients)
+
+    def value_and_gradients(
+        self, tensors: Sequence[Tensor], tasks: Any, variant: Hashable
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """The loss, and its gradient in every tensor that requires one; ``None`` where it does not reach."""
         leaves, spec = tree_flatten(tasks)
         key = (variant, spec, tuple((leaf.shape, leaf.dtype, leaf.device, leaf.stride()) for leaf in leaves))
         found = self._compiled.get(key)  # once: hashing and comparing trees takes time in a loop of short steps
@@ -37,9 +45,8 @@ class CompiledLoss:
         compiled, reached = found
         with torch.no_grad():
             value, *gradients = compiled(*[tensor.detach() for tensor in tensors], *leaves)
-        learned = [tensor for tensor in tensors if tensor.requires_grad]
         present = iter(gradients)
-        return with_gradients(value, learned, [next(present) if used else None for used in reached])
+        return value, [next(present) if used else None for used in reached]
 
     def _compile(self, tensors: Sequence[Tensor], leaves: Sequence[Tensor], spec: Any) -> tuple[Any, list[bool]]:
         from torch.fx.experimental.proxy_tensor import make_fx

@@ -130,14 +130,34 @@ class MetaLearner(nn.Module):
         self._look_at(tasks)
         if not torch.is_grad_enabled():
             return self._forward_only(tasks)
-        if self.compiles and not (tasks_on_cpu(tasks) and compiler_missing()):
-            variant = (self.training, self._now(self.adjoint), self._now(self.objective), self.steps)
-            return self._compiled([value for _, value in self._tensors()], tasks, variant)
+        if self._compiles(tasks):
+            return self._compiled([value for _, value in self._tensors()], tasks, self._variant())
         parts = self._parts(tasks)
         if len(parts) == 1:
             return self._mean(parts[0])
         learned = [value for value in self.parameters() if value.requires_grad]
         return accumulate([partial(self._sum, part) for part in parts], learned, 1 / len(tasks))
+
+    def meta_gradient(self, tasks: Task) -> Tensor:
+        """``meta_loss(tasks).backward()`` in one: the gradient is added to each parameter's ``grad``.
+
+        The same numbers; without the way through autograd, a third less time for a small compiled meta-step.
+
+        Returns:
+            The meta-objective, detached.
+        """
+        self._look_at(tasks)
+        if not self._compiles(tasks) or type(self).meta_loss is not MetaLearner.meta_loss:
+            loss = self.meta_loss(tasks)
+            loss.backward()
+            return loss.detach()
+        tensors = [value for _, value in self._tensors()]
+        loss, gradients = self._compiled.value_and_gradients(tensors, tasks, self._variant())
+        learned = (value for value in tensors if value.requires_grad)
+        for value, gradient in zip(learned, gradients, strict=True):
+            if gradient is not None:
+                value.grad = gradient if value.grad is None else value.grad + gradient
+        return loss
 
     def adapt(self, support: Any, steps: int | None = None) -> nn.Module:
         """A plain module of the user's own class, adapted to one task.
@@ -262,6 +282,12 @@ class MetaLearner(nn.Module):
         return True
 
     # Compiling: everything the loss depends on becomes an input of the graph
+
+    def _compiles(self, tasks: Task) -> bool:
+        return self.compiles and not (tasks_on_cpu(tasks) and compiler_missing())
+
+    def _variant(self) -> tuple[Any, ...]:
+        return (self.training, self._now(self.adjoint), self._now(self.objective), self.steps)
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
         return [*self.named_parameters(), *self.named_buffers()]

@@ -30,6 +30,7 @@ class ConvBlock(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=1 if pool else 2, padding=1)
         self.norm, self.pool = norm, pool
         nn.init.xavier_uniform_(self.conv.weight)
+        assert self.conv.bias is not None
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ class ConvBlock(nn.Module):
             return self.norm(self.conv(x)).relu()
         scale, sign = self.norm.weight, None
         weight, bias = self.conv.weight, self.conv.bias
-        if scale is not None:
+        if scale is not None and bias is not None:
             sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
             weight, bias = weight * sign.view(-1, 1, 1, 1), bias * sign
         x = max_pool(self.norm.normalize(functional.conv2d(x, weight, bias, padding=1)))
@@ -91,7 +92,9 @@ class Conv4(nn.Module):
         for _ in inputs:
             size = size // 2 if pool else (size + 1) // 2
         if size < 1:
-            raise ValueError(f"Conv4 halves the resolution four times: images of {image_size} are too small; 16 is enough.")
+            raise ValueError(
+                f"Conv4 halves the resolution four times: images of {image_size} are too small; 16 is enough."
+            )
         self.features = filters if spatial_mean else filters * size**2
         self.head = nn.Linear(self.features, ways)
         nn.init.xavier_uniform_(self.head.weight)
@@ -117,7 +120,9 @@ class Conv4(nn.Module):
         """The features before the head, ``[images, features]``."""
         expected = (self.in_channels, self.image_size, self.image_size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise ValueError(f"Conv4 expects images [images, {', '.join(map(str, expected))}]; got {list(images.shape)}.")
+            raise ValueError(
+                f"Conv4 expects images [images, {', '.join(map(str, expected))}]; got {list(images.shape)}."
+            )
         if self.in_channels > 1:  # channels last, as convolutions on CPUs and tensor cores like it best
             images = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         maps = self.body(images)

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -138,6 +139,7 @@ def fit(
             for name in row.keys() - {"iteration"}:
                 writer.add_scalar(name, row[name], row["iteration"])
 
+    meta_gradient = getattr(learner, "meta_gradient", None) or partial(_meta_gradient, learner)
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
     losses: list[Tensor] = []
     bar = Progress(title, state.iteration, iterations, progress)
@@ -149,8 +151,7 @@ def fit(
                 tasks = like(source.sample(meta_batch, generator(seed, iteration)), parameters[0])
                 for parameter in parameters:
                     parameter.grad = None
-                loss = learner.meta_loss(tasks)
-                loss.backward()
+                loss = meta_gradient(tasks)
                 if clip_value is not None:
                     nn.utils.clip_grad_value_(parameters, clip_value)
                 if clip_norm is not None:
@@ -158,7 +159,7 @@ def fit(
                 optimizer.step()
                 if scheduler is not None:
                     scheduler.step()
-                losses.append(loss.detach())
+                losses.append(loss)
                 done = state.iteration = iteration + 1
                 last = done == iterations or interruption.requested is not None
                 bar.update(done, loss.item, force=done == iterations)
@@ -187,6 +188,12 @@ def fit(
             if writer is not None:
                 writer.close()
     return history
+
+
+def _meta_gradient(learner: Trainable, tasks: Task) -> Tensor:
+    loss = learner.meta_loss(tasks)
+    loss.backward()
+    return loss.detach()
 
 
 class _State:
