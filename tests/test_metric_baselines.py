@@ -1,5 +1,6 @@
 """What all metric- and memory-based learners have in common: tasks apart, order, names, padding, learning."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -69,7 +70,7 @@ METHODS: dict[str, Callable[[bool, int], EpisodicLearner]] = {
     "relation": relation,
     "siamese": lambda norm, ways: SiameseNetwork(vectors(norm), 12, ways),
     "nearest": lambda norm, ways: NearestNeighbour(vectors(norm), ways),
-    "mann": lambda norm, ways: MANN(vectors(norm), 12, ways, hidden=16, memory=LRUMemory(12, 8, 2)),
+    "mann": lambda norm, ways: MANN(vectors(norm), 12, ways, hidden=32, memory=LRUMemory(8, 8, 1)),
 }
 SEQUENTIAL = {"matching-context", "mann"}
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -115,10 +116,8 @@ def test_order_of_the_support_set(name: str):
     assert torch.allclose(found, again) == (name not in SEQUENTIAL)
 
 
-@every_method
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "mann"])  # there a label has weights of its own
 def test_classes_renamed_are_logits_in_another_order(name: str):
-    if name == "mann":
-        pytest.skip("a label is an input with weights of its own")
     one, task = learner(name).double(), Blots().sample(1).to(torch.float64)[0]
     names = torch.tensor([2, 0, 3, 1])
     renamed = Batch(task.support.x, names[task.support.y])
@@ -154,16 +153,17 @@ def test_padding_and_batch_norm_do_not_go_together(name: str):
 @every_method
 def test_it_learns(name: str):
     """From the noise patterns, which are louder, to the ones that tell classes apart; on classes never seen."""
-    one = learner(name, ways=3)
-    source = Blots(ways=3, shots=1)
-    before = fewstep.evaluate(one, source, tasks=200, metric=fewstep.accuracy).mean[0]
-    iterations = 400 if name == "mann" else 80
+    source, meta_batch, iterations = Blots(ways=3, shots=1), 16, 60
+    if name == "mann":  # which has to find out first that a label belongs to the image before it
+        source, meta_batch, iterations = Blots(ways=2, shots=1, noise=0.3), 32, 120
+    one = learner(name, ways=source.ways)
+    before = fewstep.evaluate(one, source, tasks=200, metric=fewstep.accuracy)
     optimizer = torch.optim.Adam(one.parameters(), 0.01)
-    fewstep.fit(one, source, optimizer, iterations=iterations, meta_batch=16, progress=False)
+    fewstep.fit(one, source, optimizer, iterations=iterations, meta_batch=meta_batch, progress=False)
     found = fewstep.evaluate(one, source, tasks=200, metric=fewstep.accuracy)
-    print(name, before, found)
-    assert found.mean[0] > before + 0.1
-    assert found.mean[0] > 0.6
+    assert found.steps == 0
+    assert before.mean[0] < 0.65
+    assert found.mean[0] > 0.75
 
 
 def test_training_resumes_bit_for_bit(tmp_path):
@@ -190,6 +190,15 @@ def test_the_learner_and_what_it_adapts_hold_copies():
     assert "x" in adapted.state_dict()
 
 
+def test_prototypes_may_be_trained_with_more_ways_than_at_test():
+    many, few, tasks = learner("prototypical", ways=6), learner("prototypical"), Blots().sample(2)
+    many.meta_loss(Blots(ways=6).sample(2)).backward()
+    few.load_state_dict(many.state_dict())
+    assert few.score(tasks).shape == (2, 1)
+    with pytest.raises(ValueError, match="no example of class 4"):
+        many.score(tasks)
+
+
 def test_an_encoder_that_vmap_does_not_take_is_looped_over():
     class Rows(nn.Module):
         def __init__(self):
@@ -200,11 +209,39 @@ def test_an_encoder_that_vmap_does_not_take_is_looped_over():
             return self.lstm(x.squeeze(1))[0][:, -1]
 
     one, tasks = PrototypicalNetwork(Rows(), 4), Blots().sample(3)
-    with pytest.warns(UserWarning, match="Looping over tasks"):
+    with pytest.warns(UserWarning, match="Looping over tasks") as seen:
         together = one.score(tasks)
+    assert seen[0].filename == __file__
     torch.testing.assert_close(together, torch.cat([one.score(tasks[i : i + 1]) for i in range(3)]))
     one.meta_loss(tasks).backward()
     assert one.encoder.lstm.weight_ih_l0.grad.abs().sum() > 0
+
+
+def test_large_tasks_are_looped_over_and_leave_no_graph():
+    """Memory does not grow with the meta-batch: each task's activations are gone when the next is begun."""
+    one, tasks = PrototypicalNetwork(nn.Sequential(*maps(True), nn.Flatten()), 4), Blots(queries=200).sample(3)
+    kept: list[weakref.ref] = []
+    alive: list[int] = []
+
+    class Saved:
+        def __init__(self, tensor: torch.Tensor):
+            self.tensor = tensor
+            kept.append(weakref.ref(self))
+
+    one.encoder.register_forward_pre_hook(lambda *_: alive.append(sum(saved() is not None for saved in kept)))
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+        loss = one.meta_loss(tasks)
+    assert kept
+    assert alive == [0, 0, 0, 0]  # a look at the first task, then each of the three
+    loss.backward()
+    losses = [one.loss(one.adapt(tasks[i].support), tasks[i].query) for i in range(3)]
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+    found = [value.grad.clone() for value in one.parameters()]
+    one.zero_grad()
+    one._each._vmaps = True
+    one.meta_loss(tasks).backward()
+    for value, gradient in zip(one.parameters(), found, strict=True):
+        torch.testing.assert_close(gradient, value.grad, rtol=1e-3, atol=1e-5)
 
 
 def with_support(tasks: Task, **changes) -> Task:

@@ -55,7 +55,8 @@ class EpisodicLearner(nn.Module, ABC):
         Raises:
             ValueError: labels are out of range, a class has no support example, or shapes do not agree.
         """
-        return self._measure(self.loss, tasks).mean()
+        self._check(tasks)
+        return self._each.mean(self._on_query(self.loss), tasks, self.parameters())
 
     def score(self, tasks: Task, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
         """A metric on the query set of each task, ``[tasks, 1]``; the loss if not given.
@@ -64,8 +65,9 @@ class EpisodicLearner(nn.Module, ABC):
             ValueError: ``steps`` is neither ``None`` nor 0, or as :meth:`meta_loss`.
         """
         check_no_steps(self, steps)
+        self._check(tasks)
         with torch.no_grad():
-            return self._measure(metric or self.loss, tasks)[:, None]
+            return self._each(self._on_query(metric or self.loss), tasks)[:, None]
 
     def adapt(self, support: Batch, steps: int | None = None) -> AdaptedClassifier:
         """A plain module from query images ``[n, ...]`` to logits ``[n, ways]``, which holds a copy of the learner.
@@ -93,10 +95,13 @@ class EpisodicLearner(nn.Module, ABC):
             )
         return features[: len(support.x)], features[len(support.x) :]
 
-    def _measure(self, metric: Callable[..., Tensor], tasks: Task) -> Tensor:
+    def _check(self, tasks: Task) -> None:
         check_tasks(tasks, self.ways)
         check_padding(self, tasks.support, tasks.query)
-        return self._each(lambda task: metric(AdaptedClassifier(self, task.support), task.query), tasks)
+
+    def _on_query(self, metric: Callable[..., Tensor]) -> Callable[[Task], Tensor]:
+        """The metric of one task."""
+        return lambda task: metric(AdaptedClassifier(self, task.support), task.query)
 
 
 class AdaptedClassifier(nn.Module):

@@ -51,7 +51,7 @@ class PretrainedClassifier(nn.Module):
             ValueError: labels are not from 0 to classes − 1, or shapes do not agree.
         """
         check_labels(tasks.query, self.classes, "query", axes=2)
-        return self._each(lambda task: cross_entropy(self._logits, task.query), tasks).mean()
+        return self._each.mean(lambda task: cross_entropy(self._logits, task.query), tasks, self.parameters())
 
     def adapt(self, support: Batch, steps: int | None = None) -> nn.Module:
         """As the few-shot method's."""
