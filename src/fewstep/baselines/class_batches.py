@@ -1,0 +1,65 @@
+"""Ordinary classification as a task source: labelled batches over all classes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fewstep.tasks import Batch, Task
+
+
+class ClassifiedImages(Protocol):
+    """Images sorted by class.
+
+    ``images`` are uint8, ``[n, C, H, W]``; those of class c are ``images[starts[c] : starts[c + 1]]``, with
+    ``starts`` of int64, ``[classes + 1]``.
+    """
+
+    @property
+    def images(self) -> Tensor: ...
+
+    @property
+    def starts(self) -> Tensor: ...
+
+
+class ClassBatches:
+    """Images of all classes of a dataset with their labels 0 … classes − 1, drawn with replacement.
+
+    A "task" is such a batch, as support and query alike; with ``meta_batch=1``, :func:`fewstep.fit` trains as ordinary
+    classification does. Values are divided by 255.
+
+    Args:
+        dataset: images sorted by class, such as those of ``fewstep.datasets``.
+        size: images of a batch.
+
+    >>> from types import SimpleNamespace
+    >>> images = torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1)
+    >>> tasks = ClassBatches(SimpleNamespace(images=images, starts=torch.tensor([0, 2, 6])), size=4).sample(3)
+    >>> tasks.query.x.shape, tasks.query.y.shape
+    (torch.Size([3, 4, 1, 1, 1]), torch.Size([3, 4]))
+    """
+
+    def __init__(self, dataset: ClassifiedImages, size: int = 64) -> None:
+        if size < 1:
+            raise ValueError(f"ClassBatches: size must be at least 1; got {size}.")
+        starts, images = dataset.starts, dataset.images
+        if len(starts) < 2 or int(starts[0]) != 0 or int(starts[-1]) != len(images) or bool((starts.diff() < 0).any()):
+            raise ValueError(
+                f"ClassBatches: starts must rise from 0 to the number of images, {len(images)}; got {starts.tolist()}."
+            )
+        self.dataset, self.size = dataset, size
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.dataset.starts) - 1
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
+        """``n`` batches: x of shape ``[n, size, C, H, W]``, y of shape ``[n, size]``."""
+        images, starts = self.dataset.images, self.dataset.starts
+        index = torch.randint(len(images), (n, self.size), generator=generator).to(images.device)
+        labels = torch.searchsorted(starts.to(index.device), index, right=True) - 1
+        batch = Batch(images[index].to(torch.get_default_dtype()) / 255, labels)
+        return Task(batch, batch)

@@ -1,0 +1,140 @@
+"""What metric- and memory-based learners share: they classify queries by a support set, without inner steps."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewstep.baselines.each_task import EachTask
+from fewstep.baselines.labels import check_labels, check_padding, check_tasks
+from fewstep.learner.checks import check_model
+from fewstep.tasks import Batch, Task
+
+Logits = Float[Tensor, "queries ways"]
+"""A number for every query and class; the largest of a row is the answer."""
+
+
+class EpisodicLearner(nn.Module, ABC):
+    """A learner that is a function of support set and queries: ``classify(support, x)``.
+
+    It is trained on tasks like those at test (Vinyals et al. 2016, section 2.2). It has the protocol of
+    :class:`fewstep.MetaLearner`, so that :func:`fewstep.fit` and :func:`fewstep.evaluate` take it; as it is not adapted
+    by steps, ``score`` gives one column.
+
+    Support and queries of a task go through the encoder together, and no other task with them: batch norm takes the
+    statistics of the task. That makes it transductive, as MAML is with the paper's batch norm.
+
+    Args:
+        encoder: any ``nn.Module`` from images ``[n, ...]`` to what the method compares; it is copied.
+        ways: classes of a task; labels are 0 … ways − 1.
+        loss: ``loss(model, batch) -> scalar``, where the model is an :class:`AdaptedClassifier`.
+    """
+
+    def __init__(self, encoder: nn.Module, ways: int, loss: Callable[..., Tensor]) -> None:
+        super().__init__()
+        check_model(encoder)
+        if ways < 2:
+            raise ValueError(f"ways must be at least 2; got {ways}.")
+        self.encoder = copy.deepcopy(encoder)
+        self.ways, self.loss = ways, loss
+        self._each = EachTask()
+
+    @abstractmethod
+    def classify(self, support: Batch, x: Tensor) -> Logits:
+        """Logits of the queries ``x`` of one task, ``[queries, ...]``, given its support set."""
+
+    def meta_loss(self, tasks: Task) -> Tensor:
+        """The loss on the query sets, averaged over the tasks of a meta-batch.
+
+        Raises:
+            ValueError: labels are out of range, a class has no support example, or shapes do not agree.
+        """
+        self._check(tasks)
+        return self._each.mean(self._on_query(self.loss), tasks, self.parameters())
+
+    def score(self, tasks: Task, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
+        """A metric on the query set of each task, ``[tasks, 1]``; the loss if not given.
+
+        Raises:
+            ValueError: ``steps`` is neither ``None`` nor 0, or as :meth:`meta_loss`.
+        """
+        check_no_steps(self, steps)
+        self._check(tasks)
+        with torch.no_grad():
+            return self._each(self._on_query(metric or self.loss), tasks)[:, None]
+
+    def adapt(self, support: Batch, steps: int | None = None) -> AdaptedClassifier:
+        """A plain module from query images ``[n, ...]`` to logits ``[n, ways]``, which holds a copy of the learner.
+
+        Args:
+            support: the support set of a single task, without task axis.
+            steps: ``None`` or 0; there are no steps to take.
+        """
+        check_no_steps(self, steps)
+        if isinstance(support, Task):
+            raise TypeError("adapt expects the support set of one task; got a Task. Pass task.support.")
+        check_labels(support, self.ways, "support", axes=1, every_class=True)
+        check_padding(self, support)
+        return AdaptedClassifier(copy.deepcopy(self), support)
+
+    def embed(self, support: Batch, x: Tensor, axes: int = 2) -> tuple[Tensor, Tensor]:
+        """The encoder's output for support and queries, which has so many axes: 2 for vectors, 4 for maps."""
+        together = torch.cat([support.x, x])
+        features = self.encoder(together)
+        if features.ndim != axes or len(features) != len(together):
+            wanted = "feature vectors [n, d]; end it with nn.Flatten()" if axes == 2 else "feature maps [n, C, H, W]"
+            raise ValueError(
+                f"{type(self).__name__} needs an encoder that gives {wanted}; "
+                f"got shape {tuple(features.shape)} for {len(together)} images."
+            )
+        return features[: len(support.x)], features[len(support.x) :]
+
+    def _check(self, tasks: Task) -> None:
+        check_tasks(tasks, self.ways)
+        check_padding(self, tasks.support, tasks.query)
+
+    def _on_query(self, metric: Callable[..., Tensor]) -> Callable[[Task], Tensor]:
+        """The metric of one task."""
+        return lambda task: metric(AdaptedClassifier(self, task.support), task.query)
+
+
+class AdaptedClassifier(nn.Module):
+    """An episodic learner with the support set of a task: queries ``[n, ...]`` in, logits ``[n, ways]`` out.
+
+    The support set lies in buffers, so that ``to`` and ``state_dict`` take it along.
+    """
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor | None
+
+    def __init__(self, learner: EpisodicLearner, support: Batch) -> None:
+        super().__init__()
+        self.learner = learner
+        for name in ("x", "y", "weight"):
+            self.register_buffer(name, getattr(support, name))
+
+    @property
+    def support(self) -> Batch:
+        """What queries are compared with."""
+        return Batch(self.x, self.y, self.weight)
+
+    def forward(self, x: Tensor) -> Logits:
+        if x.shape[1:] != self.x.shape[1:]:
+            raise ValueError(
+                f"Queries must be images like those of the support set, [n, {', '.join(map(str, self.x.shape[1:]))}]; "
+                f"got shape {tuple(x.shape)}."
+            )
+        return self.learner.classify(self.support, x)
+
+
+def check_no_steps(learner: Any, steps: int | None) -> None:
+    """Raises if steps are asked of a learner that takes none."""
+    if steps:
+        raise ValueError(f"{type(learner).__name__} takes no inner steps; got steps={steps}. Leave it out, or pass 0.")

@@ -1,0 +1,40 @@
+"""Prototypical networks: the nearest class mean (Snell et al. 2017)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fewstep.baselines.episodic import EpisodicLearner, Logits
+from fewstep.baselines.labels import class_means, memberships
+from fewstep.baselines.similarity import similarity
+from fewstep.objectives import cross_entropy
+from fewstep.tasks import Batch
+
+
+class PrototypicalNetwork(EpisodicLearner):
+    """p(y = k | x) ∝ exp(−d(f(x), c_k)), c_k = mean of f over the support of class k (Snell et al. 2017, eq. 1 and 2).
+
+    ``d`` is the squared Euclidean distance, or 1 − cosine. Trained by cross-entropy over the queries (Algorithm 1).
+    The paper trains with more ways than at test: give the learner for test another ``ways`` and load its state.
+
+    Args:
+        encoder: images to feature vectors ``[n, d]``.
+        ways: classes of a task.
+        distance: ``"euclidean"`` or ``"cosine"``.
+
+    >>> import torch
+    >>> learner = PrototypicalNetwork(nn.Flatten(), ways=2)
+    >>> support = Batch(torch.tensor([[0.0], [4.0], [2.0]]), torch.tensor([0, 1, 0]))
+    >>> learner.adapt(support)(torch.tensor([[1.0], [3.5]]))  # prototypes at 1 and 4
+    tensor([[-0.0000, -9.0000],
+            [-6.2500, -0.2500]])
+    """
+
+    def __init__(self, encoder: nn.Module, ways: int, distance: str = "euclidean") -> None:
+        super().__init__(encoder, ways, cross_entropy)
+        self._similarity = similarity(distance)
+
+    def classify(self, support: Batch, x: Tensor) -> Logits:
+        examples, queries = self.embed(support, x)
+        prototypes = class_means(examples.mT, memberships(support, self.ways, examples)).mT
+        return self._similarity(queries, prototypes)
