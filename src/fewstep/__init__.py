@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewstep import allocator, baselines, models, tasks
+    from fewstep import allocator, baselines, datasets, models, tasks
     from fewstep.adaptation import (
         Adam,
         Adjoint,
@@ -50,6 +50,7 @@ __all__ = [
     "boil",
     "cavia",
     "cross_entropy",
+    "datasets",
     "evaluate",
     "fit",
     "fomaml",

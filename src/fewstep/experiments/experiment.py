@@ -72,8 +72,12 @@ class Experiment(Protocol):
         """Where training tasks come from."""
         ...
 
+    def validation_tasks(self) -> TaskSource:
+        """Where validation tasks come from."""
+        ...
+
     def test_tasks(self, shots: int | None = None) -> TaskSource:
-        """Where validation and test tasks come from; with another number of shots if given."""
+        """Where test tasks come from; with another number of shots if given."""
         ...
 
     def plot(self, run: Any) -> list[Any]:

@@ -14,10 +14,11 @@ import torch
 import fewstep
 from fewstep.evaluation import Evaluation, evaluate
 from fewstep.experiments.experiment import Row, Training, optimizer_for
+from fewstep.experiments.few_shot import ROWS as FEW_SHOT_ROWS
 from fewstep.experiments.sinusoid import ROWS as SINUSOID_ROWS
 from fewstep.training import RunFolder, fit
 
-EXPERIMENTS: dict[str, Row] = {row.name: row for row in SINUSOID_ROWS}
+EXPERIMENTS: dict[str, Row] = {row.name: row for row in (*SINUSOID_ROWS, *FEW_SHOT_ROWS)}
 """Every experiment by name."""
 
 
@@ -98,7 +99,7 @@ class Run:
             scheduler=scheduler,
             clip_value=training.clip_value,
             clip_norm=training.clip_norm,
-            validation=experiment.test_tasks(),
+            validation=experiment.validation_tasks(),
             validate_every=training.validate_every,
             validation_tasks=training.validation_tasks,
             validation_steps=experiment.test_steps,

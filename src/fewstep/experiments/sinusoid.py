@@ -82,6 +82,10 @@ class Sinusoid:
             return SinusoidPool(Sinusoids(self.shots, queries=10), self.meta_batch)
         return Sinusoids(self.shots, self.shots, oracle=self.method == "oracle")
 
+    def validation_tasks(self) -> TaskSource:
+        """As test tasks."""
+        return self.test_tasks()
+
     def test_tasks(self, shots: int | None = None) -> TaskSource:
         """New sine waves, with more query points than in training for a smaller error of the estimate."""
         return Sinusoids(shots or self.shots, self.test_queries, oracle=self.method == "oracle")

@@ -1,7 +1,8 @@
 """Tasks: what they are, and where they come from."""
 
 from fewstep.tasks.batch import Batch, Task
+from fewstep.tasks.episodes import Episodes
 from fewstep.tasks.sinusoids import SinusoidPool, Sinusoids
 from fewstep.tasks.source import TaskSource, generator
 
-__all__ = ["Batch", "SinusoidPool", "Sinusoids", "Task", "TaskSource", "generator"]
+__all__ = ["Batch", "Episodes", "SinusoidPool", "Sinusoids", "Task", "TaskSource", "generator"]

@@ -1,0 +1,121 @@
+"""Omniglot (Lake, Salakhutdinov and Tenenbaum 2015): 1,623 characters of 50 alphabets, each drawn by 20 people."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+
+from fewstep.datasets.cache import ClassImages, cached
+from fewstep.datasets.labelled_images import LabelledImages
+
+Split = Literal["train", "validation", "test", "background", "evaluation"]
+
+_PARTS = {"background": 964, "evaluation": 659}
+_VALIDATION = {"Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)"}
+_FIRST_TEST = ("Gurmukhi", "character42")
+"""Of the evaluation alphabets in order, the characters before this one train, and this and those after it test."""
+
+
+def omniglot(root: str | Path, split: Split, size: int = 28) -> LabelledImages:
+    """Handwritten characters, white (255) on black, ``[1, size, size]``, 20 of each.
+
+    ``train``, ``validation`` and ``test`` are the usual 1028, 172 and 423 characters; ``background`` and
+    ``evaluation`` the 964 and 659 of the original. Scaled down with Lanczos' filter, as in the MAML paper's code.
+
+    Args:
+        root: the folder that holds ``images_background`` and ``images_evaluation``, as zip files or extracted, or
+            one with these in ``omniglot/``.
+        split: which characters.
+        size: height and width; the drawings have 105.
+
+    Raises:
+        FileNotFoundError: files are missing; the message says which, and where users get them.
+        ValueError: an image cannot be read, or characters are missing.
+    """
+    parts = {"train": ["background", "evaluation"], "validation": ["background"], "test": ["evaluation"]}
+    if split not in (*parts, *_PARTS):
+        raise ValueError(f"omniglot: split must be one of {[*parts, *_PARTS]}; got {split!r}.")
+    sources = [_source(Path(root), part) for part in parts.get(split, [split])]
+
+    def build() -> Iterator[ClassImages]:
+        for source in sources:
+            yield from _characters(source, split, size)
+
+    return cached(f"omniglot-{split}", sources, build, size=size)
+
+
+def _source(root: Path, part: str) -> Path:
+    for folder in (root, root / "omniglot"):
+        for name in (f"images_{part}.zip", f"images_{part}"):
+            if (folder / name).exists():
+                return folder / name
+    raise FileNotFoundError(
+        f"Omniglot: there is no images_{part}.zip and no folder images_{part} in {root} or {root / 'omniglot'}. Get "
+        "images_background.zip and images_evaluation.zip from github.com/brendenlake/omniglot (folder python) and put "
+        "them there."
+    )
+
+
+def _characters(source: Path, split: str, size: int) -> Iterator[ClassImages]:
+    """The wanted characters of one part, in the order of their names."""
+    part = source.name.removeprefix("images_").removesuffix(".zip")
+    if source.is_dir():
+        yield from _read(
+            source,
+            [p.relative_to(source.parent).as_posix() for p in source.rglob("*.png")],
+            lambda name: (source.parent / name).read_bytes(),
+            part,
+            split,
+            size,
+        )
+        return
+    try:
+        with zipfile.ZipFile(source) as archive:
+            yield from _read(source, archive.namelist(), archive.read, part, split, size)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{source} is damaged ({error}); get it anew.") from error
+
+
+def _read(
+    source: Path, names: list[str], read: Callable[[str], bytes], part: str, split: str, size: int
+) -> Iterator[ClassImages]:
+    drawings: dict[tuple[str, str], list[str]] = {}
+    for name in sorted(names):
+        path = PurePosixPath(name)
+        if path.suffix == ".png" and len(path.parts) == 4:
+            drawings.setdefault((path.parts[1], path.parts[2]), []).append(name)
+    if len(drawings) != _PARTS[part]:
+        raise ValueError(f"{source} should hold {_PARTS[part]} characters and holds {len(drawings)}; get it anew.")
+    for (alphabet, character), files in drawings.items():
+        if len(files) != 20:
+            raise ValueError(f"{source}: {alphabet}/{character} should have 20 drawings and has {len(files)}.")
+        if _belongs(part, alphabet, character, split):
+            yield (
+                f"{alphabet}/{character}",
+                np.stack([_decode(read(file), f"{source}: {file}", size) for file in files]),
+            )
+
+
+def _belongs(part: str, alphabet: str, character: str, split: str) -> bool:
+    if split in _PARTS:
+        return True
+    if part == "background":
+        return (alphabet in _VALIDATION) == (split == "validation")
+    return ((alphabet, character) >= _FIRST_TEST) == (split == "test")
+
+
+def _decode(content: bytes, name: str, size: int) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        image = Image.open(BytesIO(content)).convert("L")
+    except OSError as error:
+        raise ValueError(f"{name} is no readable image ({error}); get the file anew.") from error
+    if image.size != (105, 105):
+        raise ValueError(f"{name} should be 105×105 and is {image.size[0]}×{image.size[1]}.")
+    return 255 - np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))[..., None]

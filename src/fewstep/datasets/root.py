@@ -1,0 +1,11 @@
+"""Where the user's data are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def data_root() -> Path:
+    """The folder of the data sets: the environment variable ``FEWSTEP_DATA``, or ``data`` in the current folder."""
+    return Path(os.environ.get("FEWSTEP_DATA", "data"))

@@ -1,0 +1,114 @@
+"""N-way K-shot episodes over labelled images (Vinyals et al. 2016, section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fewstep.tasks.batch import Batch, Task
+
+
+class LabelledExamples(Protocol):
+    """What episodes are drawn from; :class:`fewstep.datasets.LabelledImages` is one."""
+
+    @property
+    def images(self) -> Tensor:
+        """All examples, sorted by class, ``[examples, ...]``; uint8 is taken for 0 … 255."""
+        ...
+
+    @property
+    def starts(self) -> Tensor:
+        """Where each class starts, and the end: int64, ``[classes + 1]``."""
+        ...
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the classes."""
+        ...
+
+
+class Episodes:
+    """N-way K-shot classification tasks: N classes drawn anew for every task, K examples of each to adapt on.
+
+    Classes, and examples within a class, are drawn without replacement. Within a task the examples are sorted by label;
+    which class has which label is random.
+
+    Args:
+        dataset: labelled images, such as ``fewstep.datasets.omniglot(...)``.
+        ways: classes per task, N.
+        shots: support examples per class, K.
+        queries: query examples per class.
+        rotations: turn the images of a class by 0, 90, 180 or 270 degrees, drawn for each class of each task, as the
+            papers do with Omniglot. A task never holds one character twice under two rotations.
+
+    Raises:
+        ValueError: too few classes, or a class with too few examples.
+
+    >>> import fewstep
+    >>> glyphs = Episodes(fewstep.datasets.glyphs("test"), ways=5, shots=1, queries=2)
+    >>> tasks = glyphs.sample(4)
+    >>> tasks.support.x.shape, tasks.query.y[0]
+    (torch.Size([4, 5, 1, 28, 28]), tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4]))
+    """
+
+    def __init__(self, dataset: LabelledExamples, ways: int, shots: int, queries: int, rotations: bool = False) -> None:
+        for name, value, least in (("ways", ways, 2), ("shots", shots, 1), ("queries", queries, 1)):
+            if value < least:
+                raise ValueError(f"Episodes: {name} must be at least {least}; got {value}.")
+        counts = dataset.starts.diff()
+        if len(counts) < ways:
+            raise ValueError(f"Episodes: {ways} ways need as many classes; the data set has {len(counts)}.")
+        if counts.min() < shots + queries:
+            smallest = int(counts.argmin())
+            raise ValueError(
+                f"Episodes: {shots} shots and {queries} queries need {shots + queries} examples of every class; "
+                f"class {dataset.classes[smallest]!r} has {int(counts[smallest])}. Ask for fewer, or leave it out."
+            )
+        shape = dataset.images.shape[1:]
+        if rotations and (len(shape) != 3 or shape[1] != shape[2]):
+            raise ValueError(f"Episodes: rotations need square images [channels, size, size]; got {tuple(shape)}.")
+        self.dataset, self.ways, self.shots, self.queries, self.rotations = dataset, ways, shots, queries, rotations
+        self._starts, self._counts = dataset.starts[:-1], counts
+        self._equal = bool((counts == counts[0]).all())
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
+        """``n`` tasks: x ``[n, ways·shots, channels, height, width]`` between 0 and 1, y ``[n, ways·shots]``.
+
+        The query set has ``ways·queries`` examples.
+        """
+        per_class = self.shots + self.queries
+        classes = torch.rand(n, len(self._counts), generator=generator).topk(self.ways).indices
+        counts = self._counts[classes]
+        keys = torch.rand(n, self.ways, int(counts.max()), generator=generator)
+        if not self._equal:
+            keys.masked_fill_(torch.arange(keys.shape[-1]) >= counts[..., None], -1.0)
+        chosen = self._starts[classes][..., None] + keys.topk(per_class).indices
+        turns = torch.randint(4, (n, self.ways), generator=generator) if self.rotations else None
+        return Task(
+            self._batch(chosen[..., : self.shots], turns),
+            self._batch(chosen[..., self.shots :], turns),
+        )
+
+    def _batch(self, chosen: Tensor, turns: Tensor | None) -> Batch:
+        """The chosen examples, ``[n, ways, examples per class]``, as one batch per task."""
+        images = self.dataset.images
+        n, ways, each = chosen.shape
+        x = images[chosen.flatten().to(images.device)]
+        if turns is not None:
+            x = _rotate(x, turns.repeat_interleave(each, 1).flatten().to(x.device))
+        if not x.is_floating_point():
+            x = x.float().div_(255)
+        labels = torch.arange(ways, device=x.device).repeat_interleave(each).expand(n, -1)
+        return Batch(x.unflatten(0, (n, ways * each)), labels)
+
+
+def _rotate(images: Tensor, turns: Tensor) -> Tensor:
+    """Each of ``[count, channels, size, size]`` turned by its number of quarter turns, ``[count]``."""
+    rotated = torch.empty_like(images)
+    for quarter in range(4):
+        of_these = turns == quarter
+        rotated[of_these] = images[of_these].rot90(quarter, (2, 3))
+    return rotated
