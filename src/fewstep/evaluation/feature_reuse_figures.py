@@ -26,20 +26,24 @@ def plot_feature_reuse(similarities: Mapping[str, Comparison], frozen: Compariso
         places = [place + (number - (len(similarities) - 1) / 2) * width for place in range(len(layers))]
         colour = COLOURS[number % len(COLOURS)]
         left.bar(places, found.mean, width, yerr=found.ci95, color=colour, capsize=2, label=name)
-    left.set_xticks(range(len(layers)), layers)
-    left.set_ylim(0, 1.05)
+    crowded = sum(len(layer) for layer in layers) > 50
+    left.set_xticks(range(len(layers)), layers, rotation=30 if crowded else 0, ha="right" if crowded else "center")
+    left.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    left.set_ylim(0, 1.2)
     left.set_title("before against after adaptation", fontsize=10)
     tidy(left, "layer", "similarity")
-    left.legend(fontsize=8, loc="lower left", framealpha=1)
+    left.legend(fontsize=8, loc="upper right", ncols=len(similarities))
 
     rows = range(len(frozen.names))
     right.barh(rows, frozen.mean, 0.7, xerr=frozen.ci95, color=COLOURS[2], capsize=2)
-    top = max(mean + interval for mean, interval in zip(frozen.mean, frozen.ci95, strict=True))
+    for axes in (left, right):
+        axes.set_axisbelow(True)
     for row, mean, interval in zip(rows, frozen.mean, frozen.ci95, strict=True):
-        right.text(1.04 * top, row, f"{mean:.3f} ± {interval:.3f}", va="center", fontsize=8)
+        numbers = f"{mean:.3f} ± {interval:.3f}"
+        right.text(1.02, row, numbers, va="center", fontsize=8, transform=right.get_yaxis_transform())
     labels = ["none", *(f"up to {name}" for name in frozen.names[1:])]
     right.set_yticks(rows, labels)
-    right.set_xlim(0, 1.45 * top)
+    right.set_xlim(0, 1.1 * max(frozen.mean))
     right.invert_yaxis()
     right.set_title("blocks not adapted at test", fontsize=10)
     tidy(right, frozen.metric)
