@@ -106,13 +106,18 @@ class MetaLSTM(nn.Module):
 
     def _lstm(self, gradient: Tensor, loss: Tensor, state: Memory) -> tuple[Tensor, Tensor]:
         # Plain products: nn.LSTM has neither vmap nor forward-mode derivatives. The loss is the same everywhere, so its
-        # product is taken once and not for every coordinate.
-        of_loss, of_gradient = self.lstm_input[:2], self.lstm_input[2:]
-        shared = preprocess(loss) @ of_loss + self.lstm_bias
-        gates = preprocess(gradient) @ of_gradient + state.hidden @ self.lstm_hidden + shared
-        write, forget, output, candidate = gates.split(self.hidden, dim=-1)
-        cell = forget.sigmoid() * state.cell + write.sigmoid() * candidate.tanh()
-        return output.sigmoid() * cell.tanh(), cell
+        # product is taken once and not for every coordinate. Gates and candidate are apart because functions of a slice
+        # are slow.
+        of_loss, of_gradient = preprocess(loss), preprocess(gradient)
+
+        def rows(units: slice) -> Tensor:
+            shared = of_loss @ self.lstm_input[:2, units] + self.lstm_bias[units]
+            return of_gradient @ self.lstm_input[2:, units] + state.hidden @ self.lstm_hidden[:, units] + shared
+
+        gates, candidate = rows(slice(3 * self.hidden)).sigmoid(), rows(slice(3 * self.hidden, None)).tanh()
+        write, forget, output = gates.split(self.hidden, dim=-1)
+        cell = forget * state.cell + write * candidate
+        return output * cell.tanh(), cell
 
     def extra_repr(self) -> str:
         return f"hidden={self.hidden}"

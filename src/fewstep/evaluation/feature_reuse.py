@@ -98,6 +98,7 @@ def layer_similarity(
     """How alike each layer's outputs for the query set are before and after adaptation (Raghu et al. 2019, figure 2).
 
     1 means that adaptation left the layer's features as they were. The paper finds the body near 1 and the head not.
+    Take many query examples: CCA in particular is near 1 whatever happens where they are hardly more than the features.
 
     Args:
         learner: the learner; its model is called with ``query.x``.
