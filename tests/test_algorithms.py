@@ -62,6 +62,11 @@ ALGORITHMS = {
         HEAD,
         of_model(TRAINABLE) | {f"rule.rates.{name.replace('.', '/')}" for name in HEAD},
     ),
+    "meta_lstm": (
+        lambda m: fs.meta_lstm(m, fs.mse, 2),
+        TRAINABLE,
+        of_model(TRAINABLE) | {f"rule.{name}" for name, _ in fs.MetaLSTM().named_parameters()},
+    ),
     "maml_plus_plus": (
         lambda m: fs.maml_plus_plus(m, fs.mse, 0.2, 2),
         TRAINABLE,

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
         GradientDescent,
         Implicit,
         LearnedRates,
+        MetaLSTM,
         Recomputed,
         Rule,
         Unrolled,
         adapt,
     )
-    from fewstep.algorithms import anil, boil, cavia, fomaml, imaml, maml, maml_plus_plus, meta_sgd, reptile
+    from fewstep.algorithms import anil, boil, cavia, fomaml, imaml, maml, maml_plus_plus, meta_lstm, meta_sgd, reptile
     from fewstep.evaluation import Evaluation, evaluate
     from fewstep.learner import MetaLearner, Scheduled
     from fewstep.objectives import accuracy, cross_entropy, mse, multi_step_loss, query_loss, reptile_loss
@@ -35,6 +36,7 @@ __all__ = [
     "GradientDescent",
     "Implicit",
     "LearnedRates",
+    "MetaLSTM",
     "MetaLearner",
     "Recomputed",
     "Rule",
@@ -57,6 +59,7 @@ __all__ = [
     "imaml",
     "maml",
     "maml_plus_plus",
+    "meta_lstm",
     "meta_sgd",
     "models",
     "mse",
@@ -77,12 +80,24 @@ _HOMES = {
         "GradientDescent",
         "Implicit",
         "LearnedRates",
+        "MetaLSTM",
         "Recomputed",
         "Rule",
         "Unrolled",
         "adapt",
     ),
-    "fewstep.algorithms": ("anil", "boil", "cavia", "fomaml", "imaml", "maml", "maml_plus_plus", "meta_sgd", "reptile"),
+    "fewstep.algorithms": (
+        "anil",
+        "boil",
+        "cavia",
+        "fomaml",
+        "imaml",
+        "maml",
+        "maml_plus_plus",
+        "meta_lstm",
+        "meta_sgd",
+        "reptile",
+    ),
     "fewstep.evaluation": ("Evaluation", "evaluate"),
     "fewstep.learner": ("MetaLearner", "Scheduled"),
     "fewstep.objectives": ("accuracy", "cross_entropy", "mse", "multi_step_loss", "query_loss", "reptile_loss"),

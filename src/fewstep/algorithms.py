@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fewstep.adaptation import FirstOrder, GradientDescent, Implicit, LearnedRates, Rule, Unrolled
+from fewstep.adaptation import FirstOrder, GradientDescent, Implicit, LearnedRates, MetaLSTM, Rule, Unrolled
 from fewstep.learner import MetaLearner, Scheduled, select
 from fewstep.learner.selection import Names
 from fewstep.objectives import multi_step_loss, reptile_loss
@@ -145,6 +145,23 @@ def cavia(
     names = select(context, _trainable(model), "context")
     learns = ["*", *(f"!{name}" for name in names)]
     return maml(model, loss, inner_lr, steps, adapts=context, learns=learns, **choices)
+
+
+def meta_lstm(model: nn.Module, loss: TaskLoss, steps: int = 12, *, hidden: int = 20, **choices: Any) -> MetaLearner:
+    """Meta-LSTM: a learned optimiser, shared by all coordinates, first order (Ravi and Larochelle 2017, Algorithm 1).
+
+    The paper trains it with Adam at 1e-3 and ``clip_norm=0.25``.
+
+    Args:
+        model: any ``nn.Module``; its parameters are the initial cell, which is learned.
+        loss: ``loss(model, batch) -> scalar``.
+        steps: inner updates, K, each on the whole support set; 12 for one shot and 8 for five in the paper.
+        hidden: units of the first LSTM.
+        **choices: any other argument of :class:`fewstep.MetaLearner`, such as another ``rule=fewstep.MetaLSTM(...)``.
+    """
+    choices.setdefault("rule", MetaLSTM(hidden).to(next(iter(_adapted(model, choices).values()))))
+    choices.setdefault("adjoint", FirstOrder())
+    return MetaLearner(model, loss, steps=steps, **choices)
 
 
 def _trainable(model: nn.Module) -> dict[str, Tensor]:

@@ -1,5 +1,8 @@
-"""Evaluation: mean and confidence interval over tasks, and figures."""
+"""Evaluation: mean and confidence interval over tasks, what adaptation changes, and figures."""
 
 from fewstep.evaluation.evaluate import Evaluation, evaluate
+from fewstep.evaluation.feature_reuse import Comparison, blocks_of, freezing, layer_similarity
+from fewstep.evaluation.nil import nil
+from fewstep.evaluation.similarity import cca, cka
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Comparison", "Evaluation", "blocks_of", "cca", "cka", "evaluate", "freezing", "layer_similarity", "nil"]
