@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("double")
 def plain_forward(network: Conv4, x: torch.Tensor) -> torch.Tensor:
     """Convolution, normalisation, ReLU and pooling, one after the other as the papers draw them."""
     for block in network.body:
-        x = functional.conv2d(x, block.conv.weight, block.conv.bias, stride=1 if block.pool else 2, padding=1)
+        x = functional.conv2d(x, block.weight, None, stride=1 if block.pool else 2, padding=1)
         x = functional.batch_norm(x, None, None, training=True, eps=block.norm.eps)
         if block.norm.weight is not None:
             x = x * block.norm.weight[:, None, None]
@@ -94,7 +94,9 @@ def test_the_papers_sizes() -> None:
     omniglot, mini = Conv4.omniglot(20), Conv4.mini_imagenet(5)
     assert omniglot.features == 64
     assert mini.features == 800
-    assert sum(value.numel() for value in mini.parameters()) == 32901 - 4 * 32  # the usual count, without the scales
+    assert (
+        sum(value.numel() for value in mini.parameters()) == 32901 - 8 * 32
+    )  # the usual count, without scales and biases of convolutions
     assert all(block.norm.weight is None and block.norm.eps == 1e-3 for block in omniglot.body)
     assert omniglot.head.weight.detach().std() == pytest.approx(1, rel=0.1)
     assert omniglot(torch.rand(2, 1, 28, 28)).shape == (2, 20)

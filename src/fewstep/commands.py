@@ -147,7 +147,7 @@ def train(words: list[str]) -> None:
         kind = make_dataclass("Options", parts)
         options = tyro.cli(
             kind,
-            default=kind(row.config, Training(), Place()),
+            default=kind(row.config, Training(**row.training), Place()),
             prog=f"fewstep train {row.name}",
             description=row.summary,
             args=words[1:],

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fewstep.models.second_order import max_pool, normalize
+from fewstep.models.second_order import convolve, max_pool, normalize
 
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "normalize": (
@@ -18,6 +18,8 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] 
     ),
     "max_pool": (max_pool, lambda x: functional.max_pool2d(x, 2)),
 }
+STRIDED = torch.linspace(-1, 1, 54, dtype=torch.float64).sin().view(2, 3, 3, 3)
+CASES["convolve"] = (lambda x: convolve(x, STRIDED, 2), lambda x: functional.conv2d(x, STRIDED, None, 2, 1))
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 case = pytest.mark.parametrize("name", CASES)
 layout = pytest.mark.parametrize("layout", LAYOUTS)
@@ -79,3 +81,29 @@ def test_the_layout_of_the_images_is_kept() -> None:
     assert grad.is_contiguous(memory_format=torch.channels_last)
     (second,) = torch.autograd.grad(grad.square().sum(), x)
     assert second.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shared", [True, False], ids=["one weight for all tasks", "a weight for each task"])
+def test_convolution_in_images_and_weights(stride: int, shared: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tasks, options = 3, {"dtype": torch.float64, "generator": generator}
+    x, dx = torch.randn(2, tasks, 4, 3, 6, 5, **options)
+    w, dw = torch.randn(2, *([] if shared else [tasks]), 2, 3, 3, 3, **options)
+
+    def products(function):
+        def gradient(x, w):
+            return torch.func.grad(lambda x, w: function(x, w).square().sin().sum(), argnums=(0, 1))(x, w)
+
+        def both(x, w, dx, dw):
+            return torch.func.jvp(gradient, (x, w), (dx, dw))[1], torch.func.vjp(gradient, x, w)[1]((dx, dw))
+
+        return torch.vmap(both, in_dims=(0, None if shared else 0, 0, None if shared else 0))(x, w, dx, dw)
+
+    ours = products(lambda x, w: convolve(x, w, stride))
+    theirs = products(lambda x, w: functional.conv2d(x, w, None, stride, 1))
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(ours[0], ours[1])  # second derivatives are symmetric
+    assert torch.autograd.gradgradcheck(
+        lambda x, w: convolve(x, w, stride), (x[0].requires_grad_(), w.view(-1, 2, 3, 3, 3)[0].requires_grad_())
+    )

@@ -36,7 +36,8 @@ class LabelledImages:
         if len(starts) != len(self.classes) + 1 or starts[0] != 0 or starts[-1] != len(self.images):
             raise ValueError(
                 f"LabelledImages: {len(self.classes)} classes of {len(self.images)} examples need "
-                f"{len(self.classes) + 1} starts from 0 to {len(self.images)}; got {len(starts)} from {int(starts[0])} to {int(starts[-1])}."
+                f"{len(self.classes) + 1} starts from 0 to {len(self.images)}; "
+                f"got {len(starts)} from {int(starts[0])} to {int(starts[-1])}."
             )
         if (starts.diff() < 1).any():
             empty = self.classes[int((starts.diff() < 1).nonzero()[0])]

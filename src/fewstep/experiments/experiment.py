@@ -95,6 +95,8 @@ class Row:
         config: the experiment with the row's settings.
         paper: the paper's numbers, by number of inner steps.
         source: where they are printed.
+        training: fields of :class:`Training` that the row needs otherwise.
+        other_shots: numbers of shots that it is tested with beside its own.
     """
 
     name: str
@@ -102,6 +104,8 @@ class Row:
     config: Any
     paper: dict[int, float] = field(default_factory=dict)
     source: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    other_shots: tuple[int, ...] = ()
 
 
 def optimizer_for(learner: torch.nn.Module, lr: float) -> torch.optim.Adam:

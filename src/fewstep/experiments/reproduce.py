@@ -15,7 +15,7 @@ from fewstep.experiments.experiment import Row, Training
 from fewstep.experiments.runs import EXPERIMENTS, Run
 from fewstep.training import RunFolder
 
-TABLES = {"sinusoid": "sinusoid-"}
+TABLES = {"sinusoid": "sinusoid-", "omniglot": "omniglot-"}
 """What can be reproduced, and how its experiments' names begin."""
 
 
@@ -64,9 +64,10 @@ def reproduce(
                         f"{folder} holds a run with other settings than asked for; remove it, or use another --runs."
                     )
             else:
-                run = Run.create(row.name, config, replace(training, seed=seed), folder)
+                own = replace(training, seed=seed, **row.training)
+                run = Run.create(row.name, config, own, folder)
             run.train(progress)
-            others = tuple(k for k in (5, 10, 20) if k != config.shots)
+            others = tuple(k for k in row.other_shots if k != config.shots)
             run.evaluate(shots=others)
             results.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run.folder.results_file, result)

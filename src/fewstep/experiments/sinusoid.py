@@ -99,6 +99,7 @@ class Sinusoid:
         return [plot_fits({self.method: run.load_learner()}, run.folder.path / "fits.png")]
 
 
+_FIGURE_3 = (5, 10, 20)
 _TABLE_2 = "MAML, appendix C, Table 2"
 _PAPER: dict[str, dict[int, float]] = {
     "maml": {1: 0.67, 5: 0.38, 10: 0.35},
@@ -123,10 +124,28 @@ def _rows() -> list[Row]:
             lr = 0.01 if method == "pretrained" else 0.005
             paper = _PAPER.get(method, {}) if shots == 5 else {}
             config = Sinusoid(method, shots, inner_lr=lr, test_steps=0 if method == "oracle" else 10)
-            rows.append(Row(f"sinusoid-{shots}shot-{method}", summary, config, paper, _TABLE_2 if paper else ""))
+            rows.append(
+                Row(
+                    f"sinusoid-{shots}shot-{method}",
+                    summary,
+                    config,
+                    paper,
+                    _TABLE_2 if paper else "",
+                    other_shots=_FIGURE_3,
+                )
+            )
     for lr, words in ((0.01, "that the paper prints"), (0.001, "that is the default of the paper's code")):
         summary = f"MAML at the inner rate {words}"
-        rows.append(Row(f"sinusoid-5shot-maml-lr{lr}", summary, Sinusoid(inner_lr=lr), _PAPER["maml"], _TABLE_2))
+        rows.append(
+            Row(
+                f"sinusoid-5shot-maml-lr{lr}",
+                summary,
+                Sinusoid(inner_lr=lr),
+                _PAPER["maml"],
+                _TABLE_2,
+                other_shots=_FIGURE_3,
+            )
+        )
     multi_task: list[tuple[Method, str, float, float]] = [  # the last: fine-tuning rate, tuned on validation tasks
         ("multi-task", "not regularised", 0.0, 0.005),
         ("multi-task-l2", "with an L2 penalty", 1e-3, 0.005),
@@ -142,7 +161,7 @@ def _rows() -> list[Row]:
             test_checkpoint="last",  # trained until each network fits its own wave
         )
         summary = f"500 regressors, {words}, averaged and fine-tuned"
-        rows.append(Row(f"sinusoid-5shot-{method}", summary, config, _PAPER[method], _TABLE_2))
+        rows.append(Row(f"sinusoid-5shot-{method}", summary, config, _PAPER[method], _TABLE_2, other_shots=_FIGURE_3))
     return rows
 
 

@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fewstep.models.normalization import BatchNorm
-from fewstep.models.second_order import max_pool
+from fewstep.models.second_order import convolve, max_pool
 
 
 class ConvBlock(nn.Module):
     """3×3 convolution, batch normalisation, ReLU, and half the resolution by a stride of 2 or by 2×2 max-pooling.
+
+    The convolution has no bias, which the normalisation would take out again.
 
     Scale, shift and ReLU come after the pooling, where there is a quarter of the data. This is exact: the maximum
     commutes with whatever grows, and a channel whose scale is negative is convolved with its weights negated.
@@ -27,25 +28,24 @@ class ConvBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, norm: BatchNorm, pool: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=1 if pool else 2, padding=1)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
         self.norm, self.pool = norm, pool
-        nn.init.xavier_uniform_(self.conv.weight)
-        assert self.conv.bias is not None
-        nn.init.zeros_(self.conv.bias)
+        nn.init.xavier_uniform_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[images, in_channels, height, width]`` to ``[images, out_channels, height/2, width/2]``.
 
         An odd size is rounded up with a stride and down with pooling.
         """
+        stride = 1 if self.pool else 2
         if not self.pool:
-            return self.norm(self.conv(x)).relu()
+            return self.norm(convolve(x, self.weight, stride)).relu()
         scale, sign = self.norm.weight, None
-        weight, bias = self.conv.weight, self.conv.bias
-        if scale is not None and bias is not None:
+        weight: Tensor = self.weight
+        if scale is not None:
             sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
-            weight, bias = weight * sign.view(-1, 1, 1, 1), bias * sign
-        x = max_pool(self.norm.normalize(functional.conv2d(x, weight, bias, padding=1)))
+            weight = weight * sign.view(-1, 1, 1, 1)
+        x = max_pool(self.norm.normalize(convolve(x, weight)))
         if sign is not None:
             x = x * sign.view(1, -1, 1, 1)
         return self.norm.scale_and_shift(x).relu()

@@ -1,4 +1,4 @@
-"""Batch normalisation and max-pooling with second derivatives in a few fused passes.
+"""Convolution, batch normalisation and max-pooling whose second derivatives take few and fast kernels.
 
 PyTorch takes the derivative of their gradients apart into dozens of elementwise operations, which is most of the time
 of a meta-gradient of a convolutional network. Both have closed forms made of the kernels of the gradient itself.
@@ -26,6 +26,20 @@ def normalize(x: Tensor, eps: float) -> Tensor:
     True
     """
     return _Normalize.apply(x, eps)[0]
+
+
+def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
+    """The convolution of images with square filters of odd size, padded by zeros to keep the size if the stride is 1.
+
+    Args:
+        x: ``[examples, channels, height, width]``.
+        weight: ``[filters, channels, size, size]``.
+        stride: of the filters, in both directions.
+
+    >>> convolve(torch.rand(2, 3, 28, 28), torch.rand(8, 3, 3, 3), stride=2).shape
+    torch.Size([2, 8, 14, 14])
+    """
+    return _Convolve.apply(x, weight, stride, 1)
 
 
 def max_pool(x: Tensor) -> Tensor:
@@ -121,6 +135,127 @@ def _second(g: Tensor, of_g: Any, v: Tensor, of_v: Any, x: Tensor, mean: Tensor,
 
 def _channels(value: Tensor, x: Tensor) -> Tensor:
     return value.view(1, -1, *[1] * (x.ndim - 2))
+
+
+# Convolution is linear in the images and in the weights, and so are its two gradients, each of which is the derivative
+# of another: the three are closed under differentiation.
+
+
+class _Convolve(torch.autograd.Function):
+    """y = W ∗ x."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
+        return torch.conv2d(x, weight, None, stride, weight.shape[-1] // 2, 1, groups)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, *ctx.options = inputs
+        _save(ctx, x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x = _InputGradient.apply(g, weight, x.detach(), *ctx.options) if ctx.needs_input_grad[0] else None
+        return of_x, _WeightGradient.apply(g, x, weight.detach(), *ctx.options), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor | None, dw: Tensor | None, *_: Any) -> Tensor | None:
+        x, weight = ctx.saved_tensors
+        of_x = None if dx is None else _Convolve.apply(dx, weight, *ctx.options)
+        return _sum(of_x, None if dw is None else _Convolve.apply(x, dw, *ctx.options))
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, x: Tensor, weight: Tensor, stride: int, groups: int) -> tuple[Tensor, int]:
+        size = info.batch_size
+        if dims[1] is None:
+            return _Convolve.apply(_fold(x, dims[0], 0, size), weight, stride, groups).unflatten(0, (size, -1)), 0
+        x, weight = _fold(x, dims[0], 1, size), _fold(weight, dims[1], 0, size)
+        return _Convolve.apply(x, weight, stride, groups * size).unflatten(1, (size, -1)), 1
+
+
+class _InputGradient(torch.autograd.Function):
+    """The gradient for x of ⟨g, W ∗ x⟩; x itself only tells its shape."""
+
+    @staticmethod
+    def forward(g: Tensor, weight: Tensor, x: Tensor, stride: int, groups: int) -> Tensor:
+        return _convolution_backward(g, x, weight, stride, groups, 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.stride, ctx.groups = inputs
+        _save(ctx, *tensors)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
+        g, weight, _ = ctx.saved_tensors
+        options = ctx.stride, ctx.groups
+        of_weight = _WeightGradient.apply(g, v, weight.detach(), *options)
+        return _Convolve.apply(v, weight, *options), of_weight, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dg: Tensor | None, dw: Tensor | None, *_: Any) -> Tensor | None:
+        g, weight, x = ctx.saved_tensors
+        options = ctx.stride, ctx.groups
+        of_g = None if dg is None else _InputGradient.apply(dg, weight, x, *options)
+        return _sum(of_g, None if dw is None else _InputGradient.apply(g, dw, x, *options))
+
+    @staticmethod
+    def vmap(
+        info: Any, dims: Any, g: Tensor, weight: Tensor, x: Tensor, stride: int, groups: int
+    ) -> tuple[Tensor, int]:
+        size = info.batch_size
+        into = 0 if dims[1] is None else 1
+        g, x = _fold(g, dims[0], into, size), _fold(x, dims[2], into, size)
+        if dims[1] is not None:
+            weight, groups = _fold(weight, dims[1], 0, size), groups * size
+        return _InputGradient.apply(g, weight, x, stride, groups).unflatten(into, (size, -1)), into
+
+
+class _WeightGradient(torch.autograd.Function):
+    """The gradient for W of ⟨g, W ∗ x⟩; W itself only tells its shape."""
+
+    @staticmethod
+    def forward(g: Tensor, x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
+        return _convolution_backward(g, x, weight, stride, groups, 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.stride, ctx.groups = inputs
+        _save(ctx, *tensors)
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
+        g, x, _ = ctx.saved_tensors
+        options = ctx.stride, ctx.groups
+        of_x = _InputGradient.apply(g, u, x.detach(), *options) if ctx.needs_input_grad[1] else None
+        return _Convolve.apply(x, u, *options), of_x, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, *_: Any) -> Tensor | None:
+        g, x, weight = ctx.saved_tensors
+        options = ctx.stride, ctx.groups
+        of_g = None if dg is None else _WeightGradient.apply(dg, x, weight, *options)
+        return _sum(of_g, None if dx is None else _WeightGradient.apply(g, dx, weight, *options))
+
+    @staticmethod
+    def vmap(
+        info: Any, dims: Any, g: Tensor, x: Tensor, weight: Tensor, stride: int, groups: int
+    ) -> tuple[Tensor, int]:
+        size = info.batch_size
+        g, x = _fold(g, dims[0], 1, size), _fold(x, dims[1], 1, size)
+        weight = _fold(weight, dims[2], 0, size)
+        return _WeightGradient.apply(g, x, weight, stride, groups * size).unflatten(0, (size, -1)), 0
+
+
+def _convolution_backward(g: Tensor, x: Tensor, weight: Tensor, stride: int, groups: int, wanted: int) -> Tensor:
+    padding, mask = weight.shape[-1] // 2, [wanted == 0, wanted == 1, False]
+    options = [stride, stride], [padding, padding], [1, 1], False, [0, 0], groups
+    return aten.convolution_backward(g, x, weight, None, *options, mask)[wanted]
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return second if first is None else first if second is None else first + second
 
 
 # Pooling takes the values at some places, and both its derivatives take or place values there.
