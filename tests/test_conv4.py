@@ -29,7 +29,9 @@ def plain_forward(network: Conv4, x: torch.Tensor) -> torch.Tensor:
 
 NETWORKS = {
     "omniglot": lambda: Conv4.omniglot(ways=5, filters=6),
-    "mini-imagenet": lambda: Conv4(3, 5, filters=4, image_size=24, norm=fs.models.paper_norm),
+    "mini-imagenet": lambda: Conv4(
+        3, 5, filters=4, image_size=24, norm=fs.models.norm_layer("batch", scale=False, eps=1e-3)
+    ),
     "scale": lambda: Conv4(2, 5, filters=4, image_size=19),
 }
 

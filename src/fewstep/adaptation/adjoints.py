@@ -14,7 +14,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from fewstep.adaptation.implicit import solve_implicitly
-from fewstep.adaptation.inner_loop import Loss, gradient_and_value, inner_loop
+from fewstep.adaptation.inner_loop import Loss, at_step, gradient_and_value, inner_loop
 from fewstep.adaptation.norms import twice_differentiable_norms
 from fewstep.adaptation.recomputed import recomputed_gradient
 from fewstep.adaptation.rules import Params, Rule
@@ -105,7 +105,7 @@ class Implicit:
         with torch.no_grad():
             path = inner_loop([proximal] * steps, loss, start, batch, rule, adapts)
         solution = {name: path[-1][name].detach() for name in adapts}
-        solved = solve_implicitly(loss, params, solution, batch, self.regularization, self.cg_steps)
+        solved = solve_implicitly(at_step(loss, steps - 1), params, solution, batch, self.regularization, self.cg_steps)
         return [params, *path[1:-1], {**params, **solved}]
 
 

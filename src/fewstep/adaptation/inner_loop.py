@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fewstep.adaptation.rules import Params, Rule
+from fewstep.models.context import inner_step
 
 Loss = Callable[[Params, Any], Tensor]
 """The loss of one task, a function of all parameters and a batch."""
@@ -27,11 +28,21 @@ def inner_loop(
     path = [params]
     state = rule.init({name: params[name] for name in adapts})
     for step, gradient in enumerate(gradients):
-        grads, value = gradient(loss, params, adapts, batch)
+        grads, value = gradient(at_step(loss, step), params, adapts, batch)
         moved, state = rule.update({name: params[name] for name in adapts}, grads, state, step, value)
         params = {**params, **moved}
         path.append(params)
     return path
+
+
+def at_step(loss: Loss, step: int) -> Loss:
+    """The same loss, whose layers know the inner step that they are evaluated in."""
+
+    def stepped(params: Params, batch: Any) -> Tensor:
+        with inner_step(step):
+            return loss(params, batch)
+
+    return stepped
 
 
 def gradient_and_value(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, Tensor]:

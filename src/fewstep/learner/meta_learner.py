@@ -19,7 +19,9 @@ from fewstep.learner.checks import Observed, check_model, check_task
 from fewstep.learner.compilation import CompiledLoss, compiler_missing
 from fewstep.learner.gradients import accumulate
 from fewstep.learner.selection import Names, select
-from fewstep.learner.task_loss import LOSS_PREFIX, TaskLoss
+from fewstep.learner.task_loss import LOSS_PREFIX, QueryLoss, TaskLoss
+from fewstep.models.context import inner_step, recording
+from fewstep.models.normalization import BatchNorm, RunningNorm
 from fewstep.objectives import Objective, query_loss
 from fewstep.tasks import Task
 
@@ -130,6 +132,7 @@ class MetaLearner(nn.Module):
         self._look_at(tasks)
         if not torch.is_grad_enabled():
             return self._forward_only(tasks)
+        self._update_running_norms(tasks)
         if self._compiles(tasks):
             return self._compiled([value for _, value in self._tensors()], tasks, self._variant())
         parts = self._parts(tasks)
@@ -151,6 +154,7 @@ class MetaLearner(nn.Module):
             loss = self.meta_loss(tasks)
             loss.backward()
             return loss.detach()
+        self._update_running_norms(tasks)
         tensors = [value for _, value in self._tensors()]
         loss, gradients = self._compiled.value_and_gradients(tensors, tasks, self._variant())
         learned = (value for value in tensors if value.requires_grad)
@@ -176,8 +180,10 @@ class MetaLearner(nn.Module):
         if isinstance(support, Task):
             raise TypeError("adapt expects the support set of one task; got a Task. Pass task.support.")
         with torch.no_grad():
-            adapted = self._path(support, self.steps if steps is None else steps)[-1]
+            steps = self.steps if steps is None else steps
+            adapted = self._path(support, steps)[-1]
             model = copy.deepcopy(self.model)
+            self._settle_norms(model, adapted, support, steps)
             for name, parameter in model.named_parameters():
                 if name in self.adapts:
                     if not torch.isfinite(adapted[name]).all():
@@ -202,7 +208,9 @@ class MetaLearner(nn.Module):
         steps = self.steps if steps is None else steps
 
         def one(task: Task) -> Tensor:
-            return torch.stack([measure(params, task.query) for params in self._path(task.support, steps)])
+            path = self._path(task.support, steps)
+            query_loss = QueryLoss(measure, path, task.support)
+            return torch.stack([query_loss(params, task.query) for params in path])
 
         with torch.no_grad():
             return torch.cat([self._each(one, part) for part in self._parts(tasks)])
@@ -216,7 +224,31 @@ class MetaLearner(nn.Module):
         return self._now(self.adjoint)(self._inner, self._params(), support, self.rule, steps, self.adapts)
 
     def _task_objective(self, task: Task) -> Tensor:
-        return self._now(self.objective)(self._outer, self._path(task.support, self.steps), task)
+        path = self._path(task.support, self.steps)
+        return self._now(self.objective)(QueryLoss(self._outer, path, task.support), path, task)
+
+    # Normalisation that depends on the task
+
+    def _settle_norms(self, model: nn.Module, adapted: dict[str, Tensor], support: Any, steps: int) -> None:
+        """Leaves in the norms of an adapted model what they need to know of its adaptation."""
+        norms = [(own, its) for own, its in zip(self.model.modules(), model.modules(), strict=True)]
+        if any(isinstance(own, BatchNorm) for own, _ in norms):
+            with recording() as statistics, inner_step(max(steps - 1, 0)):
+                self._inner(adapted, support)
+            for own, its in norms:
+                if isinstance(own, BatchNorm) and isinstance(its, BatchNorm):
+                    its.settle(steps, statistics.get(own))
+
+    def _update_running_norms(self, tasks: Task) -> None:
+        running = [module for module in self.model.modules() if isinstance(module, RunningNorm)]
+        if running and self.training:
+            with torch.no_grad(), replayed():
+                path = self._path(tasks[0].support, self.steps)
+                with recording() as statistics:
+                    self._outer(path[-1], tasks[0].query)
+                for norm in running:
+                    if norm in statistics:
+                        norm.update(*statistics[norm])
 
     def _params(self) -> dict[str, Tensor]:
         params: dict[str, Tensor] = dict(self.model.named_parameters())

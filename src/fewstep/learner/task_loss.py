@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fewstep.models.context import given, inner_step, recording
+from fewstep.models.normalization import SupportNorm
+
 LOSS_PREFIX = "loss/"
 """Marks the parameters of a learned loss in a dictionary that otherwise holds the model's; no module name has it."""
 
@@ -28,12 +31,36 @@ class TaskLoss:
         if learned and isinstance(loss, nn.Module):
             self._names.update({LOSS_PREFIX + name: f"loss.{name}" for name, _ in loss.named_parameters()})
         self._holds_lstm = any(isinstance(module, nn.LSTM) for module in self._pair.modules())
+        self.holds_support_norm = any(isinstance(module, SupportNorm) for module in self._pair.modules())
 
     def __call__(self, params: dict[str, Tensor], batch: Any) -> Tensor:
         named = {self._names[name]: value for name, value in params.items() if name in self._names}
         lstm = _differentiable_lstm() if self._holds_lstm else nullcontext()
         with _differentiable_attention(), lstm:
             return functional_call(self._pair, named, (batch,))
+
+
+class QueryLoss:
+    """The loss of one task after adaptation, as its layers should see it: at their step, beside the support set.
+
+    Args:
+        loss: of a batch.
+        path: [φ_0, …, φ_K]; the loss is asked for at one of these.
+        support: what the task was adapted to.
+    """
+
+    def __init__(self, loss: TaskLoss, path: list[dict[str, Tensor]], support: Any) -> None:
+        self.loss, self.path, self.support = loss, path, support
+
+    def __call__(self, params: dict[str, Tensor], batch: Any) -> Tensor:
+        step = next((k for k, passed in enumerate(self.path) if passed is params), len(self.path) - 1)
+        with inner_step(max(step - 1, 0)):
+            if not self.loss.holds_support_norm:
+                return self.loss(params, batch)
+            with recording() as statistics:
+                self.loss(params, self.support)
+            with given(statistics):
+                return self.loss(params, batch)
 
 
 class _ModelAndLoss(nn.Module):

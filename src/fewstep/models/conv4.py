@@ -7,28 +7,28 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fewstep.models.normalization import BatchNorm
+from fewstep.models.normalization import BatchNorm, Policy, RunningNorm, SupportNorm, norm_layer
 from fewstep.models.second_order import convolve, max_pool
 
 
 class ConvBlock(nn.Module):
-    """3×3 convolution, batch normalisation, ReLU, and half the resolution by a stride of 2 or by 2×2 max-pooling.
+    """3×3 convolution, normalisation, ReLU, and half the resolution by a stride of 2 or by 2×2 max-pooling.
 
-    The convolution has no bias, which the normalisation would take out again.
-
-    Scale, shift and ReLU come after the pooling, where there is a quarter of the data. This is exact: the maximum
-    commutes with whatever grows, and a channel whose scale is negative is convolved with its weights negated.
+    The convolution has a bias only where there is no normalisation, which would take it out again. After batch
+    statistics, scale, shift and ReLU come after the pooling, where there is a quarter of the data. This is exact: the
+    maximum commutes with whatever grows, and a channel whose scale is negative is convolved with its weights negated.
 
     Args:
         in_channels: channels of the input.
         out_channels: filters.
-        norm: normalises ``out_channels`` channels.
+        norm: normalises ``out_channels`` channels, such as :class:`fewstep.models.BatchNorm`.
         pool: max-pooling, else a stride of 2.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, norm: BatchNorm, pool: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: nn.Module, pool: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if isinstance(norm, nn.Identity) else None
         self.norm, self.pool = norm, pool
         nn.init.xavier_uniform_(self.weight)
 
@@ -37,18 +37,21 @@ class ConvBlock(nn.Module):
 
         An odd size is rounded up with a stride and down with pooling.
         """
-        stride = 1 if self.pool else 2
-        if not self.pool:
-            return self.norm(convolve(x, self.weight, stride)).relu()
-        scale, sign = self.norm.weight, None
-        weight: Tensor = self.weight
-        if scale is not None:
-            sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
-            weight = weight * sign.view(-1, 1, 1, 1)
-        x = max_pool(self.norm.normalize(convolve(x, weight)))
-        if sign is not None:
-            x = x * sign.view(1, -1, 1, 1)
-        return self.norm.scale_and_shift(x).relu()
+        norm = self.norm
+        keeps_statistics = isinstance(norm, (SupportNorm, RunningNorm))
+        if self.pool and isinstance(norm, BatchNorm) and not keeps_statistics:
+            return self._pool_first(x, norm)
+        x = convolve(x, self.weight, stride=1 if self.pool else 2)
+        x = self.norm(x if self.bias is None else x + self.bias.view(1, -1, 1, 1))
+        return (max_pool(x) if self.pool else x).relu()
+
+    def _pool_first(self, x: Tensor, norm: BatchNorm) -> Tensor:
+        scale, weight = norm.scale(), self.weight
+        if scale is None:
+            return norm.scale_and_shift(max_pool(norm.normalize(convolve(x, weight)))).relu()
+        sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
+        x = max_pool(norm.normalize(convolve(x, weight * sign.view(-1, 1, 1, 1))))
+        return norm.scale_and_shift(x * sign.view(1, -1, 1, 1)).relu()
 
 
 class Conv4(nn.Module):
@@ -64,7 +67,7 @@ class Conv4(nn.Module):
         image_size: height and width.
         pool: halve the resolution by max-pooling, else by a stride of 2.
         spatial_mean: average the last feature maps over their positions, else flatten them.
-        norm: from the number of channels to their normalisation.
+        norm: from the number of channels to their normalisation, such as ``fewstep.models.norm_layer("support")``.
 
     Raises:
         ValueError: images come that are not ``[images, in_channels, image_size, image_size]``.
@@ -82,7 +85,7 @@ class Conv4(nn.Module):
         image_size: int = 28,
         pool: bool = True,
         spatial_mean: bool = False,
-        norm: Callable[[int], BatchNorm] = BatchNorm,
+        norm: Callable[[int], nn.Module] = BatchNorm,
     ) -> None:
         super().__init__()
         self.in_channels, self.image_size, self.spatial_mean = in_channels, image_size, spatial_mean
@@ -101,16 +104,20 @@ class Conv4(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     @classmethod
-    def omniglot(cls, ways: int, filters: int = 64) -> Conv4:
-        """The MAML paper's network for Omniglot: stride 2, spatial mean, a head that starts from N(0, 1)."""
-        network = cls(1, ways, filters, image_size=28, pool=False, spatial_mean=True, norm=paper_norm)
+    def omniglot(cls, ways: int, filters: int = 64, norm: Policy = "batch", steps: int = 1) -> Conv4:
+        """The MAML paper's network for Omniglot: stride 2, spatial mean, a head that starts from N(0, 1).
+
+        A shift but no scale, ε = 1e-3, and by default the statistics of the batch, as in the paper's code. ``steps`` is
+        that of :func:`fewstep.models.norm_layer`.
+        """
+        network = cls(1, ways, filters, pool=False, spatial_mean=True, norm=_paper_norm(norm, steps))
         nn.init.normal_(network.head.weight)
         return network
 
     @classmethod
-    def mini_imagenet(cls, ways: int, filters: int = 32) -> Conv4:
-        """The MAML paper's network for miniImageNet: max-pooling, flattened features."""
-        return cls(3, ways, filters, image_size=84, norm=paper_norm)
+    def mini_imagenet(cls, ways: int, filters: int = 32, norm: Policy = "batch", steps: int = 1) -> Conv4:
+        """The MAML paper's network for miniImageNet: max-pooling, flattened features; norms as for Omniglot."""
+        return cls(3, ways, filters, image_size=84, norm=_paper_norm(norm, steps))
 
     def forward(self, images: Tensor) -> Tensor:
         """``[images, in_channels, image_size, image_size]`` to logits ``[images, ways]``."""
@@ -129,6 +136,5 @@ class Conv4(nn.Module):
         return maps.mean((2, 3)) if self.spatial_mean else maps.flatten(1)
 
 
-def paper_norm(channels: int) -> BatchNorm:
-    """The MAML paper's normalisation: the statistics of the batch, a shift but no scale, ε = 1e-3."""
-    return BatchNorm(channels, scale=False, eps=1e-3)
+def _paper_norm(policy: Policy, steps: int) -> Callable[[int], nn.Module]:
+    return norm_layer(policy, scale=False, eps=1e-3, steps=steps)
