@@ -70,7 +70,9 @@ class _Normalize(torch.autograd.Function):
         _save(ctx, inputs[0], *output[1:])
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor, *_: Any) -> tuple[Tensor, None]:
+    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, None]:
+        if g is None:
+            return None, None
         return _NormalizeBackward.apply(g, *ctx.saved_tensors)[0], None
 
     @staticmethod
@@ -94,16 +96,20 @@ class _NormalizeBackward(torch.autograd.Function):
         _save(ctx, *inputs, *output)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, v: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if v is None:
+            return None, None, None, None
         g, x, mean, rstd, *of_g = ctx.saved_tensors
         of_v = _NormalizeBackward.apply(v, x, mean, rstd)
         return of_v[0], _second(g, of_g, v, of_v, x, mean, rstd), None, None
 
     @staticmethod
-    def jvp(ctx: Any, dg: Tensor, dx: Tensor, *_: Any) -> tuple[Tensor, None, None]:
+    def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, *_: Any) -> tuple[Tensor | None, None, None]:
         g, x, mean, rstd, *of_g = ctx.saved_tensors
-        tangent = _second(g, of_g, dx, _backward(dx, x, mean, rstd), x, mean, rstd)
-        return tangent + _backward(dg, x, mean, rstd)[0], None, None
+        by_g = None if dg is None else _backward(dg, x, mean, rstd)[0]
+        if dx is None:
+            return by_g, None, None
+        return _sum(by_g, _second(g, of_g, dx, _backward(dx, x, mean, rstd), x, mean, rstd)), None, None
 
     @staticmethod
     def vmap(info: Any, dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Any, tuple[int, ...]]:
@@ -154,7 +160,9 @@ class _Convolve(torch.autograd.Function):
         _save(ctx, x, weight)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+        if g is None:
+            return None, None, None, None
         x, weight = ctx.saved_tensors
         of_x = _InputGradient.apply(g, weight, x.detach(), *ctx.options) if ctx.needs_input_grad[0] else None
         return of_x, _WeightGradient.apply(g, x, weight.detach(), *ctx.options), None, None
@@ -187,7 +195,9 @@ class _InputGradient(torch.autograd.Function):
         _save(ctx, *tensors)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, ...]:
+        if v is None:
+            return None, None, None, None, None
         g, weight, _ = ctx.saved_tensors
         options = ctx.stride, ctx.groups
         of_weight = _WeightGradient.apply(g, v, weight.detach(), *options)
@@ -225,7 +235,9 @@ class _WeightGradient(torch.autograd.Function):
         _save(ctx, *tensors)
 
     @staticmethod
-    def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, u: Tensor | None) -> tuple[Tensor | None, ...]:
+        if u is None:
+            return None, None, None, None, None
         g, x, _ = ctx.saved_tensors
         options = ctx.stride, ctx.groups
         of_x = _InputGradient.apply(g, u, x.detach(), *options) if ctx.needs_input_grad[1] else None
@@ -272,9 +284,9 @@ class _MaxPool(torch.autograd.Function):
         _save(ctx, inputs[0], output[1])
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor, _: Any) -> Tensor:
+    def backward(ctx: Any, g: Tensor | None, _: Any) -> Tensor | None:
         x, places = ctx.saved_tensors
-        return _PutAt.apply(g, x.detach(), places)
+        return None if g is None else _PutAt.apply(g, x.detach(), places)
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor) -> tuple[Tensor, None]:
@@ -300,8 +312,8 @@ class _PutAt(torch.autograd.Function):
         _save(ctx, *inputs[1:])
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, None]:
-        return _take_at(v, ctx.saved_tensors[1]), None, None
+    def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, None, None]:
+        return None if v is None else _take_at(v, ctx.saved_tensors[1]), None, None
 
     @staticmethod
     def jvp(ctx: Any, values: Tensor, *_: Any) -> Tensor:
@@ -329,9 +341,9 @@ class _TakeAt(torch.autograd.Function):
         _save(ctx, *inputs)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, None]:
         x, places = ctx.saved_tensors
-        return _PutAt.apply(g, x.detach(), places), None
+        return None if g is None else _PutAt.apply(g, x.detach(), places), None
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor, _: Any) -> Tensor:
@@ -368,5 +380,6 @@ def _unfold(outputs: tuple[Tensor, Tensor, Tensor], size: int) -> tuple[Any, tup
 
 
 def _save(ctx: Any, *tensors: Tensor) -> None:
+    ctx.set_materialize_grads(False)  # no product is worked out with a tangent that is zero throughout
     ctx.save_for_backward(*tensors)
     ctx.save_for_forward(*tensors)
