@@ -31,7 +31,7 @@ class Training:
     clip_norm: float | None = None
     """Scale the meta-gradient down to this norm."""
     schedule: str = "constant"
-    """Outer learning rate over the iterations: constant, or cosine (down to a hundredth)."""
+    """Outer learning rate over the iterations: constant, linear (down to 0), or cosine (down to a hundredth)."""
     log_every: int = 100
     """Iterations per line of metrics.jsonl."""
     checkpoint_every: int = 1000
@@ -66,6 +66,10 @@ class Experiment(Protocol):
 
     def learner(self, compile: bool) -> Any:
         """A fresh learner, its weights from PyTorch's global generator."""
+        ...
+
+    def outer_optimizer(self, learner: torch.nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of the outer loop over the learner's parameters."""
         ...
 
     def train_tasks(self) -> TaskSource:
@@ -106,8 +110,3 @@ class Row:
     source: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     other_shots: tuple[int, ...] = ()
-
-
-def optimizer_for(learner: torch.nn.Module, lr: float) -> torch.optim.Adam:
-    """The outer optimiser of the papers: Adam, in its single-kernel form."""
-    return torch.optim.Adam([value for value in learner.parameters() if value.requires_grad], lr, fused=True)

@@ -1,22 +1,23 @@
-"""Few-shot image classification: the rows of the MAML paper's Table 1 (section 5.2) and of what is compared with it."""
+"""Few-shot image classification: an experiment's settings, and the rows of the papers' tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor
 
 import fewstep
 from fewstep import datasets
-from fewstep.experiments.experiment import Row
-from fewstep.models import Conv4
-from fewstep.tasks import Episodes
+from fewstep.baselines import ClassBatches
+from fewstep.experiments.few_shot_methods import ClassifierMethod, EpisodicMethod, Method, make_learner, network
+from fewstep.models.normalization import Policy
+from fewstep.tasks import Episodes, TaskSource
 
-Method = Literal["maml", "fomaml", "anil", "boil", "meta-sgd", "protonet"]
-Data = Literal["omniglot"]
+Data = Literal["glyphs", "omniglot", "mini-imagenet"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class FewShot:
     """N-way K-shot classification of images."""
 
     data: Data = "omniglot"
-    """Where the images come from; the folder FEWSTEP_DATA (or data) holds them."""
+    """Where the images come from: glyphs are made on the spot; others lie in the folder FEWSTEP_DATA, or data."""
     method: Method = "maml"
     """What is trained."""
     ways: int = 5
@@ -32,19 +33,41 @@ class FewShot:
     shots: int = 1
     """Support images of a class, K."""
     queries: int = 1
-    """Query images of a class in training; K at test, as in the paper."""
+    """Query images of a class in training."""
+    network: Literal["paper", "flat"] = "paper"
+    """The MAML paper's network for the data, or one with scales and a Xavier head on flattened features."""
+    filters: int = 64
+    """Of every convolution."""
+    norm: Policy = "batch"
+    """Whose statistics normalise: batch (transductive, the paper's), support, running, per_step, group, layer, none."""
+    adapts_norms: bool = False
+    """Whether the inner loop moves the norms' scales and shifts."""
     inner_lr: float = 2.0
     """Step size of the inner loop, for the mean cross-entropy: N times that of the MAML paper, which divides by K."""
     steps: int = 1
     """Inner steps in training."""
+    learned_rates: bool = True
+    """MAML++: learn the rates per tensor and step."""
+    multi_step: bool = True
+    """MAML++: the multi-step loss over the first tenth of training."""
+    order_annealing: bool = True
+    """MAML++: first-order over the first half of training."""
+    regularization: float = 2.0
+    """Implicit MAML: the weight of the pull to the shared parameters."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Of the outer loop; Reptile's is sgd."""
     outer_lr: float = 1e-3
-    """Adam's learning rate in the outer loop."""
+    """Its learning rate."""
     meta_batch: int = 32
-    """Tasks per outer iteration."""
+    """Tasks per outer iteration; for pretrained classifiers, batches of 64 images."""
     iterations: int = 60_000
     """Outer iterations."""
     test_steps: int = 3
-    """Inner steps at test."""
+    """Inner steps at test; 0 for what takes none."""
+    test_queries: int | None = None
+    """Query images of a class at test; as many as shots if not given, as in the paper."""
+    test_shots: int | None = None
+    """Support images of a class at test, where it differs (Reptile trains with more)."""
     test_checkpoint: Literal["best", "last"] = "best"
     """Which checkpoint is tested: the best in validation, or the last."""
 
@@ -54,80 +77,54 @@ class FewShot:
         return fewstep.accuracy
 
     def learner(self, compile: bool) -> Any:
-        """The method's learner on the paper's network; norms are not adapted, as in the paper's code."""
-        model = Conv4.omniglot(self.ways)
-        loss, lr, steps = fewstep.cross_entropy, self.inner_lr, self.steps
-        moved = {"adapts": ["*", "!*.norm.*"], "compile": compile}
-        match self.method:
-            case "maml":
-                return fewstep.maml(model, loss, lr, steps, **moved)
-            case "fomaml":
-                return fewstep.fomaml(model, loss, lr, steps, **moved)
-            case "meta-sgd":
-                return fewstep.meta_sgd(model, loss, lr, steps, **moved)
-            case "anil":
-                return fewstep.anil(model, loss, lr, steps, head="head.*", compile=compile)
-            case "boil":
-                return fewstep.boil(model, loss, lr, steps, head="head.*", compile=compile)
-        raise ValueError(f"FewShot has no method {self.method!r}.")
+        """The method's learner."""
+        images = self._images("train")
+        channels, size = images.images.shape[1:3]
+        return make_learner(self, network(self, size, channels), compile, images)
 
-    def train_tasks(self) -> Episodes:
-        """Classes of the training split, turned by quarter turns."""
+    def outer_optimizer(self, learner: torch.nn.Module) -> torch.optim.Optimizer:
+        """Adam, or plain gradient descent."""
+        learned = [value for value in learner.parameters() if value.requires_grad]
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(learned, self.outer_lr)
+        return torch.optim.Adam(learned, self.outer_lr, fused=True)
+
+    def train_tasks(self) -> TaskSource:
+        """Tasks of the training classes; batches over all of them for a pretrained classifier."""
+        if self.method in get_args(ClassifierMethod):
+            return ClassBatches(self._images("train"))
         return self._episodes("train", self.shots, self.queries)
 
     def validation_tasks(self) -> Episodes:
-        """Classes of the validation split."""
-        return self._episodes("validation", self.shots, self.shots)
+        """Tasks of the validation classes."""
+        return self._test_episodes("validation", None)
 
     def test_tasks(self, shots: int | None = None) -> Episodes:
-        """Classes of the test split, with as many queries as shots."""
-        return self._episodes("test", shots or self.shots, shots or self.shots)
+        """Tasks of the test classes."""
+        return self._test_episodes("test", shots)
 
     def plot(self, run: Any) -> list[Path]:
         """Nothing beside the learning curve."""
         return []
 
-    def _episodes(self, split: Any, shots: int, queries: int) -> Episodes:
-        images = datasets.omniglot(datasets.data_root(), split)
-        return Episodes(images, self.ways, shots, queries, rotations=True)
+    def _test_episodes(self, split: str, shots: int | None) -> Episodes:
+        shots = shots or self.test_shots or self.shots
+        return self._episodes(split, shots, self.test_queries or shots)
+
+    def _episodes(self, split: str, shots: int, queries: int) -> Episodes:
+        return Episodes(self._images(split), self.ways, shots, queries, rotations=self.data == "omniglot")
+
+    def _images(self, split: Any) -> datasets.LabelledImages:
+        match self.data:
+            case "omniglot":
+                return datasets.omniglot(datasets.data_root(), split)
+            case "mini-imagenet":
+                return datasets.mini_imagenet(datasets.data_root(), split)
+            case "glyphs":
+                return datasets.glyphs(split)
+        raise ValueError(f"There is no data set {self.data!r}; there are {list(get_args(Data))}.")
 
 
-_TABLE_1 = "MAML, Table 1"
-
-
-@dataclass(frozen=True)
-class _Setting:
-    ways: int
-    shots: int
-    options: dict[str, Any]
-    paper: dict[str, float] = field(default_factory=dict)
-
-
-_OMNIGLOT = [
-    _Setting(5, 1, {"steps": 1, "meta_batch": 32, "test_steps": 3}, {"maml": 0.987}),
-    _Setting(5, 5, {"steps": 1, "meta_batch": 32, "test_steps": 3}, {"maml": 0.999}),
-    _Setting(20, 1, {"steps": 5, "meta_batch": 16, "test_steps": 5}, {"maml": 0.958}),
-    _Setting(20, 5, {"steps": 5, "meta_batch": 16, "test_steps": 5}, {"maml": 0.989}),
-]
-_SUMMARIES: dict[Method, str] = {
-    "maml": "MAML on the paper's network",
-    "fomaml": "first-order MAML",
-    "anil": "almost no inner loop: only the head is adapted",
-    "boil": "body only: all but the head is adapted",
-    "meta-sgd": "a learned rate for every parameter",
-}
-
-
-def _rows() -> list[Row]:
-    rows = []
-    for setting in _OMNIGLOT:
-        for method, summary in _SUMMARIES.items():
-            name = f"omniglot-{setting.ways}way-{setting.shots}shot-{method}"
-            config = FewShot("omniglot", method, setting.ways, setting.shots, setting.shots, **setting.options)
-            steps = setting.options["test_steps"]
-            paper = {steps: setting.paper[method]} if method in setting.paper else {}
-            rows.append(Row(name, summary, config, paper, _TABLE_1 if paper else "", {"compile": False}))
-    return rows
-
-
-ROWS = _rows()
+def takes_steps(method: str) -> bool:
+    """Whether a method adapts in gradient steps."""
+    return method not in (*get_args(EpisodicMethod), "nearest-neighbour")

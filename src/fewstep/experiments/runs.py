@@ -13,8 +13,8 @@ import torch
 
 import fewstep
 from fewstep.evaluation import Evaluation, evaluate
-from fewstep.experiments.experiment import Row, Training, optimizer_for
-from fewstep.experiments.few_shot import ROWS as FEW_SHOT_ROWS
+from fewstep.experiments.experiment import Row, Training
+from fewstep.experiments.few_shot_rows import ROWS as FEW_SHOT_ROWS
 from fewstep.experiments.sinusoid import ROWS as SINUSOID_ROWS
 from fewstep.training import RunFolder, fit
 
@@ -81,14 +81,16 @@ class Run:
         """Trains from where the folder stands to the end."""
         training, experiment = self.training, self.experiment
         learner = self._fresh_learner(training.compile)
-        optimizer = optimizer_for(learner, experiment.outer_lr)
-        scheduler = None
+        optimizer = experiment.outer_optimizer(learner)
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         if training.schedule == "cosine":
             scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
                 optimizer, experiment.iterations, eta_min=experiment.outer_lr / 100
             )
+        elif training.schedule == "linear":
+            scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, experiment.iterations)
         elif training.schedule != "constant":
-            raise ValueError(f"schedule must be constant or cosine; got {training.schedule!r}.")
+            raise ValueError(f"schedule must be constant, linear or cosine; got {training.schedule!r}.")
         return fit(
             learner,
             experiment.train_tasks(),

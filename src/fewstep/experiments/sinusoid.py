@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 import fewstep
@@ -75,6 +76,12 @@ class Sinusoid:
                 rule = fewstep.GradientDescent(lr)
                 return MultiTask(model, mse, self.meta_batch, rule, penalties[self.method], self.penalty)
         raise ValueError(f"Sinusoid has no method {self.method!r}.")
+
+    def outer_optimizer(self, learner: torch.nn.Module) -> torch.optim.Optimizer:
+        """Adam, in its single-kernel form."""
+        return torch.optim.Adam(
+            [value for value in learner.parameters() if value.requires_grad], self.outer_lr, fused=True
+        )
 
     def train_tasks(self) -> TaskSource:
         """The paper's sine waves; for the multi-task baselines a fixed pool of them."""

@@ -1,5 +1,6 @@
 """Networks; plain modules that know nothing of meta-learning."""
 
+from fewstep.models.context_conv4 import ContextConv4
 from fewstep.models.conv4 import Conv4, ConvBlock
 from fewstep.models.function import Function
 from fewstep.models.mlp import MLP
@@ -8,6 +9,7 @@ from fewstep.models.normalization import BatchNorm, PerStepNorm, RunningNorm, Su
 __all__ = [
     "MLP",
     "BatchNorm",
+    "ContextConv4",
     "Conv4",
     "ConvBlock",
     "Function",

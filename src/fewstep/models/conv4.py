@@ -132,7 +132,14 @@ class Conv4(nn.Module):
             )
         if self.in_channels > 1:  # channels last, as convolutions on CPUs and tensor cores like it best
             images = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        maps = self.body(images)
+        return self.features_of(self.body(images))
+
+    def encoder(self) -> nn.Sequential:
+        """The network without its head, images to features; it shares the parameters."""
+        return nn.Sequential(self.body, *([nn.AdaptiveAvgPool2d(1)] if self.spatial_mean else []), nn.Flatten())
+
+    def features_of(self, maps: Tensor) -> Tensor:
+        """The features of the last block's maps, ``[images, features]``."""
         return maps.mean((2, 3)) if self.spatial_mean else maps.flatten(1)
 
 

@@ -281,16 +281,16 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(output[1])
-        _save(ctx, inputs[0], output[1])
+        ctx.size = inputs[0].shape[-2:]
+        _save(ctx, output[1])
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, _: Any) -> Tensor | None:
-        x, places = ctx.saved_tensors
-        return None if g is None else _PutAt.apply(g, x.detach(), places)
+        return None if g is None else _PutAt.apply(g, *ctx.saved_tensors, ctx.size)
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor) -> tuple[Tensor, None]:
-        return _take_at(dx, ctx.saved_tensors[1]), None
+        return _TakeAt.apply(dx, *ctx.saved_tensors), None
 
     @staticmethod
     def vmap(info: Any, dims: tuple[int | None, ...], x: Tensor) -> tuple[Any, tuple[int, int]]:
@@ -299,30 +299,37 @@ class _MaxPool(torch.autograd.Function):
 
 
 class _PutAt(torch.autograd.Function):
-    """Values at their places among zeros, in the shape and layout of ``x``."""
+    """Values at their places among zeros, in images of the given height and width and the layout of the places."""
 
     @staticmethod
-    def forward(values: Tensor, x: Tensor, places: Tensor) -> Tensor:
-        if _channels_last(x):
-            values = values.contiguous(memory_format=torch.channels_last)
-        return aten.max_pool2d_with_indices_backward(values, x, [2, 2], [2, 2], [0, 0], [1, 1], False, places)
+    def forward(values: Tensor, places: Tensor, size: torch.Size) -> Tensor:
+        form = torch.channels_last if _channels_last(places) else torch.contiguous_format
+        # Only the shape and the layout of the image are looked at.
+        image = values.new_empty(1).expand(*places.shape[:2], *size)
+        if form is torch.channels_last:
+            image = torch.empty(image.shape, dtype=values.dtype, device=values.device, memory_format=form)
+        values = values.contiguous(memory_format=form)
+        return aten.max_pool2d_with_indices_backward(values, image, [2, 2], [2, 2], [0, 0], [1, 1], False, places)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        _save(ctx, *inputs[1:])
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, torch.Size], output: Tensor) -> None:
+        ctx.size = inputs[2]
+        _save(ctx, inputs[1])
 
     @staticmethod
     def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, None, None]:
-        return None if v is None else _take_at(v, ctx.saved_tensors[1]), None, None
+        return None if v is None else _TakeAt.apply(v, *ctx.saved_tensors), None, None
 
     @staticmethod
     def jvp(ctx: Any, values: Tensor, *_: Any) -> Tensor:
-        return _PutAt.apply(values, *ctx.saved_tensors)
+        return _PutAt.apply(values, *ctx.saved_tensors, ctx.size)
 
     @staticmethod
-    def vmap(info: Any, dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
-        folded = [_fold(tensor, dim, 0, info.batch_size) for tensor, dim in zip(tensors, dims, strict=True)]
-        return _PutAt.apply(*folded).unflatten(0, (info.batch_size, -1)), 0
+    def vmap(
+        info: Any, dims: tuple[int | None, ...], values: Tensor, places: Tensor, size: torch.Size
+    ) -> tuple[Tensor, int]:
+        values, places = _fold(values, dims[0], 0, info.batch_size), _fold(places, dims[1], 0, info.batch_size)
+        return _PutAt.apply(values, places, size).unflatten(0, (info.batch_size, -1)), 0
 
 
 class _TakeAt(torch.autograd.Function):
@@ -330,7 +337,7 @@ class _TakeAt(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, places: Tensor) -> Tensor:
-        if not _channels_last(x):
+        if not _channels_last(places):
             return x.flatten(-2).gather(-1, places.flatten(-2)).view_as(places)
         rows, picked = (t.permute(0, 2, 3, 1).flatten(1, 2) for t in (x, places))
         examples, channels, height, width = places.shape
@@ -338,25 +345,21 @@ class _TakeAt(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        _save(ctx, *inputs)
+        ctx.size = inputs[0].shape[-2:]
+        _save(ctx, inputs[1])
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, None]:
-        x, places = ctx.saved_tensors
-        return None if g is None else _PutAt.apply(g, x.detach(), places), None
+        return None if g is None else _PutAt.apply(g, *ctx.saved_tensors, ctx.size), None
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor, _: Any) -> Tensor:
-        return _TakeAt.apply(dx, ctx.saved_tensors[1])
+        return _TakeAt.apply(dx, *ctx.saved_tensors)
 
     @staticmethod
     def vmap(info: Any, dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
         folded = [_fold(tensor, dim, 0, info.batch_size) for tensor, dim in zip(tensors, dims, strict=True)]
         return _TakeAt.apply(*folded).unflatten(0, (info.batch_size, -1)), 0
-
-
-def _take_at(x: Tensor, places: Tensor) -> Tensor:
-    return _TakeAt.apply(x, places)
 
 
 def _channels_last(x: Tensor) -> bool:

@@ -1,0 +1,117 @@
+"""From the settings of a few-shot experiment to its learner: each method is a composition of the library's parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from torch import nn
+
+import fewstep
+from fewstep import baselines
+from fewstep.models import ContextConv4, Conv4, norm_layer
+from fewstep.tasks.episodes import LabelledExamples
+
+if TYPE_CHECKING:
+    from fewstep.experiments.few_shot import FewShot
+
+GradientMethod = Literal[
+    "maml", "fomaml", "anil", "boil", "meta-sgd", "maml++", "reptile", "imaml", "cavia", "meta-lstm"
+]
+EpisodicMethod = Literal["protonet", "matching", "matching-context", "relation", "siamese", "mann"]
+ClassifierMethod = Literal["fine-tuning", "baseline++", "nearest-neighbour"]
+Method = Literal[GradientMethod, EpisodicMethod, ClassifierMethod]
+
+
+def network(config: FewShot, image_size: int, channels: int) -> Conv4:
+    """The experiment's network for its images."""
+    steps = config.steps
+    if config.network == "flat":
+        norm = norm_layer(config.norm, steps=steps)
+        return Conv4(channels, config.ways, config.filters, image_size, pool=image_size > 28, norm=norm)
+    if channels == 1:
+        return Conv4.omniglot(config.ways, config.filters, config.norm, steps)
+    return Conv4.mini_imagenet(config.ways, config.filters, config.norm, steps)
+
+
+def make_learner(config: FewShot, model: Conv4, compile: bool, classes: LabelledExamples) -> Any:
+    """A fresh learner of the experiment's method; ``classes`` are what an ordinary classifier is trained on."""
+    if config.method in get_args(ClassifierMethod):
+        return _classifier(config, model, len(classes.classes))
+    if config.method in get_args(EpisodicMethod):
+        return _episodic(config, model)
+    return _by_gradient(config, model, compile)
+
+
+def _by_gradient(config: FewShot, model: Conv4, compile: bool) -> fewstep.MetaLearner:
+    loss, lr, steps = fewstep.cross_entropy, config.inner_lr, config.steps
+    options: dict[str, Any] = {"compile": compile}
+    if config.adapts_norms or not any(".norm." in name for name, _ in model.named_parameters()):
+        moved: dict[str, Any] = {**options, "adapts": "*"}
+    else:
+        moved = {**options, "adapts": ["*", "!*.norm.*"]}
+    match config.method:
+        case "maml":
+            return fewstep.maml(model, loss, lr, steps, **moved)
+        case "fomaml":
+            return fewstep.fomaml(model, loss, lr, steps, **moved)
+        case "anil":
+            return fewstep.anil(model, loss, lr, steps, head="head.*", **options)
+        case "boil":
+            return fewstep.boil(model, loss, lr, steps, head="head.*", **options)
+        case "meta-sgd":
+            return fewstep.meta_sgd(model, loss, lr, steps, **moved)
+        case "maml++":
+            if not config.learned_rates:
+                moved["rule"] = fewstep.GradientDescent(lr)
+            return fewstep.maml_plus_plus(
+                model,
+                loss,
+                lr,
+                steps,
+                iterations_per_epoch=max(1, config.iterations // 100),
+                multi_step_epochs=10 if config.multi_step else 0,
+                first_order_epochs=50 if config.order_annealing else 0,
+                **moved,
+            )
+        case "reptile":
+            rule = fewstep.Adam(config.inner_lr, betas=(0.0, 0.999))
+            return fewstep.reptile(model, loss, rule, steps, **moved)
+        case "imaml":
+            return fewstep.imaml(model, loss, lr, steps, regularization=config.regularization, **moved)
+        case "cavia":
+            return fewstep.cavia(ContextConv4(model, config.filters), loss, lr, steps, **options)
+        case "meta-lstm":
+            return fewstep.meta_lstm(model, loss, steps, chunk=None if compile else 1, **moved)
+    raise ValueError(f"There is no method {config.method!r}.")
+
+
+def _episodic(config: FewShot, model: Conv4) -> nn.Module:
+    encoder, ways, features = model.encoder(), config.ways, model.features
+    match config.method:
+        case "protonet":
+            return baselines.PrototypicalNetwork(encoder, ways)
+        case "matching":
+            return baselines.MatchingNetwork(encoder, ways)
+        case "matching-context":
+            return baselines.MatchingNetwork(encoder, ways, baselines.FullContext(features))
+        case "relation":
+            maps, size = model.body[:2], -(-model.image_size // 4)
+            return baselines.RelationNetwork(maps, baselines.RelationModule(config.filters, size), ways)
+        case "siamese":
+            return baselines.SiameseNetwork(nn.Sequential(encoder, nn.Sigmoid()), features, ways)
+        case "mann":
+            return baselines.MANN(encoder, features, ways)
+    raise ValueError(f"There is no method {config.method!r}.")
+
+
+def _classifier(config: FewShot, model: Conv4, classes: int) -> nn.Module:
+    encoder, ways, features = model.encoder(), config.ways, model.features
+    rule = fewstep.GradientDescent(config.inner_lr)
+    if config.method == "nearest-neighbour":
+        few_shot: Any = baselines.NearestNeighbour(encoder, ways)
+    else:
+        head = baselines.CosineHead(features, ways) if config.method == "baseline++" else nn.Linear(features, ways)
+        few_shot = baselines.FineTuned(encoder, head, ways, rule, config.test_steps)
+    plus = config.method == "baseline++"
+    everything = baselines.CosineHead(features, classes) if plus else nn.Linear(features, classes)
+    return baselines.PretrainedClassifier(few_shot, everything, classes)

@@ -1,0 +1,166 @@
+"""Every few-shot experiment by name: the papers' rows, equal-budget comparisons, and the MAML++ ablation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+from fewstep.experiments.experiment import Row
+from fewstep.experiments.few_shot import FewShot, takes_steps
+from fewstep.experiments.few_shot_methods import ClassifierMethod, Method
+
+_SUMMARIES: dict[Method, str] = {
+    "maml": "MAML",
+    "fomaml": "first-order MAML: second derivatives dropped",
+    "anil": "ANIL: only the head is adapted",
+    "boil": "BOIL: all but the head is adapted",
+    "meta-sgd": "Meta-SGD: a learned rate for every entry of every parameter",
+    "maml++": "MAML++ with all of its parts",
+    "reptile": "Reptile, transductive",
+    "imaml": "implicit MAML",
+    "cavia": "CAVIA: only context parameters are adapted",
+    "meta-lstm": "Meta-LSTM: a learned optimiser",
+    "protonet": "prototypical network",
+    "matching": "matching network",
+    "matching-context": "matching network with full context embeddings",
+    "relation": "relation network",
+    "siamese": "Siamese network",
+    "mann": "memory-augmented network",
+    "fine-tuning": "a classifier of all training classes, its head fitted anew",
+    "baseline++": "Baseline++: the same with cosine heads",
+    "nearest-neighbour": "nearest neighbour on a classifier's features",
+}
+
+_MAML, _PLUS, _ANIL = "MAML, Table 1", "MAML++, Tables 1 and 2", "ANIL, Table 2"
+_PAPER: dict[tuple[str, int, int, Method], tuple[float, str]] = {
+    ("omniglot", 5, 1, "maml"): (0.987, _MAML),
+    ("omniglot", 5, 5, "maml"): (0.999, _MAML),
+    ("omniglot", 20, 1, "maml"): (0.958, _MAML),
+    ("omniglot", 20, 5, "maml"): (0.989, _MAML),
+    ("omniglot", 20, 1, "anil"): (0.962, _ANIL),
+    ("omniglot", 20, 5, "anil"): (0.980, _ANIL),
+    ("mini-imagenet", 5, 1, "maml"): (0.4870, _MAML),
+    ("mini-imagenet", 5, 5, "maml"): (0.6311, _MAML),
+    ("mini-imagenet", 5, 1, "fomaml"): (0.4807, _MAML),
+    ("mini-imagenet", 5, 5, "fomaml"): (0.6315, _MAML),
+    ("mini-imagenet", 5, 1, "anil"): (0.467, _ANIL),
+    ("mini-imagenet", 5, 5, "anil"): (0.615, _ANIL),
+    ("mini-imagenet", 5, 1, "maml++"): (0.5215, _PLUS),
+    ("mini-imagenet", 5, 5, "maml++"): (0.6832, _PLUS),
+    ("mini-imagenet", 5, 1, "protonet"): (0.4942, "Prototypical networks, Table 2"),
+    ("mini-imagenet", 5, 5, "protonet"): (0.6820, "Prototypical networks, Table 2"),
+}
+"""Accuracy at the experiment's number of test steps."""
+
+
+def _row(name: str, config: FewShot, summary: str, **training: Any) -> Row:
+    paper, source = _PAPER.get((config.data, config.ways, config.shots, config.method), (None, ""))
+    at = {} if paper is None else {config.test_steps: paper}
+    return Row(name, summary, config, at, source, {"compile": False, **training})
+
+
+def _of_the_papers() -> list[Row]:
+    """The MAML paper's protocol: its networks, rates, meta-batches and numbers of steps."""
+    rows = []
+    omniglot: list[tuple[int, int, dict[str, Any]]] = [
+        (5, 1, {"steps": 1, "meta_batch": 32, "test_steps": 3}),
+        (5, 5, {"steps": 1, "meta_batch": 32, "test_steps": 3}),
+        (20, 1, {"steps": 5, "meta_batch": 16, "test_steps": 5}),
+        (20, 5, {"steps": 5, "meta_batch": 16, "test_steps": 5}),
+    ]
+    methods: list[Method] = ["maml", "fomaml", "anil", "boil", "meta-sgd", "protonet"]
+    for ways, shots, options in omniglot:
+        for method in methods:
+            config = FewShot("omniglot", method, ways, shots, queries=shots, **options)
+            rows.append(_row(f"omniglot-{ways}way-{shots}shot-{method}", _adjusted(config), _SUMMARIES[method]))
+    for shots in (1, 5):
+        for method in [*methods, "maml++"]:
+            config = FewShot(
+                "mini-imagenet", method, 5, shots, queries=15, filters=32, inner_lr=0.05, steps=5, meta_batch=4,
+                test_steps=10,
+            )  # fmt: skip
+            name = f"mini-imagenet-5way-{shots}shot-{method}"
+            rows.append(_row(name, _adjusted(config), _SUMMARIES[method], clip_value=10.0))
+    return rows
+
+
+def _adjusted(config: FewShot) -> FewShot:
+    """What a method needs otherwise than MAML."""
+    if not takes_steps(config.method):
+        return replace(config, test_steps=0, network="flat")
+    match config.method:
+        case "maml++":
+            rate = 0.1 if config.data != "mini-imagenet" else 0.01
+            return replace(config, norm="per_step", network="flat", inner_lr=rate, steps=5, test_steps=5)
+        case "reptile":
+            return replace(
+                config, inner_lr=1e-3, steps=5, test_steps=50, shots=10, test_shots=config.shots, optimizer="sgd",
+                outer_lr=1.0, meta_batch=max(1, config.meta_batch // 4), iterations=4 * config.iterations,
+            )  # fmt: skip
+        case "imaml":
+            return replace(config, steps=16, test_steps=16, inner_lr=0.5)
+        case "cavia":
+            return replace(config, inner_lr=1.0)
+        case "meta-lstm":
+            return replace(config, steps=8, test_steps=8, outer_lr=1e-3, filters=32)
+        case "fine-tuning" | "baseline++":
+            return replace(config, inner_lr=0.1, test_steps=100, outer_lr=1e-3, meta_batch=1)
+    return config
+
+
+def _at_equal_budget() -> list[Row]:
+    """Every method after 128,000 training tasks, with settings that learn fast rather than the paper's."""
+    rows = []
+    for data in ("omniglot", "glyphs"):
+        base = FewShot(
+            data, ways=5, shots=1, queries=1, network="flat", adapts_norms=True, inner_lr=0.5, outer_lr=3e-3,
+            meta_batch=32, iterations=4000,
+        )  # fmt: skip
+        for method, summary in _SUMMARIES.items():
+            config = _adjusted(replace(base, method=method))
+            if method in get_args(
+                ClassifierMethod
+            ):  # as many images an iteration as 32 tasks of 5 + 5: 5 batches of 64
+                config = replace(config, meta_batch=5)
+            suffix = "budget-" if data == "omniglot" else ""
+            training: dict[str, Any] = {"clip_norm": 0.25} if method == "meta-lstm" else {}
+            if method == "reptile":
+                training = {"schedule": "linear"}
+            if method == "maml++":
+                training = {"schedule": "cosine"}
+            name = f"{data}-5way-1shot-{suffix}{method}"
+            rows.append(_row(name, config, f"{summary}; 128,000 training tasks", **training))
+            if method == "maml" and data == "glyphs":
+                rows.append(_row("glyphs-5way-1shot", config, "MAML on characters drawn on the spot, no download"))
+            if method == "reptile":
+                rows.append(
+                    _row(f"{name}-support", replace(config, norm="support"), "Reptile, not transductive", **training)
+                )
+        if data == "omniglot":
+            maml = _adjusted(replace(base, method="maml"))
+            rows.append(_row("omniglot-5way-1shot-budget-maml-support", replace(maml, norm="support"),
+                             "MAML, query images normalised by the support set"))  # fmt: skip
+            rows += _ablation(base)
+    return rows
+
+
+def _ablation(base: FewShot) -> list[Row]:
+    """MAML++ part by part, each alone on MAML with five steps (MAML++, Table 1)."""
+    full = _adjusted(replace(base, method="maml++"))
+    none = replace(full, norm="batch", learned_rates=False, multi_step=False, order_annealing=False)
+    parts: dict[str, tuple[FewShot, dict[str, Any]]] = {
+        "none": (none, {}),
+        "multi-step": (replace(none, multi_step=True), {}),
+        "rates": (replace(none, learned_rates=True), {}),
+        "per-step-norm": (replace(none, norm="per_step"), {}),
+        "order-annealing": (replace(none, order_annealing=True), {}),
+        "cosine": (none, {"schedule": "cosine"}),
+    }
+    rows = []
+    for part, (config, training) in parts.items():
+        what = "MAML with five steps" if part == "none" else f"the same with MAML++'s {part} alone"
+        rows.append(_row(f"omniglot-5way-1shot-budget-maml++-{part}", config, what, **training))
+    return rows
+
+
+ROWS = [*_of_the_papers(), *_at_equal_budget()]
