@@ -13,6 +13,7 @@ import torch
 
 import fewstep
 from fewstep.evaluation import Evaluation, evaluate
+from fewstep.experiments.costs import costs
 from fewstep.experiments.experiment import Row, Training
 from fewstep.experiments.few_shot_rows import ROWS as FEW_SHOT_ROWS
 from fewstep.experiments.sinusoid import ROWS as SINUSOID_ROWS
@@ -77,8 +78,8 @@ class Run:
         folder.write_json(folder.config_file, content)
         return cls(path)
 
-    def train(self, progress: bool = True) -> list[dict[str, Any]]:
-        """Trains from where the folder stands to the end."""
+    def train(self, progress: bool = True, until: int | None = None) -> list[dict[str, Any]]:
+        """Trains from where the folder stands to the end, or until so many iterations are done in all."""
         training, experiment = self.training, self.experiment
         learner = self._fresh_learner(training.compile)
         optimizer = experiment.outer_optimizer(learner)
@@ -95,7 +96,7 @@ class Run:
             learner,
             experiment.train_tasks(),
             optimizer,
-            iterations=experiment.iterations,
+            iterations=experiment.iterations if until is None else min(until, experiment.iterations),
             meta_batch=experiment.meta_batch,
             seed=training.seed,
             scheduler=scheduler,
@@ -154,6 +155,7 @@ class Run:
             "checkpoint": checkpoint,
             "checkpoint_iteration": self.iterations(checkpoint),
             "test_seed": seed,
+            **costs(self.experiment, self.training, self.folder.load(), learner, steps),
             "config": dataclasses.asdict(self.experiment),
             "training": dataclasses.asdict(self.training),
             "fewstep": fewstep.__version__,
