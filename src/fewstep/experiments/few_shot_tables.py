@@ -72,7 +72,7 @@ def ablation(found: dict[str, Found]) -> list[list[str]]:
     table = [header]
     for part, result in parts.items():
         mean, interval = result.at(result.steps)
-        gain = "–" if none is None or part == "none" else f"{100 * (mean - none):+.1f}"
+        gain = "–" if none is None or part == "none" else f"{100 * (mean - none):+.1f}".replace("-", "−")
         table.append([part, percent(mean, interval, digits=1), gain, _training(result), _seeds(result), result.trained])
     return table
 

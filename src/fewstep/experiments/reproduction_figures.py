@@ -79,7 +79,7 @@ def plot_methods(methods: Mapping[str, Found], path: Path) -> Path | None:
 
 
 def _draw_times(axes: Any, values: Sequence[float | None], colour: str) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     known = [(place, value) for place, value in enumerate(values) if value]
     axes.tick_params(axis="y", length=0)
@@ -93,6 +93,8 @@ def _draw_times(axes: Any, values: Sequence[float | None], colour: str) -> None:
         text = f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
         axes.annotate(text, (value, place), (6, 0), textcoords="offset points", va="center", fontsize=7)
     axes.set_xlim(0.6 * min(lengths), 3.0 * max(lengths))
+    narrow = max(lengths) < 30 * min(lengths)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -102,6 +104,8 @@ def plot_curves(found: dict[str, Found], results: Path, path: Path) -> Path | No
 
     The paper's number is of test classes, the curve of validation classes: they agree only about.
     """
+    from matplotlib.ticker import MaxNLocator
+
     panels = {}
     for name, result in found.items():
         curves = load_curves(results, name)
@@ -117,17 +121,19 @@ def plot_curves(found: dict[str, Found], results: Path, path: Path) -> Path | No
         for colour, (seed, rows) in zip(COLOURS * len(curves), curves.items(), strict=False):
             x, mean = [row["iteration"] for row in rows], [100 * row["validation"] for row in rows]
             ci95 = [100 * row["validation_ci95"] for row in rows]
-            ax.plot(x, mean, color=colour, marker="o", markersize=3, label=f"ours, validation, seed {seed}")
+            ax.plot(x, mean, color=colour, marker="o", markersize=3, label=f"validation, seed {seed}")
             low, high = ([m + sign * c for m, c in zip(mean, ci95, strict=True)] for sign in (-1, 1))
             ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         steps = result.row.config.test_steps
         if steps in result.row.paper:
             paper, interval = result.row.paper[steps], result.row.paper_ci95.get(steps)
-            label = f"paper, test, at the end: {percent(paper, interval)}"
+            label = f"the paper's at test: {percent(paper, interval)}"
             ax.axhline(100 * paper, color="#555b66", linestyle="--", linewidth=1.2, label=label)
             if interval is not None:
                 ax.axhspan(100 * (paper - interval), 100 * (paper + interval), color="#555b66", alpha=0.12, linewidth=0)
-        ax.set_title(f"{name}: {result.trained} iterations", fontsize=9)
+        ax.set_title(f"{name}\n{result.trained} iterations", fontsize=9)
+        ax.set_xlim(left=0)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         tidy(ax, "outer iterations", "accuracy, %")
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         ax.legend(fontsize=7, loc="lower right")
