@@ -13,7 +13,7 @@ from fewstep.experiments.experiment import Experiment, Training
 
 
 def costs(
-    experiment: Experiment, training: Training, state: dict[str, Any], learner: Any, steps: int
+    experiment: Experiment, training: Training, state: dict[str, Any], learner: Any, steps: int, tasks: int
 ) -> dict[str, Any]:
     """The part of ``results.json`` that speaks of time.
 
@@ -23,14 +23,15 @@ def costs(
         state: the newest checkpoint, which knows how long training took.
         learner: the one that is tested.
         steps: inner steps at test.
+        tasks: test tasks; the time of up to 20 is taken.
     """
-    tasks = state["iteration"] * experiment.tasks_per_iteration
+    seen = state["iteration"] * experiment.tasks_per_iteration
     return {
-        "training_tasks": round(tasks),
+        "training_tasks": round(seen),
         "training_seconds": state["seconds"],
         "validation_seconds": state.get("validation_seconds", 0.0),
-        "seconds_per_1000_tasks": 1000 * state["seconds"] / tasks,
-        "adaptation_seconds": adaptation_seconds(learner, experiment.test_tasks(), steps),
+        "seconds_per_1000_tasks": 1000 * state["seconds"] / seen,
+        "adaptation_seconds": adaptation_seconds(learner, experiment.test_tasks(), steps, min(tasks, 20)),
         "threads": torch.get_num_threads(),
         "processor": processor(training.device),
     }

@@ -155,7 +155,7 @@ class Run:
             "checkpoint": checkpoint,
             "checkpoint_iteration": self.iterations(checkpoint),
             "test_seed": seed,
-            **costs(self.experiment, self.training, self.folder.load(), learner, steps),
+            **costs(self.experiment, self.training, self.folder.load(), learner, steps, tasks),
             "config": dataclasses.asdict(self.experiment),
             "training": dataclasses.asdict(self.training),
             "fewstep": fewstep.__version__,
