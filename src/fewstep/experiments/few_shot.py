@@ -13,7 +13,14 @@ from torch import Tensor
 import fewstep
 from fewstep import datasets
 from fewstep.baselines import ClassBatches
-from fewstep.experiments.few_shot_methods import ClassifierMethod, EpisodicMethod, Method, make_learner, network
+from fewstep.experiments.few_shot_methods import (
+    ClassifierMethod,
+    EpisodicMethod,
+    Method,
+    Network,
+    make_learner,
+    network,
+)
 from fewstep.models.normalization import Policy
 from fewstep.tasks import Episodes, TaskSource
 
@@ -34,10 +41,11 @@ class FewShot:
     """Support images of a class, K."""
     queries: int = 1
     """Query images of a class in training."""
-    network: Literal["paper", "flat"] = "paper"
-    """The MAML paper's network for the data, or one with scales and a Xavier head on flattened features."""
+    network: Network = "paper"
+    """paper: the MAML paper's for the data; flat: with scales and a Xavier head on flattened features; no-conv: the
+    MAML paper's without convolutions; maml++: that paper's; resnet12."""
     filters: int = 64
-    """Of every convolution."""
+    """Of every convolution of paper, flat and maml++; the other networks have fixed widths."""
     norm: Policy = "batch"
     """Whose statistics normalise: batch (transductive, the paper's), support, running, per_step, group, layer, none."""
     adapts_norms: bool = False
@@ -49,7 +57,7 @@ class FewShot:
     learned_rates: bool = True
     """MAML++: learn the rates per tensor and step."""
     multi_step: bool = True
-    """MAML++: the multi-step loss over the first tenth of training."""
+    """MAML++: the multi-step loss over the first tenth of training, 15% on mini-imagenet."""
     order_annealing: bool = True
     """MAML++: first-order over the first half of training."""
     regularization: float = 2.0

@@ -45,17 +45,16 @@ _PAPER: dict[tuple[str, int, int, Method], tuple[float, str]] = {
     ("mini-imagenet", 5, 5, "fomaml"): (0.6315, _MAML),
     ("mini-imagenet", 5, 1, "anil"): (0.467, _ANIL),
     ("mini-imagenet", 5, 5, "anil"): (0.615, _ANIL),
-    ("mini-imagenet", 5, 1, "maml++"): (0.5215, _PLUS),
-    ("mini-imagenet", 5, 5, "maml++"): (0.6832, _PLUS),
     ("mini-imagenet", 5, 1, "protonet"): (0.4942, "Prototypical networks, Table 2"),
     ("mini-imagenet", 5, 5, "protonet"): (0.6820, "Prototypical networks, Table 2"),
 }
 """Accuracy at the experiment's number of test steps."""
 
 
-def _row(name: str, config: FewShot, summary: str, **training: Any) -> Row:
-    paper, source = _PAPER.get((config.data, config.ways, config.shots, config.method), (None, ""))
-    at = {} if paper is None else {config.test_steps: paper}
+def _row(name: str, config: FewShot, summary: str, paper: tuple[float, str] | None = None, **training: Any) -> Row:
+    found = paper or _PAPER.get((config.data, config.ways, config.shots, config.method))
+    number, source = found or (None, "")
+    at = {} if number is None else {config.test_steps: number}
     return Row(name, summary, config, at, source, {"compile": False, **training})
 
 
@@ -74,13 +73,45 @@ def _of_the_papers() -> list[Row]:
             config = FewShot("omniglot", method, ways, shots, queries=shots, **options)
             rows.append(_row(f"omniglot-{ways}way-{shots}shot-{method}", _adjusted(config), _SUMMARIES[method]))
     for shots in (1, 5):
-        for method in [*methods, "maml++"]:
+        for method in methods:
             config = FewShot(
                 "mini-imagenet", method, 5, shots, queries=15, filters=32, inner_lr=0.05, steps=5, meta_batch=4,
                 test_steps=10,
             )  # fmt: skip
             name = f"mini-imagenet-5way-{shots}shot-{method}"
             rows.append(_row(name, _adjusted(config), _SUMMARIES[method], clip_value=10.0))
+    for shots, paper in ((1, 0.897), (5, 0.975)):
+        config = FewShot("omniglot", "maml", 5, shots, queries=shots, network="no-conv")
+        summary = "MAML without convolutions: layers of 256, 128, 64 and 64"
+        rows.append(_row(f"omniglot-5way-{shots}shot-maml-noconv", config, summary, (paper, _MAML)))
+    return rows
+
+
+def _maml_plus_plus() -> list[Row]:
+    """The MAML++ paper's protocol: 100 epochs of 500 iterations, as many queries at test as in training.
+
+    As in the paper, the outer rate falls along a cosine and the first half of training is first-order. The authors'
+    published configurations differ: none is ever first-order, and on miniImageNet the rate stays constant. Their data
+    differ too: normalised colours, characters rotated in training only and split into 1150, 50 and 423.
+    """
+    base = FewShot(
+        "omniglot", "maml++", network="maml++", norm="per_step", inner_lr=0.1, steps=5, test_steps=5, meta_batch=8,
+        test_queries=1, iterations=50_000,
+    )  # fmt: skip
+    # no number for 5-way 5-shot: those quoted elsewhere do not agree
+    omniglot = {(5, 1): (0.9947, _PLUS), (5, 5): None, (20, 1): (0.9765, _PLUS), (20, 5): (0.9933, _PLUS)}
+    rows, summary = [], _SUMMARIES["maml++"]
+    for (ways, shots), paper in omniglot.items():
+        config = replace(base, ways=ways, shots=shots)
+        rows.append(_row(f"omniglot-{ways}way-{shots}shot-maml++", config, summary, paper, schedule="cosine"))
+    mini = replace(
+        base, data="mini-imagenet", filters=48, queries=15, test_queries=15, inner_lr=0.01, meta_batch=2
+    )  # fmt: skip
+    for shots, accuracy in ((1, 0.5215), (5, 0.6832)):
+        name = f"mini-imagenet-5way-{shots}shot-maml++"
+        rows.append(
+            _row(name, replace(mini, shots=shots), summary, (accuracy, _PLUS), schedule="cosine", clip_value=10.0)
+        )
     return rows
 
 
@@ -90,8 +121,7 @@ def _adjusted(config: FewShot) -> FewShot:
         return replace(config, test_steps=0, network="flat")
     match config.method:
         case "maml++":
-            rate = 0.1 if config.data != "mini-imagenet" else 0.01
-            return replace(config, norm="per_step", network="flat", inner_lr=rate, steps=5, test_steps=5)
+            return replace(config, norm="per_step", network="flat", inner_lr=0.1, steps=5, test_steps=5)
         case "reptile":
             return replace(
                 config, inner_lr=1e-3, steps=5, test_steps=50, shots=10, test_shots=config.shots, optimizer="sgd",
@@ -163,4 +193,4 @@ def _ablation(base: FewShot) -> list[Row]:
     return rows
 
 
-ROWS = [*_of_the_papers(), *_at_equal_budget()]
+ROWS = [*_of_the_papers(), *_maml_plus_plus(), *_at_equal_budget()]
