@@ -2,7 +2,8 @@
 
 from fewstep.datasets.glyphs import glyphs
 from fewstep.datasets.labelled_images import LabelledImages
+from fewstep.datasets.mini_imagenet import mini_imagenet
 from fewstep.datasets.omniglot import omniglot
 from fewstep.datasets.root import data_root
 
-__all__ = ["LabelledImages", "data_root", "glyphs", "omniglot"]
+__all__ = ["LabelledImages", "data_root", "glyphs", "mini_imagenet", "omniglot"]
