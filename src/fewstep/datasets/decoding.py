@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from PIL import Image
 
-def decode(content: bytes, name: str, size: tuple[int, int], mode: str = "RGB") -> np.ndarray:
-    """The pixels of an image file, uint8 ``[height, width, channels]``.
+
+def decode(content: bytes, name: str) -> Image.Image:
+    """An image file in any format that Pillow reads, whole in memory.
 
     Args:
-        content: the file's bytes, in any format that Pillow reads.
+        content: the file's bytes.
         name: for the error message.
-        size: height and width. Another size is scaled to this one, sides apart, with Lanczos' filter.
-        mode: Pillow's, ``RGB`` or ``L``.
 
     Raises:
         ValueError: it is no image, or a damaged one.
@@ -27,16 +28,22 @@ def decode(content: bytes, name: str, size: tuple[int, int], mode: str = "RGB") 
         image.load()
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{name} is no readable image ({error}); get the file anew.") from error
-    return pixels(image, size, mode)
+    return image
 
 
-def pixels(image: Any, size: tuple[int, int], mode: str = "RGB") -> np.ndarray:
-    """The pixels of a Pillow image, ``[height, width, channels]``, scaled likewise."""
+def pixels(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
+    """The pixels of a Pillow image, uint8 ``[height, width, channels]``.
+
+    Args:
+        image: in any mode; of 16 bits the upper eight are taken.
+        size: height and width to which the image is scaled with Lanczos' filter, if it has others.
+        channels: 1 for grey, 3 for red, green and blue.
+    """
     from PIL import Image
 
-    image = image.convert(mode)
-    height, width = size
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    found = np.asarray(image)
-    return found[..., None] if found.ndim == 2 else found
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    image = image.convert("L" if channels == 1 else "RGB")
+    if size is not None and image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.LANCZOS)
+    return np.asarray(image).reshape(image.height, image.width, channels)

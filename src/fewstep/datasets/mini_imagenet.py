@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from fewstep.datasets.archives import read_files
 from fewstep.datasets.cache import ClassImages, cached
-from fewstep.datasets.decoding import decode
+from fewstep.datasets.decoding import decode, pixels
 from fewstep.datasets.labelled_images import LabelledImages
+from fewstep.datasets.pickles import read_pickle
 from fewstep.datasets.sorting import Example, sorted_by_class
 
 Split = Literal["train", "validation", "test"]
@@ -30,7 +33,8 @@ def mini_imagenet(root: str | Path, split: Split) -> LabelledImages:
     Args:
         root: the folder that holds ``train.csv``, ``val.csv`` and ``test.csv`` (columns filename and label) and the
             images, as the folder ``images`` or as ``images.tar.xz``, ``images.tar.gz``, ``images.tar`` or
-            ``images.zip``; or one with these in ``mini_imagenet/`` or ``mini-imagenet/``.
+            ``images.zip``; or the pickle caches ``mini-imagenet-cache-train.pkl``, ``-val`` and ``-test``, which are
+            read without running code; or one with these in ``mini_imagenet/`` or ``mini-imagenet/``.
         split: which classes.
 
     Raises:
@@ -39,21 +43,28 @@ def mini_imagenet(root: str | Path, split: Split) -> LabelledImages:
     """
     if split not in _NAMES:
         raise ValueError(f"mini_imagenet: split must be one of {list(_NAMES)}; got {split!r}.")
-    table, images = _files(Path(root), split)
-    return cached(f"mini-imagenet-{split}", [table, images], lambda: _decoded(table, images))
+    sources = mini_imagenet_files(Path(root), split)
+    return cached(f"mini-imagenet-{split}", sources, lambda: _decoded(*sources) if sources[1:] else _pickled(*sources))
 
 
-def _files(root: Path, split: str) -> tuple[Path, Path]:
-    """The table of the split's files, and where the images are."""
+def mini_imagenet_files(root: Path, split: str) -> list[Path]:
+    """The table of the split's files and where the images are; or the pickle cache that holds both.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    name = _NAMES[split]
     for folder in (root / "mini_imagenet", root / "mini-imagenet", root):
-        table = folder / f"{_NAMES[split]}.csv"
         images = [folder / name for name in _SOURCES if (folder / name).exists()]
-        if table.is_file() and images:
-            return table, images[0]
+        if (folder / f"{name}.csv").is_file() and images:
+            return [folder / f"{name}.csv", images[0]]
+        if (folder / f"mini-imagenet-cache-{name}.pkl").is_file():
+            return [folder / f"mini-imagenet-cache-{name}.pkl"]
     raise FileNotFoundError(
-        f"miniImageNet: neither {root} nor mini_imagenet or mini-imagenet in it holds {_NAMES[split]}.csv and the "
-        f"images ({', '.join(_SOURCES)}). Put train.csv, val.csv and test.csv of Ravi and Larochelle's split and the "
-        "images there; ImageNet's terms forbid passing them on, so fewstep cannot fetch them."
+        f"miniImageNet: neither {root} nor mini_imagenet or mini-imagenet in it holds {name}.csv and the images "
+        f"({', '.join(_SOURCES)}), nor mini-imagenet-cache-{name}.pkl. Put train.csv, val.csv and test.csv of Ravi and "
+        "Larochelle's split and the images there; ImageNet's terms forbid passing them on, so fewstep cannot fetch "
+        "them."
     )
 
 
@@ -63,7 +74,7 @@ def _decoded(table: Path, images: Path) -> Iterator[ClassImages]:
 
     def examples() -> Iterator[Example]:
         for name, content in read_files(images, labels):
-            yield labels[name], places[name], decode(content, f"{images}: {name}", (_SIZE, _SIZE))
+            yield labels[name], places[name], pixels(decode(content, f"{images}: {name}"), _SIZE, 3)
 
     return sorted_by_class(examples())
 
@@ -78,3 +89,17 @@ def _labels(table: Path) -> dict[str, str]:
     if not labels or not all(labels.values()):
         raise ValueError(f"{table} names no files, or a file without a label; get it anew.")
     return labels
+
+
+def _pickled(file: Path) -> Iterator[ClassImages]:
+    found = read_pickle(file.read_bytes(), str(file))
+    if not isinstance(found, dict) or not {"image_data", "class_dict"} <= set(found):
+        raise ValueError(f"{file} should hold image_data and class_dict; get it anew.")
+    images, classes = found["image_data"], found["class_dict"]
+    wanted = (_SIZE, _SIZE, 3)
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != wanted:
+        raise ValueError(f"{file}: image_data should be uint8 [images, {_SIZE}, {_SIZE}, 3]; get it anew.")
+    for name, positions in classes.items():
+        if not len(positions) or min(positions) < 0 or max(positions) >= len(images):
+            raise ValueError(f"{file}: class {name!r} names images that are not among the {len(images)}; get it anew.")
+        yield name, images[np.asarray(positions)]

@@ -17,7 +17,7 @@ from fewstep.experiments.few_shot_methods import ClassifierMethod, EpisodicMetho
 from fewstep.models.normalization import Policy
 from fewstep.tasks import Episodes, TaskSource
 
-Data = Literal["glyphs", "omniglot", "mini-imagenet"]
+Data = Literal["glyphs", "omniglot", "mini-imagenet", "cifar-fs", "fc100"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,10 @@ class FewShot:
                 return datasets.omniglot(datasets.data_root(), split)
             case "mini-imagenet":
                 return datasets.mini_imagenet(datasets.data_root(), split)
+            case "cifar-fs":
+                return datasets.cifar_fs(datasets.data_root(), split)
+            case "fc100":
+                return datasets.fc100(datasets.data_root(), split)
             case "glyphs":
                 return datasets.glyphs(split)
         raise ValueError(f"There is no data set {self.data!r}; there are {list(get_args(Data))}.")

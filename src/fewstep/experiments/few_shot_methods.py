@@ -30,7 +30,7 @@ def network(config: FewShot, image_size: int, channels: int) -> Conv4:
         return Conv4(channels, config.ways, config.filters, image_size, pool=image_size > 28, norm=norm)
     if channels == 1:
         return Conv4.omniglot(config.ways, config.filters, config.norm, steps)
-    return Conv4.mini_imagenet(config.ways, config.filters, config.norm, steps)
+    return Conv4.mini_imagenet(config.ways, config.filters, config.norm, steps, image_size)
 
 
 def make_learner(config: FewShot, model: Conv4, compile: bool, classes: LabelledExamples) -> Any:
