@@ -14,6 +14,7 @@ commands:
   evaluate    test a run, and write its results.json
   plot        draw a run's learning curve and figures
   reproduce   train and test every row of a paper's table, and set ours beside it
+  data        the data sets, and what of them is here;  fewstep data download omniglot
   demo        meta-learn sine waves in about a minute, and look at the picture
 
 Each command has its own --help."""
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(128 + int(getattr(interrupt, "signal", 2)))
     except BrokenPipeError:
         sys.exit(0)
-    except (ValueError, KeyError, TypeError, FileNotFoundError, FileExistsError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
         if os.environ.get("FEWSTEP_TRACEBACK"):
             raise
         print(f"fewstep: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The commands: list, train, evaluate, plot, reproduce, demo."""
+"""The commands: list, train, evaluate, plot, reproduce, data, demo."""
 
 from __future__ import annotations
 
@@ -86,6 +86,16 @@ class Reproduce:
 
 
 @dataclass(frozen=True)
+class Download:
+    """Fetch a data set's official files, check them, and go on where an earlier attempt was cut off."""
+
+    dataset: tyro.conf.Positional[Literal["omniglot"]]
+    """Which data set."""
+    root: Path | None = None
+    """The folder of the data sets; the environment variable FEWSTEP_DATA, or data, if not given."""
+
+
+@dataclass(frozen=True)
 class Demo:
     """Meta-learn sine waves with MAML beside a pretrained network, print a table and draw the paper's Figure 2."""
 
@@ -113,6 +123,7 @@ def dispatch(command: str, words: list[str]) -> None:
         "evaluate": lambda words: evaluate(_parse(Evaluate, "evaluate", words)),
         "plot": lambda words: plot(_parse(Plot, "plot", words)),
         "reproduce": lambda words: reproduce(_parse(Reproduce, "reproduce", words)),
+        "data": data,
         "demo": lambda words: demo(_parse(Demo, "demo", words)),
     }
     if command not in commands:
@@ -207,6 +218,27 @@ def reproduce(options: Reproduce) -> None:
     figure = reproduction.plot_figure_3(found, results / "figure-3.png")
     if figure is not None:
         print(f"Wrote {figure}")
+
+
+def data(words: list[str]) -> None:
+    """``fewstep data``"""
+    from fewstep import datasets
+    from fewstep.datasets.catalogue import catalogue
+    from fewstep.datasets.download import download_omniglot
+
+    if words and words[0] == "download":
+        options = _parse(Download, "data download", words[1:])
+        for line in download_omniglot(options.root or datasets.data_root()):
+            print(line)
+    elif words and words[0] not in ("-h", "--help"):
+        raise ValueError(
+            f"there is no `data {words[0]}`; there are `fewstep data` and `fewstep data download omniglot`."
+        )
+    else:
+        root = datasets.data_root()
+        header = ["data set", "classes: train, validation, test", "images", "here", "where from"]
+        _print_table(f"Data sets in {root.resolve()} (FEWSTEP_DATA names another folder)", header, catalogue(root))
+        print("Your own images: fewstep.datasets.from_folder and from_dataset.")
 
 
 def demo(options: Demo) -> None:

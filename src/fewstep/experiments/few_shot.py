@@ -24,7 +24,7 @@ from fewstep.experiments.few_shot_methods import (
 from fewstep.models.normalization import Policy
 from fewstep.tasks import Episodes, TaskSource
 
-Data = Literal["glyphs", "omniglot", "mini-imagenet"]
+Data = Literal["glyphs", "omniglot", "mini-imagenet", "cifar-fs", "fc100"]
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,10 @@ class FewShot:
                 return datasets.omniglot(datasets.data_root(), split)
             case "mini-imagenet":
                 return datasets.mini_imagenet(datasets.data_root(), split)
+            case "cifar-fs":
+                return datasets.cifar_fs(datasets.data_root(), split)
+            case "fc100":
+                return datasets.fc100(datasets.data_root(), split)
             case "glyphs":
                 return datasets.glyphs(split)
         raise ValueError(f"There is no data set {self.data!r}; there are {list(get_args(Data))}.")

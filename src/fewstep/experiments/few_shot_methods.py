@@ -31,7 +31,7 @@ def network(config: FewShot, image_size: int, channels: int) -> AnyNetwork:
         case "paper" if channels == 1:
             return Conv4.omniglot(ways, filters, norm, steps)
         case "paper":
-            return Conv4.mini_imagenet(ways, filters, norm, steps)
+            return Conv4.mini_imagenet(ways, filters, norm, steps, image_size)
         case "flat":
             pool = image_size > 28
             return Conv4(channels, ways, filters, image_size, pool=pool, norm=norm_layer(norm, steps=steps))

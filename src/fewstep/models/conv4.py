@@ -129,9 +129,11 @@ class Conv4(nn.Module):
         return network
 
     @classmethod
-    def mini_imagenet(cls, ways: int, filters: int = 32, norm: Policy = "batch", steps: int = 1) -> Conv4:
+    def mini_imagenet(
+        cls, ways: int, filters: int = 32, norm: Policy = "batch", steps: int = 1, image_size: int = 84
+    ) -> Conv4:
         """The MAML paper's network for miniImageNet: max-pooling, flattened features; norms as for Omniglot."""
-        return cls(3, ways, filters, image_size=84, norm=_paper_norm(norm, steps))
+        return cls(3, ways, filters, image_size, norm=_paper_norm(norm, steps))
 
     @classmethod
     def maml_plus_plus(
