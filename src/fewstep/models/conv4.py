@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewstep.models.images import expect_images
+from fewstep.models.images import Blocks, check_images
 from fewstep.models.normalization import BatchNorm, Policy, RunningNorm, SupportNorm, norm_layer
 from fewstep.models.second_order import convolve, max_pool
 
@@ -104,7 +104,7 @@ class Conv4(nn.Module):
         self.in_channels, self.image_size, self.spatial_mean = in_channels, image_size, spatial_mean
         inputs = [in_channels, filters, filters, filters]
         blocks = (ConvBlock(channels, filters, norm(filters), pool, activation) for channels in inputs)
-        self.body = nn.Sequential(*blocks)
+        self.body = Blocks(*blocks)
         size = image_size
         for _ in inputs:
             size = size // 2 if pool else (size + 1) // 2
@@ -165,7 +165,8 @@ class Conv4(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """The features before the head, ``[images, features]``."""
-        return self.features_of(self.body(expect_images(images, self.in_channels, self.image_size, "Conv4")))
+        check_images(images, self.in_channels, self.image_size, "Conv4")
+        return self.features_of(self.body(images))
 
     def encoder(self) -> nn.Sequential:
         """The network without its head, images to features; it shares the parameters."""

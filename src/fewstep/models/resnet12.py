@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewstep.models.images import expect_images
+from fewstep.models.images import Blocks, check_images
 from fewstep.models.normalization import BatchNorm
 from fewstep.models.second_order import convolve, max_pool
 
@@ -103,7 +103,7 @@ class ResNet12(nn.Module):
             )
         self.in_channels, self.image_size, self.features = in_channels, image_size, widths[-1]
         inputs = [in_channels, *widths[:-1]]
-        self.body = nn.Sequential(*(ResidualBlock(i, o, norm) for i, o in zip(inputs, widths, strict=True)))
+        self.body = Blocks(*(ResidualBlock(i, o, norm) for i, o in zip(inputs, widths, strict=True)))
         self.head = nn.Linear(self.features, ways)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -114,7 +114,8 @@ class ResNet12(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """The features before the head, ``[images, features]``."""
-        return self.body(expect_images(images, self.in_channels, self.image_size, "ResNet12")).mean((2, 3))
+        check_images(images, self.in_channels, self.image_size, "ResNet12")
+        return self.body(images).mean((2, 3))
 
     def encoder(self) -> nn.Sequential:
         """The network without its head, images to features; it shares the parameters."""

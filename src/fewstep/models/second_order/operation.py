@@ -17,7 +17,8 @@ class Operation(torch.autograd.Function):
         if torch._C._are_functorch_transforms_active():
             return super().apply(*args)
         # What torch.autograd.Function does, without looking up the signature at every call.
-        return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(args))
+        below: Any = super(torch.autograd.Function, cls)
+        return below.apply(*unwrap_dead_wrappers(args))
 
     @staticmethod
     def keep(ctx: Any, *tensors: Tensor) -> None:
