@@ -6,7 +6,7 @@ import hashlib
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,14 +45,14 @@ OMNIGLOT = (
 """The official files, with the sizes and hashes that TensorFlow Datasets records for them."""
 
 
-def download_omniglot(root: Path, files: Sequence[RemoteFile] = OMNIGLOT) -> Iterator[str]:
+def download_omniglot(root: Path) -> Iterator[str]:
     """Fetches the official files into ``root/omniglot``, and says of each what was done.
 
     Raises:
         ConnectionError: the network failed; what has arrived is kept for the next attempt.
         ValueError: what came is not the official file; it is removed.
     """
-    for remote in files:
+    for remote in OMNIGLOT:
         file = root / "omniglot" / remote.name
         if not file.exists():
             yield f"Fetching {remote.url} ({remote.size / 1e6:.1f} MB)"
