@@ -12,6 +12,7 @@ commands:
   train       train an experiment:  fewstep train sinusoid-5shot-maml --iterations 1000
               or go on with a run:  fewstep train --resume runs/sinusoid-5shot-maml-seed0
   evaluate    test a run, and write its results.json
+  analyse     measure what adaptation changes: freezing, similarity of layers, NIL
   plot        draw a run's learning curve and figures
   reproduce   train and test every row of a paper's table, and set ours beside it
   data        the data sets, and what of them is here;  fewstep data download omniglot
@@ -72,7 +73,11 @@ def _choose_allocator(words: list[str]) -> list[str]:
         if word.startswith("--allocator="):
             choice, words = word.partition("=")[2], words[:index] + words[index + 1 :]
             break
-    if words and words[0] in ("train", "reproduce", "evaluate", "demo", "plot") and not {"-h", "--help"} & set(words):
+    if (
+        words
+        and words[0] in ("train", "reproduce", "evaluate", "analyse", "demo", "plot")
+        and not {"-h", "--help"} & set(words)
+    ):
         from fewstep import allocator
 
         allocator.restart_with(choice)

@@ -107,17 +107,25 @@ class FewShot:
         """Tasks of the validation classes."""
         return self._test_episodes("validation", None)
 
-    def test_tasks(self, shots: int | None = None) -> Episodes:
+    def test_tasks(self, shots: int | None = None, queries: int | None = None) -> Episodes:
         """Tasks of the test classes."""
-        return self._test_episodes("test", shots)
+        return self._test_episodes("test", shots, queries)
 
     def plot(self, run: Any) -> list[Path]:
-        """Nothing beside the learning curve."""
-        return []
+        """The first test task with more query images than at test, classified before and after adaptation."""
+        from fewstep.evaluation.episode_figures import plot_episode, queries_that_fit
 
-    def _test_episodes(self, split: str, shots: int | None) -> Episodes:
+        shots = self.test_shots or self.shots
+        left_over = int(self._images("test").counts.min()) - shots
+        source = self.test_tasks(queries=min(queries_that_fit(self.ways, shots), left_over))
+        steps = self.test_steps if takes_steps(self.method) else None
+        which, state = run.checkpoint()
+        title = f"{run.name}: the first test task, {which} checkpoint (iteration {state['iteration']:,})"
+        return [plot_episode(run.load_learner(), source, steps, run.folder.path / "episode.png", title)]
+
+    def _test_episodes(self, split: str, shots: int | None, queries: int | None = None) -> Episodes:
         shots = shots or self.test_shots or self.shots
-        return self._episodes(split, shots, self.test_queries or shots)
+        return self._episodes(split, shots, queries or self.test_queries or shots)
 
     def _episodes(self, split: str, shots: int, queries: int) -> Episodes:
         return Episodes(self._images(split), self.ways, shots, queries, rotations=self.data == "omniglot")
