@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, make_dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -16,6 +16,9 @@ from fewstep.evaluation.numbers import written
 from fewstep.experiments.experiment import Training
 from fewstep.experiments.other_norms import OtherNorm
 from fewstep.experiments.runs import EXPERIMENTS, Run, find
+
+if TYPE_CHECKING:
+    from fewstep.experiments.plan import Planned
 
 
 @dataclass(frozen=True)
@@ -94,24 +97,37 @@ class Plot:
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Train and test every row of a paper's table and set ours beside the paper's. Interrupted, it goes on later."""
+    """Train and test the rows of a table and set ours beside the papers'. Interrupted, it goes on later.
+
+    First it says what it will train, and about how long that takes here. A row that fails does not stop the others.
+    """
 
     table: tyro.conf.Positional[str] = "sinusoid"
-    """Which table: sinusoid."""
-    rows: str = "*"
-    """Only the experiments whose names match this shell-style pattern, e.g. '*-5shot-*'."""
+    """Which table: sinusoid, omniglot, mini-imagenet or glyphs."""
+    rows: str | None = None
+    """Only the experiments whose names match this shell-style pattern, e.g. '*-5shot-*'. If not given, for omniglot and
+    mini-imagenet the rows that a paper prints a number for, for the others all. '*' is all of them."""
     seeds: tuple[int, ...] = (0,)
     """One run for each of these seeds."""
+    budget: int | None = None
+    """Train each row for so many training tasks, or to its own end if that is sooner. More can be asked for later."""
     iterations: int | None = None
-    """Outer iterations, instead of each row's own number."""
+    """The same in outer iterations."""
     runs: Path = Path("runs/reproduction")
-    """Where the run folders go."""
+    """Where the run folders go. A run of the same name that is there goes on; if it has seen as many iterations as are
+    asked for, it is only tested."""
     results: Path | None = None
-    """Where EXPERIMENT-seedS.json, the table and the figure go; RUNS/results if not given."""
+    """Where EXPERIMENT-seedS.json, the learning curves, tables and figures go; RUNS/results if not given."""
+    device: str = "cpu"
+    """Where to train: cpu, cuda, cuda:1, mps."""
+    threads: int = 1
+    """CPU threads; 0 leaves it to PyTorch."""
     compile: bool = True
-    """Compile the meta-step."""
+    """Compile the meta-step, in the rows that do not say otherwise."""
+    dry_run: bool = False
+    """Say what would be trained and about how long it would take, and train nothing."""
     train: bool = True
-    """Train what is missing; with --no-train only show what there is."""
+    """Train what is missing; with --no-train only show what results there are."""
 
 
 @dataclass(frozen=True)
@@ -281,25 +297,61 @@ def plot(options: Plot) -> None:
 
 def reproduce(options: Reproduce) -> None:
     """``fewstep reproduce``"""
-    from fewstep.experiments import reproduce as reproduction
+    from fewstep.experiments.plan import plan, rows_of
+    from fewstep.experiments.reproduce import reproduce
+    from fewstep.experiments.reproduction_figures import figures_of
+    from fewstep.experiments.results import TABLES, load_results
+    from fewstep.experiments.tables import page, tables_of
 
-    if options.table not in reproduction.TABLES:
-        raise ValueError(f"there is no table {options.table!r}; there are: {', '.join(reproduction.TABLES)}.")
+    if options.table not in TABLES:
+        raise ValueError(f"there is no table {options.table!r}; there are: {', '.join(TABLES)}.")
     results = options.results or options.runs / "results"
-    if options.train:
-        rows = reproduction.rows_of(options.table, options.rows)
-        training = Training(compile=options.compile)
-        reproduction.reproduce(rows, options.seeds, options.runs, results, training, options.iterations)
-    found = reproduction.load_results(results, options.table)
+    planned: list[Planned] = []
+    failures: dict[str, Exception] = {}
+    if options.train or options.dry_run:
+        rows = rows_of(options.table, options.rows)
+        training = Training(device=options.device, threads=options.threads, compile=options.compile)
+        planned = plan(rows, options.seeds, options.runs, results, options.iterations, options.budget)
+        _print_plan(planned, training)
+        if options.dry_run:
+            return
+        failures = reproduce(planned, results, training)
+    found = load_results(results, options.table)
+    if found:
+        tables = tables_of(options.table, found)
+        for title, table in tables.items():
+            _print_table(title, table[0], table[1:])
+        (results / "table.md").write_text(page(tables))
+        for file in (results / "table.md", *figures_of(options.table, found, results, results)):
+            print(f"Wrote {file}")
+    if failures:
+        reasons = "".join(f"\n  {name}: {error}" for name, error in failures.items())
+        raise RuntimeError(f"{len(failures)} of {len(planned)} runs failed:{reasons}")
     if not found:
         raise ValueError(f"there are no results of {options.table} in {results}; leave out --no-train to make them.")
-    table = reproduction.table_rows(found)
-    _print_table(f"{options.table}: mean squared error ± 95% CI over 600 test tasks", table[0], table[1:])
-    (results / "table.md").write_text(reproduction.markdown(table))
-    print(f"Wrote {results / 'table.md'}")
-    figure = reproduction.plot_figure_3(found, results / "figure-3.png")
-    if figure is not None:
-        print(f"Wrote {figure}")
+
+
+def _print_plan(planned: Sequence[Planned], training: Training) -> None:
+    from fewstep.experiments.plan import seconds_left
+    from fewstep.training.progress import duration
+
+    if not planned:
+        print("All that was asked for is there.")
+        return
+    rows, total = [], 0.0
+    for one in planned:
+        seconds = seconds_left(one, training)
+        total += seconds or 0.0
+        own = one.row.config.iterations
+        goal = f"{one.iterations:,}" + (f" of {own:,}" if one.iterations < own else "")
+        rows.append([one.name, goal, f"{one.done:,}", "?" if seconds is None else duration(seconds)])
+    known = len([row for row in rows if row[-1] != "?"])
+    title = f"{len(planned)} run{'s' * (len(planned) > 1)} to train"
+    if known:
+        title += (
+            f"; on this machine {'that' if known == len(planned) else f'{known} of them'} takes about {duration(total)}"
+        )
+    _print_table(title, ["run", "iterations", "done", "takes about"], rows)
 
 
 def data(words: list[str]) -> None:

@@ -50,6 +50,11 @@ class Experiment(Protocol):
     outer_lr: float
 
     @property
+    def tasks_per_iteration(self) -> float:
+        """Training tasks of one outer iteration."""
+        ...
+
+    @property
     def metric(self) -> Callable[..., Tensor]:
         """What is measured."""
         ...
@@ -98,6 +103,7 @@ class Row:
         summary: one line.
         config: the experiment with the row's settings.
         paper: the paper's numbers, by number of inner steps.
+        paper_ci95: half of the intervals that the paper prints beside them, where it does.
         source: where they are printed.
         training: fields of :class:`Training` that the row needs otherwise.
         other_shots: numbers of shots that it is tested with beside its own.
@@ -110,3 +116,4 @@ class Row:
     source: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     other_shots: tuple[int, ...] = ()
+    paper_ci95: dict[int, float] = field(default_factory=dict)

@@ -25,6 +25,8 @@ from fewstep.models.normalization import Policy
 from fewstep.tasks import Episodes, TaskSource
 
 Data = Literal["glyphs", "omniglot", "mini-imagenet", "cifar-fs", "fc100"]
+_BATCH = 64
+"""Images of a pretrained classifier's batch."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,13 @@ class FewShot:
     """Which checkpoint is tested: the best in validation, or the last."""
 
     @property
+    def tasks_per_iteration(self) -> float:
+        """The meta-batch; for pretrained classifiers the number of tasks that would hold as many images."""
+        if self.method in get_args(ClassifierMethod):
+            return self.meta_batch * _BATCH / (self.ways * (self.shots + self.queries))
+        return self.meta_batch
+
+    @property
     def metric(self) -> Callable[..., Tensor]:
         """Accuracy."""
         return fewstep.accuracy
@@ -100,7 +109,7 @@ class FewShot:
     def train_tasks(self) -> TaskSource:
         """Tasks of the training classes; batches over all of them for a pretrained classifier."""
         if self.method in get_args(ClassifierMethod):
-            return ClassBatches(self._images("train"))
+            return ClassBatches(self._images("train"), _BATCH)
         return self._episodes("train", self.shots, self.queries)
 
     def validation_tasks(self) -> Episodes:

@@ -32,30 +32,37 @@ _SUMMARIES: dict[Method, str] = {
 }
 
 _MAML, _PLUS, _ANIL = "MAML, Table 1", "MAML++, Tables 1 and 2", "ANIL, Table 2"
-_PAPER: dict[tuple[str, int, int, Method], tuple[float, str]] = {
-    ("omniglot", 5, 1, "maml"): (0.987, _MAML),
-    ("omniglot", 5, 5, "maml"): (0.999, _MAML),
-    ("omniglot", 20, 1, "maml"): (0.958, _MAML),
-    ("omniglot", 20, 5, "maml"): (0.989, _MAML),
-    ("omniglot", 20, 1, "anil"): (0.962, _ANIL),
-    ("omniglot", 20, 5, "anil"): (0.980, _ANIL),
-    ("mini-imagenet", 5, 1, "maml"): (0.4870, _MAML),
-    ("mini-imagenet", 5, 5, "maml"): (0.6311, _MAML),
-    ("mini-imagenet", 5, 1, "fomaml"): (0.4807, _MAML),
-    ("mini-imagenet", 5, 5, "fomaml"): (0.6315, _MAML),
-    ("mini-imagenet", 5, 1, "anil"): (0.467, _ANIL),
-    ("mini-imagenet", 5, 5, "anil"): (0.615, _ANIL),
-    ("mini-imagenet", 5, 1, "protonet"): (0.4942, "Prototypical networks, Table 2"),
-    ("mini-imagenet", 5, 5, "protonet"): (0.6820, "Prototypical networks, Table 2"),
+_PAPER: dict[tuple[str, int, int, Method], tuple[float, float | None, str]] = {
+    ("omniglot", 5, 1, "maml"): (0.987, 0.004, _MAML),
+    ("omniglot", 5, 5, "maml"): (0.999, 0.001, _MAML),
+    ("omniglot", 20, 1, "maml"): (0.958, 0.003, _MAML),
+    ("omniglot", 20, 5, "maml"): (0.989, 0.002, _MAML),
+    ("omniglot", 20, 1, "anil"): (0.962, 0.005, _ANIL),
+    ("omniglot", 20, 5, "anil"): (0.980, 0.003, _ANIL),
+    ("mini-imagenet", 5, 1, "maml"): (0.4870, 0.0184, _MAML),
+    ("mini-imagenet", 5, 5, "maml"): (0.6311, 0.0092, _MAML),
+    ("mini-imagenet", 5, 1, "fomaml"): (0.4807, 0.0175, _MAML),
+    ("mini-imagenet", 5, 5, "fomaml"): (0.6315, 0.0091, _MAML),
+    ("mini-imagenet", 5, 1, "anil"): (0.467, 0.004, _ANIL),
+    ("mini-imagenet", 5, 5, "anil"): (0.615, 0.005, _ANIL),
+    ("mini-imagenet", 5, 1, "protonet"): (0.4942, None, "Prototypical networks, Table 2"),
+    ("mini-imagenet", 5, 5, "protonet"): (0.6820, None, "Prototypical networks, Table 2"),
 }
-"""Accuracy at the experiment's number of test steps."""
+"""Accuracy at the experiment's number of test steps, half of the interval printed with it, and where."""
 
 
-def _row(name: str, config: FewShot, summary: str, paper: tuple[float, str] | None = None, **training: Any) -> Row:
-    found = paper or _PAPER.get((config.data, config.ways, config.shots, config.method))
-    number, source = found or (None, "")
-    at = {} if number is None else {config.test_steps: number}
-    return Row(name, summary, config, at, source, {"compile": False, **training})
+def _row(
+    name: str, config: FewShot, summary: str, paper: tuple[float, float | None, str] | None = None, **training: Any
+) -> Row:
+    row = Row(name, summary, config, training={"compile": False, **training})
+    return row if paper is None else _printed(row, paper)
+
+
+def _printed(row: Row, paper: tuple[float, float | None, str]) -> Row:
+    """The row with the paper's number."""
+    number, ci95, source = paper
+    at = row.config.test_steps
+    return replace(row, paper={at: number}, paper_ci95={} if ci95 is None else {at: ci95}, source=source)
 
 
 def _of_the_papers() -> list[Row]:
@@ -71,7 +78,8 @@ def _of_the_papers() -> list[Row]:
     for ways, shots, options in omniglot:
         for method in methods:
             config = FewShot("omniglot", method, ways, shots, queries=shots, **options)
-            rows.append(_row(f"omniglot-{ways}way-{shots}shot-{method}", _adjusted(config), _SUMMARIES[method]))
+            paper = _PAPER.get(("omniglot", ways, shots, method))
+            rows.append(_row(f"omniglot-{ways}way-{shots}shot-{method}", _adjusted(config), _SUMMARIES[method], paper))
     for shots in (1, 5):
         for method in methods:
             config = FewShot(
@@ -79,11 +87,12 @@ def _of_the_papers() -> list[Row]:
                 test_steps=10,
             )  # fmt: skip
             name = f"mini-imagenet-5way-{shots}shot-{method}"
-            rows.append(_row(name, _adjusted(config), _SUMMARIES[method], clip_value=10.0))
-    for shots, paper in ((1, 0.897), (5, 0.975)):
+            paper = _PAPER.get(("mini-imagenet", 5, shots, method))
+            rows.append(_row(name, _adjusted(config), _SUMMARIES[method], paper, clip_value=10.0))
+    for shots, printed in ((1, (0.897, 0.011, _MAML)), (5, (0.975, 0.006, _MAML))):
         config = FewShot("omniglot", "maml", 5, shots, queries=shots, network="no-conv")
         summary = "MAML without convolutions: layers of 256, 128, 64 and 64"
-        rows.append(_row(f"omniglot-5way-{shots}shot-maml-noconv", config, summary, (paper, _MAML)))
+        rows.append(_row(f"omniglot-5way-{shots}shot-maml-noconv", config, summary, printed))
     return rows
 
 
@@ -99,7 +108,12 @@ def _maml_plus_plus() -> list[Row]:
         test_queries=1, iterations=50_000,
     )  # fmt: skip
     # no number for 5-way 5-shot: those quoted elsewhere do not agree
-    omniglot = {(5, 1): (0.9947, _PLUS), (5, 5): None, (20, 1): (0.9765, _PLUS), (20, 5): (0.9933, _PLUS)}
+    omniglot = {
+        (5, 1): (0.9947, None, _PLUS),
+        (5, 5): None,
+        (20, 1): (0.9765, 0.0005, _PLUS),
+        (20, 5): (0.9933, 0.0003, _PLUS),
+    }
     rows, summary = [], _SUMMARIES["maml++"]
     for (ways, shots), paper in omniglot.items():
         config = replace(base, ways=ways, shots=shots)
@@ -107,11 +121,9 @@ def _maml_plus_plus() -> list[Row]:
     mini = replace(
         base, data="mini-imagenet", filters=48, queries=15, test_queries=15, inner_lr=0.01, meta_batch=2
     )  # fmt: skip
-    for shots, accuracy in ((1, 0.5215), (5, 0.6832)):
+    for shots, printed in ((1, (0.5215, 0.0026, _PLUS)), (5, (0.6832, 0.0044, _PLUS))):
         name = f"mini-imagenet-5way-{shots}shot-maml++"
-        rows.append(
-            _row(name, replace(mini, shots=shots), summary, (accuracy, _PLUS), schedule="cosine", clip_value=10.0)
-        )
+        rows.append(_row(name, replace(mini, shots=shots), summary, printed, schedule="cosine", clip_value=10.0))
     return rows
 
 

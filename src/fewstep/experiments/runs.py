@@ -13,6 +13,7 @@ import torch
 
 import fewstep
 from fewstep.evaluation import Evaluation, evaluate
+from fewstep.experiments.costs import costs
 from fewstep.experiments.experiment import Row, Training
 from fewstep.experiments.few_shot_rows import ROWS as FEW_SHOT_ROWS
 from fewstep.experiments.other_norms import OtherNorm, take_parameters, under_norm
@@ -70,8 +71,8 @@ class Run:
         folder.write_json(folder.config_file, {"experiment": name, **provenance(experiment, training)})
         return cls(path)
 
-    def train(self, progress: bool = True) -> list[dict[str, Any]]:
-        """Trains from where the folder stands to the end."""
+    def train(self, progress: bool = True, until: int | None = None) -> list[dict[str, Any]]:
+        """Trains from where the folder stands to the end, or until so many iterations are done in all."""
         training, experiment = self.training, self.experiment
         learner = self._fresh_learner(training.compile)
         optimizer = experiment.outer_optimizer(learner)
@@ -88,7 +89,7 @@ class Run:
             learner,
             experiment.train_tasks(),
             optimizer,
-            iterations=experiment.iterations,
+            iterations=experiment.iterations if until is None else min(until, experiment.iterations),
             meta_batch=experiment.meta_batch,
             seed=training.seed,
             scheduler=scheduler,
@@ -165,6 +166,7 @@ class Run:
         def test(learner: Any, source: Any) -> Evaluation:
             return evaluate(learner, source, tasks, steps, self.experiment.metric, seed)
 
+        trained = self.folder.has_checkpoint()  # while training there may be a best checkpoint before a last one
         source = self.experiment.test_tasks(None, queries)
         own = test(learner, source)
         results = {
@@ -180,6 +182,7 @@ class Run:
             "checkpoint": which,
             "checkpoint_iteration": state["iteration"],
             "test_seed": seed,
+            **(costs(self.experiment, self.training, self.folder.load(), learner, steps) if trained else {}),
             **provenance(self.experiment, self.training),
         }
         if shots:

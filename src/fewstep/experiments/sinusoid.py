@@ -49,6 +49,11 @@ class Sinusoid:
     """Which checkpoint is tested: the best in validation, or the last."""
 
     @property
+    def tasks_per_iteration(self) -> float:
+        """The meta-batch."""
+        return self.meta_batch
+
+    @property
     def metric(self) -> Callable[..., Tensor]:
         """Mean squared error."""
         return fewstep.mse

@@ -144,7 +144,7 @@ def fit(
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
     losses: list[Tensor] = []
     bar = Progress(title, state.iteration, iterations, progress)
-    began, before = time.monotonic(), state.seconds
+    began, before = time.monotonic(), state.seconds + state.validation_seconds
     with Interruption() as interruption:
         try:
             for iteration in range(state.iteration, iterations):
@@ -169,7 +169,9 @@ def fit(
                     record({"iteration": done, "loss": _mean_of(losses, done, folder)})
                     losses.clear()
                 if validation is not None and (done % validate_every == 0 or done == iterations):
+                    validation_began = time.monotonic()
                     found = evaluate(learner, validation, validation_tasks, validation_steps, metric, seed, stream=1)
+                    state.validation_seconds += time.monotonic() - validation_began
                     mean, interval = found.mean[-1], found.ci95[-1]
                     record({"iteration": done, "validation": mean, "validation_ci95": interval})
                     bar.validated(f"validation {written(found.metric, mean, interval)} at iteration {done:,}")
@@ -180,7 +182,7 @@ def fit(
                 if saves:
                     _check_parameters(learner, done, folder)
                     if folder is not None:
-                        state.seconds = before + time.monotonic() - began
+                        state.seconds = before + time.monotonic() - began - state.validation_seconds
                         folder.save(state.snapshot())
                 if interruption.requested is not None and done < iterations:
                     raise TrainingInterrupted(_how_to_go_on(done, iterations, folder), interruption.requested)
@@ -204,12 +206,15 @@ class _State:
         self.learner, self.optimizer, self.scheduler = learner, optimizer, scheduler
         self.iteration = 0
         self.seconds = 0.0
+        """Spent training, validations not counted."""
+        self.validation_seconds = 0.0
         self.best: float | None = None
 
     def snapshot(self) -> dict[str, Any]:
         return {
             "iteration": self.iteration,
             "seconds": self.seconds,
+            "validation_seconds": self.validation_seconds,
             "best": self.best,
             "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -219,6 +224,7 @@ class _State:
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         self.iteration, self.seconds, self.best = snapshot["iteration"], snapshot["seconds"], snapshot["best"]
+        self.validation_seconds = snapshot.get("validation_seconds", 0.0)  # older runs counted it as training
         self.learner.load_state_dict(snapshot["learner"])
         self.optimizer.load_state_dict(snapshot["optimizer"])
         if self.scheduler is not None:

@@ -41,7 +41,7 @@ class Progress:
         rate = (done - self._start) / max(now - self._began, 1e-9)
         self._loss = f"loss {loss():.4f}"
         text = f"{rate:,.0f} it/s" if rate >= 10 else f"{rate:.2f} it/s"
-        left = _duration((self._total - done) / max(rate, 1e-9))
+        left = duration((self._total - done) / max(rate, 1e-9))
         if self._bar is not None:
             self._bar.update(self._task, completed=done, words=f"{text}, {self._loss}, {left} left")
         else:
@@ -60,13 +60,15 @@ class Progress:
             self._bar.stop()
 
 
-def _duration(seconds: float) -> str:
-    """As 42 s, 3:07 or 2:05:00."""
+def duration(seconds: float) -> str:
+    """As 42 s, 3:07, 2:05:00 or 1 day 2:05:00."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes == 0:
         return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    days, hours = divmod(hours, 24)
+    whole_days = f"{days} day{'s' * (days > 1)} " if days else ""
+    return whole_days + (f"{hours}:{minutes:02}:{rest:02}" if hours or days else f"{minutes}:{rest:02}")
 
 
 def _terminal_bar() -> Any:

@@ -1,0 +1,151 @@
+"""What there is to train for a table, in which order, and about how long it will take."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+
+from fewstep.experiments.experiment import Row, Training
+from fewstep.experiments.runs import EXPERIMENTS
+from fewstep.training import RunFolder, fit
+
+_BY_DEFAULT: dict[str, Callable[[Row], bool]] = {
+    "sinusoid": lambda row: True,
+    "omniglot": lambda row: bool(row.paper),
+    "mini-imagenet": lambda row: bool(row.paper),
+    "glyphs": lambda row: row.name != "glyphs-5way-1shot",  # which is glyphs-5way-1shot-maml
+}
+
+
+def rows_of(table: str, pattern: str | None = None) -> list[Row]:
+    """The rows of a table whose names match a shell-style pattern.
+
+    Without a pattern all rows of the sinusoid and of the glyphs, and of Omniglot and miniImageNet those that a paper
+    prints a number for.
+
+    Raises:
+        ValueError: no row matches.
+    """
+    rows = [row for name, row in EXPERIMENTS.items() if name.startswith(f"{table}-")]
+    if pattern is None:
+        return [row for row in rows if _BY_DEFAULT[table](row)]
+    chosen = [row for row in rows if fnmatchcase(row.name, pattern)]
+    if not chosen:
+        raise ValueError(f"no experiment of {table} matches {pattern!r}; see `fewstep list '{table}-*'`.")
+    return chosen
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that is to be trained, further or from the start.
+
+    Args:
+        row: its experiment.
+        seed: its seed.
+        iterations: outer iterations to reach.
+        done: iterations that its run folder has seen.
+        folder: the run folder.
+    """
+
+    row: Row
+    seed: int
+    iterations: int
+    done: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Experiment and seed."""
+        return f"{self.row.name}-seed{self.seed}"
+
+    @property
+    def left(self) -> int:
+        """Iterations to train."""
+        return max(0, self.iterations - self.done)
+
+
+def plan(
+    rows: Iterable[Row],
+    seeds: Sequence[int],
+    runs: Path,
+    results: Path,
+    iterations: int | None = None,
+    budget: int | None = None,
+) -> list[Planned]:
+    """The runs whose result is missing, or is of fewer iterations than asked for.
+
+    Those that were begun come first, then every row with the first seed, then with the next: what is interrupted is
+    gone on with, and the table is full as early as possible.
+
+    Args:
+        rows: what to reproduce.
+        seeds: one run each.
+        runs: folder of the run folders.
+        results: folder of the results.
+        iterations: train each row up to here, at most its own number.
+        budget: the same in training tasks.
+
+    Raises:
+        ValueError: both iterations and budget are given, or less than one.
+    """
+    if iterations is not None and budget is not None:
+        raise ValueError("give either iterations or a budget of training tasks, not both.")
+    if min(iterations or 1, budget or 1) < 1 or 0 in (iterations, budget):
+        raise ValueError(f"iterations and budget must be at least 1; got {iterations if budget is None else budget}.")
+    planned = []
+    for seed in seeds:
+        for row in rows:
+            config = row.config
+            asked = iterations if budget is None else max(1, round(budget / config.tasks_per_iteration))
+            wanted = config.iterations if asked is None else min(asked, config.iterations)
+            folder = runs / f"{row.name}-seed{seed}"
+            result = results / f"{row.name}-seed{seed}.json"
+            if not result.is_file() or json.loads(result.read_text())["iterations"] < wanted:
+                planned.append(Planned(row, seed, wanted, _done(folder), folder))
+    return sorted(planned, key=lambda one: one.done == 0)
+
+
+def _done(folder: Path) -> int:
+    run = RunFolder(folder)
+    try:
+        return int(run.load()["iteration"]) if run.has_checkpoint() else 0
+    except ValueError:  # damaged: going on with the run will say so
+        return 0
+
+
+def seconds_left(planned: Planned, training: Training) -> float | None:
+    """About how long the training of a run will take on this machine; ``None`` if that cannot be told.
+
+    From the time that its iterations took so far; for a run that was not begun, from a few tasks. What will be
+    compiled is not guessed at.
+    """
+    if planned.left == 0:
+        return 0.0
+    if planned.done:
+        return float(planned.left * RunFolder(planned.folder).load()["seconds"] / planned.done)
+    own = replace(training, **planned.row.training)
+    if own.compile:
+        return None
+    try:
+        return planned.left * _seconds_per_iteration(planned.row, own)
+    except Exception:  # whatever is wrong with this row, training it will say
+        return None
+
+
+def _seconds_per_iteration(row: Row, training: Training, tasks: int = 8) -> float:
+    config = row.config
+    if training.threads:
+        torch.set_num_threads(training.threads)
+    learner = config.learner(compile=False).to(training.device, getattr(torch, training.dtype))
+    optimizer, source = config.outer_optimizer(learner), config.train_tasks()
+    tasks = min(tasks, config.meta_batch)
+    fit(learner, source, optimizer, iterations=1, meta_batch=1, progress=False)  # looks at the first tasks
+    began = time.monotonic()
+    fit(learner, source, optimizer, iterations=1, meta_batch=tasks, progress=False)
+    return (time.monotonic() - began) * config.meta_batch / tasks

@@ -1,0 +1,96 @@
+"""The results of runs: one ``EXPERIMENT-seedS.json`` each, gathered by experiment."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewstep.experiments.experiment import Row
+from fewstep.experiments.runs import EXPERIMENTS
+
+TABLES = ("sinusoid", "omniglot", "mini-imagenet", "glyphs")
+"""What can be reproduced; the names of a table's experiments begin with its own."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """All runs of one experiment.
+
+    Args:
+        name: the experiment.
+        runs: the contents of their ``results.json``.
+    """
+
+    name: str
+    runs: list[dict[str, Any]]
+
+    @property
+    def row(self) -> Row:
+        """The experiment as it stands, with the paper's numbers."""
+        return EXPERIMENTS[self.name]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds that were run."""
+        return sorted(run["seed"] for run in self.runs)
+
+    @property
+    def iterations(self) -> int:
+        """Outer iterations, of the run with the fewest."""
+        return min(run["iterations"] for run in self.runs)
+
+    @property
+    def trained(self) -> str:
+        """The iterations in words: "60,000", or "6,000 of 60,000" if the experiment trains for longer."""
+        whole = self.row.config.iterations
+        return f"{self.iterations:,}" + (f" of {whole:,}" if self.iterations < whole else "")
+
+    @property
+    def training_tasks(self) -> int:
+        """Tasks trained on, of the run with the fewest."""
+        return round(self.iterations * self.row.config.tasks_per_iteration)
+
+    @property
+    def steps(self) -> int:
+        """Inner steps at test."""
+        return min(run["steps"] for run in self.runs)
+
+    def at(self, step: int, shots: int | None = None) -> tuple[float, float]:
+        """Mean over runs and tasks after ``step`` inner steps, and half of its 95% interval over tasks.
+
+        All runs are tested on the same tasks, so the interval is the mean of theirs, not narrower for more seeds. A
+        learner that was not adapted so far (the oracle, which is not adapted at all) stays as it was.
+        """
+        curve = self.curve(shots)
+        last = min(step, self.steps)
+        return curve["mean"][last], curve["ci95"][last]
+
+    def seed_range(self, step: int) -> tuple[float, float]:
+        """The lowest and the highest mean of a single run after ``step`` inner steps."""
+        means = [run["mean"][min(step, run["steps"])] for run in self.runs]
+        return min(means), max(means)
+
+    def curve(self, shots: int | None = None) -> dict[str, list[float]]:
+        """Mean and interval after 0 … K steps, averaged over runs; at another number of shots if given."""
+        runs = [
+            run if shots is None or run["config"]["shots"] == shots else run["other_shots"][str(shots)]
+            for run in self.runs
+        ]
+        return {
+            key: [sum(values) / len(runs) for values in zip(*(run[key] for run in runs), strict=True)]
+            for key in ("mean", "ci95")
+        }
+
+    def mean_of(self, key: str) -> float | None:
+        """A number of the results, averaged over the runs that have it."""
+        values = [run[key] for run in self.runs if run.get(key) is not None]
+        return sum(values) / len(values) if values else None
+
+
+def load_results(folder: Path, table: str) -> dict[str, Found]:
+    """The results of a table by experiment, in the order of ``fewstep list``."""
+    runs = [json.loads(file.read_text()) for file in sorted(folder.glob(f"{table}-*-seed*.json"))]
+    names = [name for name in EXPERIMENTS if any(run["experiment"] == name for run in runs)]
+    return {name: Found(name, [run for run in runs if run["experiment"] == name]) for name in names}

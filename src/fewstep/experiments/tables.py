@@ -1,0 +1,62 @@
+"""Results as tables: what each data set's are, in Markdown, and the sinusoid's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from fewstep.experiments import few_shot_tables
+from fewstep.experiments.results import Found
+
+Rows = list[list[str]]
+"""A table: the header, then its rows."""
+
+
+def tables_of(table: str, found: dict[str, Found]) -> dict[str, Rows]:
+    """The tables that results fill, by title."""
+    if table == "sinusoid":
+        return {"sinusoid: mean squared error ± 95% CI over 600 test tasks": error_table(found)}
+    every = {
+        f"{table}: accuracy in % ± 95% CI over test tasks, ours beside the paper's": few_shot_tables.of_the_papers,
+        f"{table}: every method after as many training tasks": few_shot_tables.at_equal_budget,
+        f"{table}: MAML++ part by part": few_shot_tables.ablation,
+        f"{table}: whose statistics normalise query images": few_shot_tables.policies,
+    }
+    made = {title: make(found) for title, make in every.items()}
+    return {title: rows for title, rows in made.items() if len(rows) > 1}
+
+
+def error_table(found: dict[str, Found], steps: Sequence[int] = (1, 5, 10)) -> Rows:
+    """Errors after some numbers of inner steps, the paper's beside them, seeds and iterations."""
+    header = ["experiment", *(f"{k} step{'s' * (k > 1)}" for k in steps), *(f"paper, {k}" for k in steps)]
+    table = [[*header, "seeds", "iterations"]]
+    for name, result in found.items():
+        paper = result.row.paper
+        ours = [_error(*result.at(k)) for k in steps]
+        theirs = [f"{paper[k]:.2f}" if k in paper else "–" for k in steps]
+        seeds = ", ".join(str(seed) for seed in result.seeds)
+        table.append([name, *ours, *theirs, seeds, result.trained])
+    return table
+
+
+def _error(mean: float, interval: float) -> str:
+    if not math.isfinite(mean) or mean > 1e4:
+        return "diverges"
+    digits = 2 if mean >= 0.1 else 4
+    return f"{mean:.{digits}f} ± {interval:.{digits}f}"
+
+
+def markdown(table: Rows) -> str:
+    """A table in Markdown; a line that says so where there are no results."""
+    header, *rows = table
+    if not rows:
+        return "No results yet.\n"
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def page(tables: dict[str, Rows]) -> str:
+    """Tables in Markdown, with their titles where there are several."""
+    if len(tables) == 1:
+        return markdown(next(iter(tables.values())))
+    return "\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in tables.items())
