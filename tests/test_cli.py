@@ -1,15 +1,21 @@
 """The command line as a user meets it."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from fewstep.cli import main
-from fewstep.experiments.reproduce import load_results, markdown, table_rows
+from fewstep.datasets import LabelledImages
+from fewstep.experiments.few_shot import FewShot
+from fewstep.experiments.results import load_results
 from fewstep.experiments.runs import EXPERIMENTS, Run
+from fewstep.experiments.tables import error_table, markdown
 
+DATA = Path(os.environ["FEWSTEP_DATA"]).resolve() if "FEWSTEP_DATA" in os.environ else None
 QUICK = ["--iterations", "20", "--no-compile", "--validation-tasks", "4", "--meta-batch", "4"]
 
 
@@ -73,12 +79,59 @@ def test_overrides_reach_the_run():
     assert rates == pytest.approx(1e-5)
 
 
-@pytest.mark.parametrize("name", list(EXPERIMENTS))
-def test_every_experiment_trains_and_is_tested(name: str):
-    small = ["--meta-batch", "4", "--iterations", "2", "--no-compile", "--validation-tasks", "2", "--run", "a"]
-    run("train", name, *small)
+NO_DOWNLOAD = [name for name in EXPERIMENTS if name.startswith(("sinusoid-", "glyphs-"))]
+"""Among them every method."""
+
+
+@pytest.mark.parametrize("name", NO_DOWNLOAD)
+def test_every_method_trains_and_is_tested(name: str):
+    small = ["--meta-batch", "2", "--iterations", "2", "--no-compile", "--validation-tasks", "2", "--run", "a"]
+    run("train", name, *small, *(["--filters", "4"] if name.startswith("glyphs-") else []))
     found = Run("a").evaluate(tasks=3)
-    assert len(found["mean"]) == (1 if name.endswith("oracle") else 11)
+    assert len(found["mean"]) == len(found["ci95"]) == EXPERIMENTS[name].config.test_steps + 1
+    assert (found["iterations"], found["training_tasks"]) == (2, round(2 * Run("a").experiment.tasks_per_iteration))
+    assert found["seconds_per_1000_tasks"] > 0
+
+
+def test_the_rows_without_a_download_have_every_method():
+    methods = {row.config.method for row in EXPERIMENTS.values() if isinstance(row.config, FewShot)}
+    assert methods == {EXPERIMENTS[name].config.method for name in NO_DOWNLOAD if name.startswith("glyphs-")}
+
+
+def blank_images(experiment: FewShot, split: str) -> LabelledImages:
+    """As many classes and images, and as large, as the data set has; they take no memory."""
+    classes, each, shape = {
+        "omniglot": ({"train": 1028, "validation": 172, "test": 423}, 20, (1, 28, 28)),
+        "mini-imagenet": ({"train": 64, "validation": 16, "test": 20}, 600, (3, 84, 84)),
+    }[experiment.data]
+    count = classes[split]
+    images = torch.zeros(1, *shape, dtype=torch.uint8).expand(count * each, *shape)
+    return LabelledImages(images, torch.arange(count + 1) * each, [str(i) for i in range(count)])
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in NO_DOWNLOAD])
+def test_every_other_row_fits_its_data(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(FewShot, "_images", blank_images)
+    config = EXPERIMENTS[name].config
+    learner = config.learner(compile=False)
+    assert len(config.outer_optimizer(learner).param_groups[0]["params"]) > 0
+    assert config.train_tasks().sample(1).query.x.shape[2:] == blank_images(config, "train").images.shape[1:]
+    shots = config.test_shots or config.shots
+    for source in (config.validation_tasks(), config.test_tasks()):
+        task = source.sample(1)[0]
+        assert task.support.y.bincount().tolist() == [shots] * config.ways
+        assert task.query.y.bincount().tolist() == [config.test_queries or shots] * config.ways
+    model = learner.adapt(task.support, steps=0) if config.test_steps == 0 else learner.eval().adapt(task.support, 1)
+    with torch.no_grad():
+        assert model(task.query.x[:2]).shape == (2, config.ways)
+
+
+@pytest.mark.skipif(DATA is None or not (DATA / "omniglot").is_dir(), reason="FEWSTEP_DATA has no Omniglot")
+def test_a_row_on_the_real_omniglot(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FEWSTEP_DATA", str(DATA))
+    run("train", "omniglot-5way-1shot-budget-protonet", "--iterations", "20", "--meta-batch", "4", "--filters", "16",
+        "--validation-tasks", "10", "--run", "a")  # fmt: skip
+    assert Run("a").evaluate(tasks=50)["mean"][0] > 0.4
 
 
 def test_list_shows_names_and_the_papers_numbers(capsys: pytest.CaptureFixture[str]):
@@ -144,13 +197,13 @@ def test_reproduce_trains_tests_and_sets_beside_the_paper(capsys: pytest.Capture
     run(*words)
     files = sorted(path.name for path in Path("r/results").iterdir())
     results = [f"sinusoid-10shot-{method}-seed{seed}.json" for method in ("oracle", "pretrained") for seed in (0, 1)]
-    assert files == ["figure-3.png", *results, "table.md"]
+    assert files == ["curves", "figure-3.png", *results, "table.md"]
     found = load_results(Path("r/results"), "sinusoid")
     assert {name: result.seeds for name, result in found.items()} == {
         "sinusoid-10shot-pretrained": [0, 1],
         "sinusoid-10shot-oracle": [0, 1],
     }
-    table = markdown(table_rows(found))
+    table = markdown(error_table(found))
     assert table == Path("r/results/table.md").read_text()
     runs = [json.loads(Path(f"r/results/sinusoid-10shot-pretrained-seed{s}.json").read_text()) for s in (0, 1)]
     assert f"{(runs[0]['mean'][10] + runs[1]['mean'][10]) / 2:.2f} ±" in table

@@ -1,7 +1,9 @@
 """Evaluation against an independent recomputation, and the figures."""
 
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from torch import nn
 
 import fewstep
+from fewstep.evaluation.adaptation_time import adaptation_seconds
 from fewstep.evaluation.figures import plot_learning_curve, plot_over_steps
 from fewstep.evaluation.sinusoid_figures import plot_fits
 from fewstep.tasks import Sinusoids, generator
@@ -73,3 +76,31 @@ def test_figures_are_written(tmp_path: Path):
     ):
         assert file.read_bytes().startswith(b"\x89PNG")
         assert file.stat().st_size > 10_000
+
+
+class TakesTime(nn.Module):
+    """A learner that takes so many seconds of a clock for one task after another, or diverges for ``None``."""
+
+    def __init__(self, clock: list[float], seconds: list[float | None]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.clock, self.seconds = clock, seconds
+
+    def adapt(self, support, steps):
+        assert not self.training
+        assert support.x.shape == (5, 1)
+        seconds = self.seconds.pop(0)
+        if seconds is None:
+            raise ValueError("Adaptation made parameter weight NaN")
+        self.clock[0] += seconds
+        return lambda x: x
+
+
+def test_adaptation_time_is_the_median_without_the_first_and_the_diverged(monkeypatch: pytest.MonkeyPatch):
+    clock = [0.0]
+    module = sys.modules["fewstep.evaluation.adaptation_time"]
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    learner = TakesTime(clock, [99.0, 99.0, 99.0, 1.0, None, 2.0, 30.0])
+    assert adaptation_seconds(learner, Sinusoids(5), steps=2, tasks=4) == 2.0
+    assert learner.training
+    assert adaptation_seconds(TakesTime(clock, [None] * 5), Sinusoids(5), steps=2, tasks=2) is None

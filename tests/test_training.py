@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -262,6 +263,31 @@ def test_a_cut_off_line_of_metrics_is_dropped(tmp_path: Path):
     folder.log({"iteration": 30, "loss": 2.0})
     assert [row["iteration"] for row in folder.metrics()] == [10, 20, 30]
     assert folder.metrics()[-1]["loss"] == 2.0
+
+
+class TakesTime:
+    """Tasks that take so many seconds of a clock to draw."""
+
+    def __init__(self, clock: list[float], seconds: float) -> None:
+        self.clock, self.seconds = clock, seconds
+
+    def sample(self, n, generator=None):
+        self.clock[0] += self.seconds
+        return Sinusoids().sample(n, generator)
+
+
+def test_training_time_is_without_validation_and_goes_on_when_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clock = [0.0]
+    monkeypatch.setattr(sys.modules["fewstep.training.fit"], "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for iterations in (4, 10):
+        learner, optimizer = make()
+        clock[0] += 5000.0  # between two sessions
+        fewstep.fit(
+            learner, TakesTime(clock, 1.0), optimizer, iterations=iterations, run=tmp_path, resume=True, progress=False,
+            validation=TakesTime(clock, 100.0), validate_every=5, validation_tasks=10,
+        )  # fmt: skip
+    saved = RunFolder(tmp_path).load()
+    assert (saved["seconds"], saved["validation_seconds"]) == (10.0, 300.0)  # validated after 4, 5 and 10
 
 
 def test_fit_moves_tasks_to_the_learner():
