@@ -103,7 +103,7 @@ def _draw(page: _Page, caption: str, path: Path, title: str) -> Path:
     from matplotlib.figure import Figure
 
     width, height = page.size
-    inch = 0.62  # an image
+    inch = 0.62 if page.ways <= _ROWS else 0.5  # an image
     drawn = Figure(figsize=(width * inch + 0.3, (height + 1.5) * inch))
     FigureCanvasAgg(drawn)
     axes = drawn.add_axes((0, 0, 1, 1))
@@ -120,7 +120,8 @@ def _draw(page: _Page, caption: str, path: Path, title: str) -> Path:
             axes.text(page.query_at(way, 0)[0], top - 0.12, "query", fontsize=8, color=GREY)
     _draw_images(axes, page)
     _draw_legend(axes, height + 0.2, caption, adapted=len(page.predictions) > 1)
-    return save(drawn, path, colours=128)
+    photographs = page.task.support.x.shape[1] > 1
+    return save(drawn, path, colours=128 if photographs else 32)
 
 
 def _draw_images(axes: Any, page: _Page) -> None:

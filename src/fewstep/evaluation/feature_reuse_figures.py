@@ -15,7 +15,7 @@ from fewstep.evaluation.numbers import in_percent, written
 def plot_feature_reuse(
     similarities: Mapping[str, Comparison],
     frozen: Comparison,
-    path: Path,
+    path: str | Path,
     without_head: Evaluation | None = None,
     title: str = "",
 ) -> Path:

@@ -30,8 +30,9 @@ def tidy(axes: Any, x: str = "", y: str = "") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def save(drawn: Any, path: Path, colours: int | None = None) -> Path:
+def save(drawn: Any, path: str | Path, colours: int | None = None) -> Path:
     """Writes the figure; with a palette of so many ``colours`` if given, which keeps photographs small."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn.savefig(path, dpi=130)
     if colours is not None:
@@ -172,7 +173,7 @@ def _plain_ticks(axes: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axes.get_ylim()
-    subs = (1.0,) if high > 300 * low else (1.0, 2.0, 5.0) if high > 5 * low else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+    subs = (1.0,) if high > 300 * low else (1.0, 2.0, 5.0) if high > 10 * low else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
     axes.yaxis.set_major_locator(LogLocator(subs=subs))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
