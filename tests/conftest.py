@@ -1,5 +1,7 @@
 """What every test shares: one thread, fixed random numbers, and shapes checked against their annotations."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -22,3 +24,9 @@ def double():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An empty cache for decoded images."""
+    monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "cache"))

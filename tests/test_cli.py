@@ -181,6 +181,7 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]):
     for words in (
         ["train", "sinusoid-5shot-maml"],
         ["evaluate"],
+        ["analyse"],
         ["plot"],
         ["reproduce"],
         ["demo"],

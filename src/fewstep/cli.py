@@ -12,8 +12,10 @@ commands:
   train       train an experiment:  fewstep train sinusoid-5shot-maml --iterations 1000
               or go on with a run:  fewstep train --resume runs/sinusoid-5shot-maml-seed0
   evaluate    test a run, and write its results.json
+  analyse     measure what adaptation changes: freezing, similarity of layers, NIL
   plot        draw a run's learning curve and figures
   reproduce   train and test every row of a paper's table, and set ours beside it
+  data        the data sets, and what of them is here;  fewstep data download omniglot
   demo        meta-learn sine waves in about a minute, and look at the picture
 
 Each command has its own --help."""
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(128 + int(getattr(interrupt, "signal", 2)))
     except BrokenPipeError:
         sys.exit(0)
-    except (ValueError, KeyError, TypeError, FileNotFoundError, FileExistsError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
         if os.environ.get("FEWSTEP_TRACEBACK"):
             raise
         print(f"fewstep: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
@@ -71,7 +73,11 @@ def _choose_allocator(words: list[str]) -> list[str]:
         if word.startswith("--allocator="):
             choice, words = word.partition("=")[2], words[:index] + words[index + 1 :]
             break
-    if words and words[0] in ("train", "reproduce", "evaluate", "demo", "plot") and not {"-h", "--help"} & set(words):
+    if (
+        words
+        and words[0] in ("train", "reproduce", "evaluate", "analyse", "demo", "plot")
+        and not {"-h", "--help"} & set(words)
+    ):
         from fewstep import allocator
 
         allocator.restart_with(choice)

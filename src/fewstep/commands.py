@@ -1,4 +1,4 @@
-"""The commands: list, train, evaluate, plot, reproduce, demo."""
+"""The commands: list, train, evaluate, analyse, plot, reproduce, data, demo."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
+from fewstep.evaluation.numbers import written
 from fewstep.experiments.experiment import Training
+from fewstep.experiments.other_norms import OtherNorm
 from fewstep.experiments.runs import EXPERIMENTS, Run, find
 
 if TYPE_CHECKING:
@@ -50,8 +52,35 @@ class Evaluate:
     """Number of test tasks."""
     steps: int | None = None
     """Inner steps; the experiment's own if not given (10 for the sinusoid)."""
+    queries: int | None = None
+    """Query examples (of a class); the experiment's own if not given: as many as shots for images, the papers' number.
+    Under batch norms they are classified together, so that more of them help."""
     shots: tuple[int, ...] = ()
     """Test with these numbers of support examples as well."""
+    norm: tuple[OtherNorm, ...] = ()
+    """Test the same weights under these normalisation policies as well: batch, support (not transductive)."""
+    seed: int = 0
+    """Of the test tasks."""
+    checkpoint: Literal["best", "last"] | None = None
+    """Which checkpoint: best in validation, or last; the experiment's own choice if not given."""
+
+
+@dataclass(frozen=True)
+class Analyse:
+    """Measure what adaptation changes in a run: freezing blocks, similarity of each layer before and after, and NIL.
+
+    Writes analysis.json and feature-reuse.png into the run folder. For methods that adapt in gradient steps.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    tasks: int = 200
+    """Number of test tasks."""
+    steps: int | None = None
+    """Inner steps; the experiment's own at test if not given."""
+    queries: int | None = None
+    """Query examples (of a class) to compare features on; as many as there are, up to 30, if not given (500 points of
+    a sine wave). Accuracies are measured with the experiment's own number."""
     seed: int = 0
     """Of the test tasks."""
     checkpoint: Literal["best", "last"] | None = None
@@ -60,7 +89,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw a run's learning curve and its experiment's figures into its folder."""
+    """Draw a run's figures into its folder: learning curve, inner steps if it was tested, and the experiment's own."""
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
@@ -102,6 +131,16 @@ class Reproduce:
 
 
 @dataclass(frozen=True)
+class Download:
+    """Fetch a data set's official files, check them, and go on where an earlier attempt was cut off."""
+
+    dataset: tyro.conf.Positional[Literal["omniglot"]]
+    """Which data set."""
+    root: Path | None = None
+    """The folder of the data sets; the environment variable FEWSTEP_DATA, or data, if not given."""
+
+
+@dataclass(frozen=True)
 class Demo:
     """Meta-learn sine waves with MAML beside a pretrained network, print a table and draw the paper's Figure 2."""
 
@@ -127,8 +166,10 @@ def dispatch(command: str, words: list[str]) -> None:
         "list": lambda words: list_experiments(_parse(List, "list", words)),
         "train": train,
         "evaluate": lambda words: evaluate(_parse(Evaluate, "evaluate", words)),
+        "analyse": lambda words: analyse(_parse(Analyse, "analyse", words)),
         "plot": lambda words: plot(_parse(Plot, "plot", words)),
         "reproduce": lambda words: reproduce(_parse(Reproduce, "reproduce", words)),
+        "data": data,
         "demo": lambda words: demo(_parse(Demo, "demo", words)),
     }
     if command not in commands:
@@ -145,7 +186,8 @@ def list_experiments(options: List) -> None:
         raise ValueError(f"no experiment matches {options.match!r}; `fewstep list` shows all.")
     width = max(len(row.name) for row in rows)
     for row in rows:
-        paper = ", ".join(f"{value:g} after {k}" for k, value in row.paper.items())
+        metric = row.config.metric.__name__
+        paper = ", ".join(f"{written(metric, value)} after {k}" for k, value in row.paper.items())
         print(f"{row.name:<{width}}  {row.summary}" + (f"  [paper: {paper} steps]" if paper else ""))
 
 
@@ -180,26 +222,77 @@ def train(words: list[str]) -> None:
 def evaluate(options: Evaluate) -> None:
     """``fewstep evaluate``"""
     run = Run(options.run)
-    found = run.evaluate(options.tasks, options.steps, options.seed, options.checkpoint, options.shots)
-    paper = EXPERIMENTS[run.name].paper
-    header = ["gradient steps", f"{found['metric']} ± 95% CI", "paper"]
-    rows = []
-    for step, (mean, interval) in enumerate(zip(found["mean"], found["ci95"], strict=True)):
-        rows.append([str(step), f"{mean:.4f} ± {interval:.4f}", f"{paper[step]:g}" if step in paper else ""])
-    title = (
-        f"{run.name}, seed {found['seed']}, {found['checkpoint']} checkpoint (iteration "
-        f"{found['checkpoint_iteration']:,} of {found['iterations']:,}), {found['tasks']} test tasks"
+    found = run.evaluate(
+        options.tasks, options.steps, options.seed, options.checkpoint, options.shots, options.queries, options.norm
     )
-    _print_table(title, header, rows)
+    metric, paper, others = found["metric"], EXPERIMENTS[run.name].paper, found.get("other_norms", {})
+    columns = [found, *others.values()]
+    own = f", {run.experiment.norm} norms" if others else ""
+    header = ["gradient steps", f"{metric} ± 95% CI{own}", *(f"{norm} norms" for norm in others), "paper"]
+    rows = [
+        [
+            str(step),
+            *(written(metric, column["mean"][step], column["ci95"][step]) for column in columns),
+            written(metric, paper[step]) if step in paper else "",
+        ]
+        for step in range(found["steps"] + 1)
+    ]
+    what = f"{found['tasks']} test tasks, {_examples(run, found['queries'])}"
+    _print_table(f"{_checkpoint_of(run, found)}; {what}", header, rows)
     for shots, other in found.get("other_shots", {}).items():
-        print(f"with {shots} shots: {other['mean'][-1]:.4f} ± {other['ci95'][-1]:.4f} after {found['steps']} steps")
+        number = written(metric, other["mean"][-1], other["ci95"][-1])
+        print(f"with {shots} shots: {number} after {found['steps']} steps")
     print(f"Wrote {run.folder.results_file}")
+
+
+def analyse(options: Analyse) -> None:
+    """``fewstep analyse``"""
+    from fewstep.experiments import analysis
+
+    run = Run(options.run)
+    found = analysis.analyse(run, options.tasks, options.steps, options.queries, options.seed, options.checkpoint)
+    metric, similarity, frozen = found["metric"], found["similarity"], found["freezing"]
+    print(f"{_checkpoint_of(run, found)}; {found['tasks']} test tasks, {found['steps']} inner steps\n")
+    layers = [
+        [layer, *(f"{of['mean'][place]:.3f} ± {of['ci95'][place]:.3f}" for of in similarity.values())]
+        for place, layer in enumerate(similarity["CKA"]["names"])
+    ]
+    title = f"Features before against after adaptation, {_examples(run, found['queries_of_similarity'])}"
+    _print_table(title, ["layer", *similarity], layers)
+    numbers = [written(metric, *of) for of in zip(frozen["mean"], frozen["ci95"], strict=True)]
+    names = ["none", *(f"up to {name}" for name in frozen["names"][1:])]
+    rows = [[name, number] for name, number in zip(names, numbers, strict=True)]
+    if found["nil"] is not None:
+        rows.append(["NIL: no head, nothing adapted", written(metric, found["nil"]["mean"], found["nil"]["ci95"])])
+    title = f"With blocks frozen at test, {_examples(run, found['queries'])}"
+    _print_table(title, ["blocks not adapted", f"{metric} ± 95% CI"], rows)
+    if len(frozen["names"]) == 1:
+        print("No block is adapted by this method, so there is none to freeze.")
+    for file in found["files"]:
+        print(f"Wrote {file}")
+
+
+def _checkpoint_of(run: Run, found: dict[str, Any]) -> str:
+    planned = run.experiment.iterations
+    trained = f"{found['iterations']:,}" + (f" of {planned:,}" if found["iterations"] < planned else "")
+    return (
+        f"{run.name}, seed {found['seed']}, {found['checkpoint']} checkpoint "
+        f"(iteration {found['checkpoint_iteration']:,}; trained for {trained})"
+    )
+
+
+def _examples(run: Run, queries: int) -> str:
+    each = " of each class" if hasattr(run.experiment, "ways") else ""
+    return f"{queries} query example{'s' * (queries != 1)}{each}"
 
 
 def plot(options: Plot) -> None:
     """``fewstep plot``"""
-    for file in Run(options.run).plot():
+    run = Run(options.run)
+    for file in run.plot():
         print(f"Wrote {file}")
+    if not run.folder.results_file.is_file():
+        print(f"For results over inner steps: fewstep evaluate {run.folder.path}, then plot again.")
 
 
 def reproduce(options: Reproduce) -> None:
@@ -261,6 +354,27 @@ def _print_plan(planned: Sequence[Planned], training: Training) -> None:
     _print_table(title, ["run", "iterations", "done", "takes about"], rows)
 
 
+def data(words: list[str]) -> None:
+    """``fewstep data``"""
+    from fewstep import datasets
+    from fewstep.datasets.catalogue import catalogue
+    from fewstep.datasets.download import download_omniglot
+
+    if words and words[0] == "download":
+        options = _parse(Download, "data download", words[1:])
+        for line in download_omniglot(options.root or datasets.data_root()):
+            print(line)
+    elif words and words[0] not in ("-h", "--help"):
+        raise ValueError(
+            f"there is no `data {words[0]}`; there are `fewstep data` and `fewstep data download omniglot`."
+        )
+    else:
+        root = datasets.data_root()
+        header = ["data set", "classes: train, validation, test", "images", "here", "where from"]
+        _print_table(f"Data sets in {root.resolve()} (FEWSTEP_DATA names another folder)", header, catalogue(root))
+        print("Your own images: fewstep.datasets.from_folder and from_dataset.")
+
+
 def demo(options: Demo) -> None:
     """``fewstep demo``"""
     from fewstep.evaluation.figures import plot_learning_curve
@@ -283,7 +397,7 @@ def demo(options: Demo) -> None:
     files = [
         plot_fits(learners, options.run / "figure-2.png"),
         plot_learning_curve(
-            {title: run.folder.metrics() for title, run in runs.items()}, options.run / "learning-curve.png"
+            {title: run.folder.metrics() for title, run in runs.items()}, options.run / "learning-curve.png", "mse"
         ),
         *(run.folder.results_file for run in runs.values()),
     ]

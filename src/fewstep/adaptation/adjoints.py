@@ -14,7 +14,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from fewstep.adaptation.implicit import solve_implicitly
-from fewstep.adaptation.inner_loop import Loss, at_step, gradient_and_value, inner_loop
+from fewstep.adaptation.inner_loop import Gradient, Loss, at_step, gradient_and_value, inner_loop
 from fewstep.adaptation.norms import twice_differentiable_norms
 from fewstep.adaptation.recomputed import recomputed_gradient
 from fewstep.adaptation.rules import Params, Rule
@@ -68,7 +68,7 @@ class FirstOrder:
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
     ) -> list[Params]:
-        return inner_loop([_constant_gradient] * steps, loss, params, batch, rule, adapts)
+        return inner_loop([_constant_gradient(params, batch, adapts)] * steps, loss, params, batch, rule, adapts)
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,10 @@ class Implicit:
         if steps == 0:
             return [params]
         start = _detached(params)
+        constant_gradient = _constant_gradient(start, batch, adapts)
 
         def proximal(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, torch.Tensor]:
-            grads, value = _constant_gradient(loss, params, names, batch)
+            grads, value = constant_gradient(loss, params, names, batch)
             return {n: grads[n] + self.regularization * (params[n] - start[n]) for n in names}, value
 
         with torch.no_grad():
@@ -114,9 +115,18 @@ def _unrolled_gradient(loss: Loss, params: Params, names: Sequence[str], batch: 
         return gradient_and_value(loss, params, names, batch)
 
 
-def _constant_gradient(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, torch.Tensor]:
-    grads, value = gradient_and_value(loss, _detached(params), names, _detached(batch))
-    return _detached(grads), value.detach()
+def _constant_gradient(params: Params, batch: Any, adapts: Sequence[str]) -> Gradient:
+    """The gradient as a constant; what the steps do not move is the same tensors in each of them."""
+    fixed = _detached({name: value for name, value in params.items() if name not in adapts})
+    constants = _detached(batch)
+
+    def constant(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, torch.Tensor]:
+        with torch.no_grad():
+            moved = _detached({name: params[name] for name in names})
+            grads, value = gradient_and_value(loss, {**fixed, **moved}, names, constants)
+        return _detached(grads), value.detach()
+
+    return constant
 
 
 def _detached(tree: Any) -> Any:

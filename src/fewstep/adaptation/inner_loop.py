@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 
 from fewstep.adaptation.rules import Params, Rule
 from fewstep.models.context import inner_step
@@ -46,13 +47,19 @@ def at_step(loss: Loss, step: int) -> Loss:
 
 
 def gradient_and_value(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, Tensor]:
-    """∇_names L(params; batch) and L, differentiable again."""
-
-    def of_adapted(adapted: Params) -> Tensor:
-        return loss({**params, **adapted}, batch)
-
-    grads, value = torch.func.grad_and_value(of_adapted)({name: params[name] for name in names})
-    return grads, value
+    """∇_names L(params; batch) and L, differentiable again wherever gradients are recorded."""
+    if retrieve_all_functorch_interpreters():
+        return torch.func.grad_and_value(lambda adapted: loss({**params, **adapted}, batch))(
+            {name: params[name] for name in names}
+        )
+    # Outside of any transformation autograd itself does the same with much less work per operation.
+    again = torch.is_grad_enabled()
+    adapted = {name: params[name] if again else params[name].detach() for name in names}
+    adapted = {n: value if value.requires_grad else value.detach().requires_grad_() for n, value in adapted.items()}
+    with torch.enable_grad():
+        value = loss({**params, **adapted}, batch)
+    grads = torch.autograd.grad(value, list(adapted.values()), create_graph=again, materialize_grads=True)
+    return dict(zip(names, grads, strict=True)), value if again else value.detach()
 
 
 def partial_gradient(

@@ -47,7 +47,7 @@ class _RecomputedGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(call: _Call, *leaves: Tensor) -> tuple[Tensor, ...]:
-        params, batch = tree_unflatten(leaves, call.spec)
+        params, batch = tree_unflatten([leaf.detach() for leaf in leaves], call.spec)
         grads, value = gradient_and_value(call.loss, params, call.names, batch)
         return (*(grads[name].detach() for name in call.names), value.detach())
 

@@ -44,7 +44,7 @@ class GradientDescent(nn.Module):
     def update(self, params: Params, grads: Params, state: Params, step: int, loss: Tensor) -> tuple[Params, Params]:
         if self.momentum:
             grads = state = {name: self.momentum * state[name] + grads[name] for name in params}
-        return {name: params[name] - self.lr * grads[name] for name in params}, state
+        return {name: torch.sub(params[name], grads[name], alpha=self.lr) for name in params}, state
 
     def extra_repr(self) -> str:
         return f"lr={self.lr}" + (f", momentum={self.momentum}" if self.momentum else "")

@@ -29,6 +29,24 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewstep"
 
 
+def writable_cache_folder() -> Path:
+    """The same folder, made if it is not there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(
+            f"The cache folder {folder} cannot be written ({error}). Name another one in the environment "
+            "variable FEWSTEP_CACHE."
+        ) from error
+    return folder
+
+
 def cached(
     name: str, sources: Sequence[Path], build: Callable[[], Iterable[ClassImages]], **options: Any
 ) -> LabelledImages:
@@ -71,14 +89,7 @@ def _open(folder: Path) -> LabelledImages | None:
 
 def _write(folder: Path, classes: Iterable[ClassImages]) -> None:
     """Everything under a temporary name, then renamed: a cache that is there is whole."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise OSError(
-            f"The cache folder {folder.parent} cannot be written ({error}). Name another one in the environment "
-            "variable FEWSTEP_CACHE."
-        ) from error
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=writable_cache_folder()))
     try:
         names, starts, shape = [], [0], None
         with open(unfinished / "images.bin", "wb") as file:

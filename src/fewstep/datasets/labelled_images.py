@@ -56,6 +56,50 @@ class LabelledImages:
         """The class of each example, ``[examples]``."""
         return torch.repeat_interleave(torch.arange(len(self.classes)), self.counts)
 
+    def select(self, classes: Sequence[str | int]) -> LabelledImages:
+        """Only these classes, by name or position, in this order; their images are copied.
+
+        >>> digits = LabelledImages(torch.arange(6.0), torch.tensor([0, 2, 3, 6]), ["0", "1", "2"])
+        >>> some = digits.select(["2", 0])
+        >>> some.images, some.classes
+        (tensor([3., 4., 5., 0., 1.]), ['2', '0'])
+
+        Raises:
+            ValueError: there is no such class, or one is named twice.
+        """
+        positions = [self._position(name) for name in classes]
+        if not positions or len(set(positions)) < len(positions):
+            raise ValueError(f"select: name at least one class, and none twice; got {list(classes)}.")
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), self.counts[positions].cumsum(0)])
+        images = torch.cat([self.images[self.starts[i] : self.starts[i + 1]] for i in positions])
+        return LabelledImages(images, starts, [self.classes[i] for i in positions])
+
+    def split(self, sizes: Sequence[int], generator: torch.Generator | None = None) -> list[LabelledImages]:
+        """The classes divided at random, as many to each part as ``sizes`` says; for training, validation and test.
+
+        >>> digits = LabelledImages(torch.arange(6.0), torch.tensor([0, 2, 3, 6]), ["0", "1", "2"])
+        >>> train, test = digits.split([2, 1], torch.Generator().manual_seed(0))
+        >>> len(train.classes), len(test.classes)
+        (2, 1)
+
+        Raises:
+            ValueError: the sizes do not add up to the number of classes.
+        """
+        if sum(sizes) != len(self.classes) or min(sizes) < 1:
+            raise ValueError(
+                f"split: sizes must be at least 1 and add up to the {len(self.classes)} classes; got {list(sizes)}."
+            )
+        order = torch.randperm(len(self.classes), generator=generator)
+        return [self.select(sorted(part.tolist())) for part in order.split(list(sizes))]
+
+    def _position(self, name: str | int) -> int:
+        if isinstance(name, int):
+            if 0 <= name < len(self.classes):
+                return name
+        elif name in self.classes:
+            return self.classes.index(name)
+        raise ValueError(f"There is no class {name!r} among the {len(self.classes)}, such as {self.classes[0]!r}.")
+
     def to(self, device: torch.device | str) -> LabelledImages:
         """The images on another device, from where episodes then come."""
         return LabelledImages(self.images.to(device), self.starts, self.classes)

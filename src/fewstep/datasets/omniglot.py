@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 
 from fewstep.datasets.cache import ClassImages, cached
+from fewstep.datasets.decoding import decode, pixels
 from fewstep.datasets.labelled_images import LabelledImages
 
 Split = Literal["train", "validation", "test", "background", "evaluation"]
@@ -40,7 +40,7 @@ def omniglot(root: str | Path, split: Split, size: int = 28) -> LabelledImages:
     parts = {"train": ["background", "evaluation"], "validation": ["background"], "test": ["evaluation"]}
     if split not in (*parts, *_PARTS):
         raise ValueError(f"omniglot: split must be one of {[*parts, *_PARTS]}; got {split!r}.")
-    sources = [_source(Path(root), part) for part in parts.get(split, [split])]
+    sources = [omniglot_source(Path(root), part) for part in parts.get(split, [split])]
 
     def build() -> Iterator[ClassImages]:
         for source in sources:
@@ -49,15 +49,20 @@ def omniglot(root: str | Path, split: Split, size: int = 28) -> LabelledImages:
     return cached(f"omniglot-{split}", sources, build, size=size)
 
 
-def _source(root: Path, part: str) -> Path:
+def omniglot_source(root: Path, part: str) -> Path:
+    """The zip file or folder of a part, ``background`` or ``evaluation``.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
     for folder in (root, root / "omniglot"):
         for name in (f"images_{part}.zip", f"images_{part}"):
             if (folder / name).exists():
                 return folder / name
     raise FileNotFoundError(
-        f"Omniglot: there is no images_{part}.zip and no folder images_{part} in {root} or {root / 'omniglot'}. Get "
-        "images_background.zip and images_evaluation.zip from github.com/brendenlake/omniglot (folder python) and put "
-        "them there."
+        f"Omniglot: there is no images_{part}.zip and no folder images_{part} in {root} or {root / 'omniglot'}. Fetch "
+        "them with `fewstep data download omniglot`, or get images_background.zip and images_evaluation.zip from "
+        "github.com/brendenlake/omniglot (folder python) and put them there."
     )
 
 
@@ -110,12 +115,7 @@ def _belongs(part: str, alphabet: str, character: str, split: str) -> bool:
 
 
 def _decode(content: bytes, name: str, size: int) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        image = Image.open(BytesIO(content)).convert("L")
-    except OSError as error:
-        raise ValueError(f"{name} is no readable image ({error}); get the file anew.") from error
+    image = decode(content, name)
     if image.size != (105, 105):
         raise ValueError(f"{name} should be 105×105 and is {image.size[0]}×{image.size[1]}.")
-    return 255 - np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))[..., None]
+    return 255 - pixels(image, size, 1)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.evaluation.numbers import written
 from fewstep.tasks import TaskSource, generator
 from fewstep.tasks.batch import like
 
@@ -49,7 +50,8 @@ class Evaluation:
         return (1.96 * self.values.std(0) / math.sqrt(self.tasks)).tolist()
 
     def __str__(self) -> str:
-        found = (f"{k} steps {m:.4g} ± {c:.2g}" for k, (m, c) in enumerate(zip(self.mean, self.ci95, strict=True)))
+        numbers = (written(self.metric, m, c) for m, c in zip(self.mean, self.ci95, strict=True))
+        found = (f"{k} step{'s' * (k != 1)} {number}" for k, number in enumerate(numbers))
         return f"{self.metric} over {self.tasks} tasks: " + ", ".join(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 
 from fewstep.evaluation.activations import activations
 from fewstep.evaluation.evaluate import Evaluation, evaluate
+from fewstep.evaluation.numbers import written
 from fewstep.evaluation.similarity import cca, cka
 from fewstep.learner import MetaLearner, select
 from fewstep.learner.selection import Names
 from fewstep.objectives import accuracy
-from fewstep.tasks import Task, TaskSource, generator
-from fewstep.tasks.batch import like
+from fewstep.tasks import Task, TaskSource
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 """From two matrices ``[examples, features]`` of the same examples to a scalar."""
@@ -52,7 +53,8 @@ class Comparison:
         return Evaluation(self.metric, self.values).ci95
 
     def __str__(self) -> str:
-        found = (f"{n} {m:.4g} ± {c:.2g}" for n, m, c in zip(self.names, self.mean, self.ci95, strict=True))
+        numbers = (written(self.metric, m, c) for m, c in zip(self.mean, self.ci95, strict=True))
+        found = (f"{name} {number}" for name, number in zip(self.names, numbers, strict=True))
         return f"{self.metric} over {self.tasks} tasks: " + ", ".join(found)
 
 
@@ -198,31 +200,19 @@ def freezing(
     """
     chosen = blocks_of(learner.model) if blocks is None else blocks
     names = [name for name, _ in learner.model.named_parameters()]
-    example = like(source.sample(1, generator(seed, 0, stream)), next(learner.parameters()))[0]
     adapts, values = list(learner.adapts), []
     for patterns in (None, *chosen.values()):
         if patterns is not None:
             frozen = select(patterns, names, "blocks")
             adapts = [name for name in adapts if name not in frozen]
-        row, count = (_adapting(learner, adapts, example.support), steps) if adapts else (learner, 0)
+        row, count = (_adapting(learner, adapts), steps) if adapts else (learner, 0)
         found = evaluate(row, source, tasks, count, metric, seed, stream=stream, meta_batch=meta_batch)
         values.append(found.values[:, -1])
     return Comparison(found.metric, ("none", *chosen), torch.stack(values, dim=1))
 
 
-def _adapting(learner: MetaLearner, adapts: Sequence[str], support: Any) -> MetaLearner:
+def _adapting(learner: MetaLearner, adapts: Sequence[str]) -> MetaLearner:
     """The same learner with other parameters adapted."""
-    twin = MetaLearner(
-        learner.adapt(support, steps=0),  # θ, as trainable as in the user's module
-        learner.loss,
-        rule=learner.rule,
-        steps=learner.steps,
-        adapts=adapts,
-        adjoint=learner.adjoint,
-        objective=learner.objective,
-        inner_loss=learner.inner_loss,
-        vectorize=learner.vectorize,
-        chunk=learner.chunk,
-    )
-    twin.iteration = learner.iteration
-    return twin.train(learner.training)
+    twin = copy.deepcopy(learner)
+    twin.adapts = list(adapts)
+    return twin

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from fewstep.evaluation.evaluate import Evaluation
 from fewstep.evaluation.feature_reuse import Comparison
 from fewstep.evaluation.figures import COLOURS, figure, save, tidy
+from fewstep.evaluation.numbers import in_percent, written
 
 
-def plot_feature_reuse(similarities: Mapping[str, Comparison], frozen: Comparison, path: Path) -> Path:
+def plot_feature_reuse(
+    similarities: Mapping[str, Comparison],
+    frozen: Comparison,
+    path: str | Path,
+    without_head: Evaluation | None = None,
+    title: str = "",
+) -> Path:
     """Left, how alike each layer is before and after adaptation; right, the metric with ever more blocks frozen.
 
     Both with 95% intervals.
@@ -18,33 +27,51 @@ def plot_feature_reuse(similarities: Mapping[str, Comparison], frozen: Compariso
         similarities: as :func:`fewstep.evaluation.layer_similarity` returns them.
         frozen: as :func:`fewstep.evaluation.freezing` returns it.
         path: the picture to write.
+        without_head: as :func:`fewstep.evaluation.nil` returns it; a bar below the others.
+        title: of the whole figure.
     """
     layers = next(iter(similarities.values())).names
     drawn, ((left, right),) = figure(columns=2, width=max(5.0, 0.8 * len(layers)), height=3.6)
+    _draw_similarities(left, similarities, layers)
+    _draw_rows(right, _rows(frozen, without_head), frozen.metric)
+    drawn.suptitle(title, fontsize=11)
+    return save(drawn, path)
+
+
+def _rows(frozen: Comparison, without_head: Evaluation | None) -> list[tuple[str, float, float, str]]:
+    """Label, mean, interval and colour of every bar on the right."""
+    labels = ["none", *(f"up to {name}" for name in frozen.names[1:])]
+    rows = [(*row, COLOURS[2]) for row in zip(labels, frozen.mean, frozen.ci95, strict=True)]
+    if without_head is not None:
+        rows.append(("NIL: no head", without_head.mean[0], without_head.ci95[0], COLOURS[4]))
+    return rows
+
+
+def _draw_similarities(axes: Any, similarities: Mapping[str, Comparison], layers: tuple[str, ...]) -> None:
     width = 0.8 / len(similarities)
     for number, (name, found) in enumerate(similarities.items()):
         places = [place + (number - (len(similarities) - 1) / 2) * width for place in range(len(layers))]
         colour = COLOURS[number % len(COLOURS)]
-        left.bar(places, found.mean, width, yerr=found.ci95, color=colour, capsize=2, label=name)
+        axes.bar(places, found.mean, width, yerr=found.ci95, color=colour, capsize=2, label=name)
     crowded = sum(len(layer) for layer in layers) > 50
-    left.set_xticks(range(len(layers)), layers, rotation=30 if crowded else 0, ha="right" if crowded else "center")
-    left.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-    left.set_ylim(0, 1.2)
-    left.set_title("before against after adaptation", fontsize=10)
-    tidy(left, "layer", "similarity")
-    left.legend(fontsize=8, loc="upper right", ncols=len(similarities))
+    axes.set_xticks(range(len(layers)), layers, rotation=30 if crowded else 0, ha="right" if crowded else "center")
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    axes.set_ylim(0, 1.2)
+    axes.set_axisbelow(True)
+    axes.set_title("features before against after adaptation", fontsize=10)
+    tidy(axes, "layer", "similarity")
+    axes.legend(fontsize=8, loc="upper right", ncols=len(similarities))
 
-    rows = range(len(frozen.names))
-    right.barh(rows, frozen.mean, 0.7, xerr=frozen.ci95, color=COLOURS[2], capsize=2)
-    for axes in (left, right):
-        axes.set_axisbelow(True)
-    for row, mean, interval in zip(rows, frozen.mean, frozen.ci95, strict=True):
-        numbers = f"{mean:.3f} ± {interval:.3f}"
-        right.text(1.02, row, numbers, va="center", fontsize=8, transform=right.get_yaxis_transform())
-    labels = ["none", *(f"up to {name}" for name in frozen.names[1:])]
-    right.set_yticks(rows, labels)
-    right.set_xlim(0, 1.1 * max(frozen.mean))
-    right.invert_yaxis()
-    right.set_title("blocks not adapted at test", fontsize=10)
-    tidy(right, frozen.metric)
-    return save(drawn, path)
+
+def _draw_rows(axes: Any, rows: list[tuple[str, float, float, str]], metric: str) -> None:
+    factor = 100 if in_percent(metric) else 1
+    for place, (_, mean, interval, colour) in enumerate(rows):
+        axes.barh(place, factor * mean, 0.7, xerr=factor * interval, color=colour, capsize=2)
+        words = written(metric, mean, interval)
+        axes.text(1.02, place, words, va="center", fontsize=8, transform=axes.get_yaxis_transform())
+    axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
+    axes.set_xlim(0, 100 if in_percent(metric) else 1.1 * max(mean for _, mean, _, _ in rows))
+    axes.invert_yaxis()
+    axes.set_axisbelow(True)
+    axes.set_title("blocks not adapted at test", fontsize=10)
+    tidy(axes, f"{metric} (%)" if in_percent(metric) else metric)

@@ -58,7 +58,7 @@ def nil(
     ...         return fewstep.tasks.Task(Batch(x, y), Batch(3 * x, y))
     >>> learner = fewstep.maml(torch.nn.Linear(2, 4), fewstep.cross_entropy, inner_lr=0.1)
     >>> print(nil(learner, Quadrants(), features=lambda model, x: x, tasks=2))
-    accuracy over 2 tasks: 0 steps 1 ± 0
+    accuracy over 2 tasks: 0 steps 100.00% ± 0.00
     """
     return evaluate(
         _WithoutHead(learner, features), source, tasks, 0, metric, seed, stream=stream, meta_batch=meta_batch

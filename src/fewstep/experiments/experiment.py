@@ -85,8 +85,8 @@ class Experiment(Protocol):
         """Where validation tasks come from."""
         ...
 
-    def test_tasks(self, shots: int | None = None) -> TaskSource:
-        """Where test tasks come from; with another number of shots if given."""
+    def test_tasks(self, shots: int | None = None, queries: int | None = None) -> TaskSource:
+        """Where test tasks come from; with other numbers of shots and queries (of a class) if given."""
         ...
 
     def plot(self, run: Any) -> list[Any]:

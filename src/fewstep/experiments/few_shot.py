@@ -13,11 +13,18 @@ from torch import Tensor
 import fewstep
 from fewstep import datasets
 from fewstep.baselines import ClassBatches
-from fewstep.experiments.few_shot_methods import ClassifierMethod, EpisodicMethod, Method, make_learner, network
+from fewstep.experiments.few_shot_methods import (
+    ClassifierMethod,
+    EpisodicMethod,
+    Method,
+    Network,
+    make_learner,
+    network,
+)
 from fewstep.models.normalization import Policy
 from fewstep.tasks import Episodes, TaskSource
 
-Data = Literal["glyphs", "omniglot", "mini-imagenet"]
+Data = Literal["glyphs", "omniglot", "mini-imagenet", "cifar-fs", "fc100"]
 _BATCH = 64
 """Images of a pretrained classifier's batch."""
 
@@ -36,10 +43,11 @@ class FewShot:
     """Support images of a class, K."""
     queries: int = 1
     """Query images of a class in training."""
-    network: Literal["paper", "flat"] = "paper"
-    """The MAML paper's network for the data, or one with scales and a Xavier head on flattened features."""
+    network: Network = "paper"
+    """paper: the MAML paper's for the data; flat: with scales and a Xavier head on flattened features; no-conv: the
+    MAML paper's without convolutions; maml++: that paper's; resnet12."""
     filters: int = 64
-    """Of every convolution."""
+    """Of every convolution of paper, flat and maml++; the other networks have fixed widths."""
     norm: Policy = "batch"
     """Whose statistics normalise: batch (transductive, the paper's), support, running, per_step, group, layer, none."""
     adapts_norms: bool = False
@@ -51,7 +59,7 @@ class FewShot:
     learned_rates: bool = True
     """MAML++: learn the rates per tensor and step."""
     multi_step: bool = True
-    """MAML++: the multi-step loss over the first tenth of training."""
+    """MAML++: the multi-step loss over the first tenth of training, 15% on mini-imagenet."""
     order_annealing: bool = True
     """MAML++: first-order over the first half of training."""
     regularization: float = 2.0
@@ -108,17 +116,25 @@ class FewShot:
         """Tasks of the validation classes."""
         return self._test_episodes("validation", None)
 
-    def test_tasks(self, shots: int | None = None) -> Episodes:
+    def test_tasks(self, shots: int | None = None, queries: int | None = None) -> Episodes:
         """Tasks of the test classes."""
-        return self._test_episodes("test", shots)
+        return self._test_episodes("test", shots, queries)
 
     def plot(self, run: Any) -> list[Path]:
-        """Nothing beside the learning curve."""
-        return []
+        """The first test task with more query images than at test, classified before and after adaptation."""
+        from fewstep.evaluation.episode_figures import plot_episode, queries_that_fit
 
-    def _test_episodes(self, split: str, shots: int | None) -> Episodes:
+        shots = self.test_shots or self.shots
+        left_over = int(self._images("test").counts.min()) - shots
+        source = self.test_tasks(queries=min(queries_that_fit(self.ways, shots), left_over))
+        steps = self.test_steps if takes_steps(self.method) else None
+        which, state = run.checkpoint()
+        title = f"{run.name}: the first test task, {which} checkpoint (iteration {state['iteration']:,})"
+        return [plot_episode(run.load_learner(), source, steps, run.folder.path / "episode.png", title)]
+
+    def _test_episodes(self, split: str, shots: int | None, queries: int | None = None) -> Episodes:
         shots = shots or self.test_shots or self.shots
-        return self._episodes(split, shots, self.test_queries or shots)
+        return self._episodes(split, shots, queries or self.test_queries or shots)
 
     def _episodes(self, split: str, shots: int, queries: int) -> Episodes:
         return Episodes(self._images(split), self.ways, shots, queries, rotations=self.data == "omniglot")
@@ -129,6 +145,10 @@ class FewShot:
                 return datasets.omniglot(datasets.data_root(), split)
             case "mini-imagenet":
                 return datasets.mini_imagenet(datasets.data_root(), split)
+            case "cifar-fs":
+                return datasets.cifar_fs(datasets.data_root(), split)
+            case "fc100":
+                return datasets.fc100(datasets.data_root(), split)
             case "glyphs":
                 return datasets.glyphs(split)
         raise ValueError(f"There is no data set {self.data!r}; there are {list(get_args(Data))}.")

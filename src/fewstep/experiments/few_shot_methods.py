@@ -8,7 +8,7 @@ from torch import nn
 
 import fewstep
 from fewstep import baselines
-from fewstep.models import ContextConv4, Conv4, norm_layer
+from fewstep.models import ContextConv4, Conv4, FullyConnected, ResNet12, norm_layer
 from fewstep.tasks.episodes import LabelledExamples
 
 if TYPE_CHECKING:
@@ -20,20 +20,31 @@ GradientMethod = Literal[
 EpisodicMethod = Literal["protonet", "matching", "matching-context", "relation", "siamese", "mann"]
 ClassifierMethod = Literal["fine-tuning", "baseline++", "nearest-neighbour"]
 Method = Literal[GradientMethod, EpisodicMethod, ClassifierMethod]
+Network = Literal["paper", "flat", "no-conv", "maml++", "resnet12"]
+AnyNetwork = Conv4 | FullyConnected | ResNet12
 
 
-def network(config: FewShot, image_size: int, channels: int) -> Conv4:
+def network(config: FewShot, image_size: int, channels: int) -> AnyNetwork:
     """The experiment's network for its images."""
-    steps = config.steps
-    if config.network == "flat":
-        norm = norm_layer(config.norm, steps=steps)
-        return Conv4(channels, config.ways, config.filters, image_size, pool=image_size > 28, norm=norm)
-    if channels == 1:
-        return Conv4.omniglot(config.ways, config.filters, config.norm, steps)
-    return Conv4.mini_imagenet(config.ways, config.filters, config.norm, steps)
+    ways, filters, norm, steps = config.ways, config.filters, config.norm, config.steps
+    match config.network:
+        case "paper" if channels == 1:
+            return Conv4.omniglot(ways, filters, norm, steps)
+        case "paper":
+            return Conv4.mini_imagenet(ways, filters, norm, steps, image_size)
+        case "flat":
+            pool = image_size > 28
+            return Conv4(channels, ways, filters, image_size, pool=pool, norm=norm_layer(norm, steps=steps))
+        case "no-conv":
+            return FullyConnected.maml(ways, channels * image_size**2, norm, steps)
+        case "maml++":
+            return Conv4.maml_plus_plus(ways, channels, image_size, filters, norm, steps)
+        case "resnet12":
+            return ResNet12(channels, ways, image_size=image_size, norm=norm_layer(norm, steps=steps))
+    raise ValueError(f"There is no network {config.network!r}; there are {list(get_args(Network))}.")
 
 
-def make_learner(config: FewShot, model: Conv4, compile: bool, classes: LabelledExamples) -> Any:
+def make_learner(config: FewShot, model: AnyNetwork, compile: bool, classes: LabelledExamples) -> Any:
     """A fresh learner of the experiment's method; ``classes`` are what an ordinary classifier is trained on."""
     if config.method in get_args(ClassifierMethod):
         return _classifier(config, model, len(classes.classes))
@@ -42,7 +53,7 @@ def make_learner(config: FewShot, model: Conv4, compile: bool, classes: Labelled
     return _by_gradient(config, model, compile)
 
 
-def _by_gradient(config: FewShot, model: Conv4, compile: bool) -> fewstep.MetaLearner:
+def _by_gradient(config: FewShot, model: AnyNetwork, compile: bool) -> fewstep.MetaLearner:
     loss, lr, steps = fewstep.cross_entropy, config.inner_lr, config.steps
     options: dict[str, Any] = {"compile": compile}
     if config.adapts_norms or not any(".norm." in name for name, _ in model.named_parameters()):
@@ -69,7 +80,7 @@ def _by_gradient(config: FewShot, model: Conv4, compile: bool) -> fewstep.MetaLe
                 lr,
                 steps,
                 iterations_per_epoch=max(1, config.iterations // 100),
-                multi_step_epochs=10 if config.multi_step else 0,
+                multi_step_epochs=(15 if config.data == "mini-imagenet" else 10) if config.multi_step else 0,
                 first_order_epochs=50 if config.order_annealing else 0,
                 **moved,
             )
@@ -79,13 +90,13 @@ def _by_gradient(config: FewShot, model: Conv4, compile: bool) -> fewstep.MetaLe
         case "imaml":
             return fewstep.imaml(model, loss, lr, steps, regularization=config.regularization, **moved)
         case "cavia":
-            return fewstep.cavia(ContextConv4(model, config.filters), loss, lr, steps, **options)
+            return fewstep.cavia(ContextConv4(_conv4(config, model), config.filters), loss, lr, steps, **options)
         case "meta-lstm":
             return fewstep.meta_lstm(model, loss, steps, chunk=None if compile else 1, **moved)
     raise ValueError(f"There is no method {config.method!r}.")
 
 
-def _episodic(config: FewShot, model: Conv4) -> nn.Module:
+def _episodic(config: FewShot, model: AnyNetwork) -> nn.Module:
     encoder, ways, features = model.encoder(), config.ways, model.features
     match config.method:
         case "protonet":
@@ -95,7 +106,8 @@ def _episodic(config: FewShot, model: Conv4) -> nn.Module:
         case "matching-context":
             return baselines.MatchingNetwork(encoder, ways, baselines.FullContext(features))
         case "relation":
-            maps, size = model.body[:2], -(-model.image_size // 4)
+            conv4 = _conv4(config, model)
+            maps, size = conv4.body[:2], -(-conv4.image_size // 4)
             return baselines.RelationNetwork(maps, baselines.RelationModule(config.filters, size), ways)
         case "siamese":
             return baselines.SiameseNetwork(nn.Sequential(encoder, nn.Sigmoid()), features, ways)
@@ -104,7 +116,16 @@ def _episodic(config: FewShot, model: Conv4) -> nn.Module:
     raise ValueError(f"There is no method {config.method!r}.")
 
 
-def _classifier(config: FewShot, model: Conv4, classes: int) -> nn.Module:
+def _conv4(config: FewShot, model: AnyNetwork) -> Conv4:
+    if not isinstance(model, Conv4):
+        raise ValueError(
+            f"The method {config.method!r} is made for a network of four convolutions; got the network "
+            f"{config.network!r}. Take 'paper', 'flat' or 'maml++'."
+        )
+    return model
+
+
+def _classifier(config: FewShot, model: AnyNetwork, classes: int) -> nn.Module:
     encoder, ways, features = model.encoder(), config.ways, model.features
     rule = fewstep.GradientDescent(config.inner_lr)
     if config.method == "nearest-neighbour":

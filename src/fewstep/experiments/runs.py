@@ -16,6 +16,7 @@ from fewstep.evaluation import Evaluation, evaluate
 from fewstep.experiments.costs import costs
 from fewstep.experiments.experiment import Row, Training
 from fewstep.experiments.few_shot_rows import ROWS as FEW_SHOT_ROWS
+from fewstep.experiments.other_norms import OtherNorm, take_parameters, under_norm
 from fewstep.experiments.sinusoid import ROWS as SINUSOID_ROWS
 from fewstep.training import RunFolder, fit
 
@@ -67,15 +68,7 @@ class Run:
                 f"{folder.path} already holds a run. Go on with it: fewstep train --resume {folder.path}; "
                 "or name another folder with --run."
             )
-        content = {
-            "experiment": name,
-            "config": dataclasses.asdict(experiment),
-            "training": dataclasses.asdict(training),
-            "fewstep": fewstep.__version__,
-            "torch": torch.__version__,
-            "commit": git_commit(),
-        }
-        folder.write_json(folder.config_file, content)
+        folder.write_json(folder.config_file, {"experiment": name, **provenance(experiment, training)})
         return cls(path)
 
     def train(self, progress: bool = True, until: int | None = None) -> list[dict[str, Any]]:
@@ -115,16 +108,38 @@ class Run:
             title=self.name,
         )
 
-    def load_learner(self, checkpoint: str | None = None) -> Any:
-        """The learner of a checkpoint, ``"last"`` or ``"best"`` in validation; the one to be tested if not given."""
-        learner = self._fresh_learner(compile=False)
-        learner.load_state_dict(self.folder.load(checkpoint or self.experiment.test_checkpoint)["learner"])
-        return learner
+    def load_learner(self, checkpoint: str | None = None, norm: OtherNorm | None = None) -> Any:
+        """The learner of a checkpoint, ``"last"`` or ``"best"`` in validation; the one to be tested if not given.
 
-    def iterations(self, checkpoint: str = "last") -> int:
-        """Outer iterations that a checkpoint has seen."""
-        done: int = self.folder.load(checkpoint)["iteration"]
-        return done
+        With ``norm`` the same weights under another normalisation policy.
+        """
+        return self._learner_of(self.checkpoint(checkpoint)[1], norm)
+
+    def iterations(self) -> int:
+        """Outer iterations that the newest checkpoint has seen."""
+        there = [which for which in ("last", "best") if self.folder.checkpoint_file(which).is_file()]
+        return max((self.folder.load(which)["iteration"] for which in there), default=0)
+
+    def checkpoint(self, which: str | None = None) -> tuple[str, dict[str, Any]]:
+        """A checkpoint and whether it is the last or the best; while there is no best one yet, the last.
+
+        Args:
+            which: ``"last"`` or ``"best"``; the experiment's own choice if not given.
+
+        Raises:
+            FileNotFoundError: there is none yet.
+        """
+        wanted = which or self.experiment.test_checkpoint
+        choices = [wanted] if which else [wanted, "last", "best"]
+        found = next((choice for choice in choices if self.folder.checkpoint_file(choice).is_file()), None)
+        if found is None:
+            training = self.training
+            raise FileNotFoundError(
+                f"{self.folder.path} has no {which + ' ' if which else ''}checkpoint yet: training saves the last "
+                f"every {training.checkpoint_every:,} iterations, and the best when it validates, every "
+                f"{training.validate_every:,}. Wait for one, or go on: fewstep train --resume {self.folder.path}"
+            )
+        return found, self.folder.load(found)
 
     def evaluate(
         self,
@@ -133,56 +148,98 @@ class Run:
         seed: int = 0,
         checkpoint: str | None = None,
         shots: tuple[int, ...] = (),
+        queries: int | None = None,
+        norms: tuple[OtherNorm, ...] = (),
     ) -> dict[str, Any]:
-        """Tests the learner and writes ``results.json``; other numbers of ``shots`` go under ``other_shots``."""
-        checkpoint = checkpoint or self.experiment.test_checkpoint
-        learner = self.load_learner(checkpoint)
+        """Tests the learner and writes ``results.json``.
+
+        Other numbers of ``shots`` go under ``other_shots``, other normalisation policies under ``other_norms``. A run
+        may still be training meanwhile.
+        """
+        which, state = self.checkpoint(checkpoint)
+        learner = self._learner_of(state)
+        others = {
+            norm: self._learner_of(state, norm) for norm in norms if norm != getattr(self.experiment, "norm", None)
+        }
         steps = self.experiment.test_steps if steps is None else steps
 
-        def test(shots: int | None = None) -> Evaluation:
-            return evaluate(learner, self.experiment.test_tasks(shots), tasks, steps, self.experiment.metric, seed)
+        def test(learner: Any, source: Any) -> Evaluation:
+            return evaluate(learner, source, tasks, steps, self.experiment.metric, seed)
 
-        own = test()
+        trained = self.folder.has_checkpoint()  # while training there may be a best checkpoint before a last one
+        source = self.experiment.test_tasks(None, queries)
+        own = test(learner, source)
         results = {
             "experiment": self.name,
             "metric": own.metric,
             "tasks": own.tasks,
             "steps": own.steps,
+            "queries": source.queries,
             "mean": own.mean,
             "ci95": own.ci95,
             "seed": self.training.seed,
             "iterations": self.iterations(),
-            "checkpoint": checkpoint,
-            "checkpoint_iteration": self.iterations(checkpoint),
+            "checkpoint": which,
+            "checkpoint_iteration": state["iteration"],
             "test_seed": seed,
-            **costs(self.experiment, self.training, self.folder.load(), learner, steps, tasks),
-            "config": dataclasses.asdict(self.experiment),
-            "training": dataclasses.asdict(self.training),
-            "fewstep": fewstep.__version__,
-            "torch": torch.__version__,
-            "commit": git_commit(),
+            **(costs(self.experiment, self.training, self.folder.load(), learner, steps, tasks) if trained else {}),
+            **provenance(self.experiment, self.training),
         }
         if shots:
-            found = {str(k): test(k) for k in shots}
+            found = {str(k): test(learner, self.experiment.test_tasks(k, queries)) for k in shots}
             results["other_shots"] = {k: {"mean": e.mean, "ci95": e.ci95} for k, e in found.items()}
+        if others:
+            under = {norm: test(other, source) for norm, other in others.items()}
+            results["other_norms"] = {norm: {"mean": e.mean, "ci95": e.ci95} for norm, e in under.items()}
         self.folder.write_json(self.folder.results_file, results)
         return results
 
     def plot(self) -> list[Path]:
-        """Draws the learning curve and the experiment's own figures."""
-        from fewstep.evaluation.figures import plot_learning_curve
+        """Draws the learning curve, the results over inner steps if it was tested, and the experiment's own figures."""
+        from fewstep.evaluation.figures import plot_learning_curve, plot_over_steps
 
-        curve = plot_learning_curve({self.name: self.folder.metrics()}, self.folder.path / "learning-curve.png")
-        return [curve, *self.experiment.plot(self)]
+        files, folder = [], self.folder.path
+        metric, paper = self.experiment.metric.__name__, find(self.name).paper
+        rows = self.folder.metrics()
+        if rows:
+            final = paper.get(self.experiment.test_steps)
+            files.append(plot_learning_curve({self.name: rows}, folder / "learning-curve.png", metric, final))
+        if self.folder.results_file.is_file():
+            results = json.loads(self.folder.results_file.read_text())
+            others = {f"under {norm} norms": found for norm, found in results.get("other_norms", {}).items()}
+            curves = {f"under {results['config']['norm']} norms" if others else "ours": results, **others}
+            if results["steps"] > 0:
+                files.append(plot_over_steps({self.name: curves}, folder / "steps.png", metric, paper))
+        return [*files, *self.experiment.plot(self)]
 
-    def _fresh_learner(self, compile: bool) -> Any:
+    def _learner_of(self, state: dict[str, Any], norm: OtherNorm | None = None) -> Any:
+        if norm is None:
+            learner = self._fresh_learner(compile=False)
+            learner.load_state_dict(state["learner"])
+            return learner
+        learner = self._fresh_learner(compile=False, experiment=under_norm(self.experiment, norm))
+        take_parameters(learner, state["learner"])
+        return learner
+
+    def _fresh_learner(self, compile: bool, experiment: Any = None) -> Any:
         training = self.training
         if training.dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64; got {training.dtype!r}.")
         if training.threads:
             torch.set_num_threads(training.threads)
         torch.manual_seed(training.seed)
-        return self.experiment.learner(compile).to(training.device, getattr(torch, training.dtype))
+        return (experiment or self.experiment).learner(compile).to(training.device, getattr(torch, training.dtype))
+
+
+def provenance(experiment: Any, training: Training) -> dict[str, Any]:
+    """Settings and versions, which go into every file of results."""
+    return {
+        "config": dataclasses.asdict(experiment),
+        "training": dataclasses.asdict(training),
+        "fewstep": fewstep.__version__,
+        "torch": torch.__version__,
+        "commit": git_commit(),
+    }
 
 
 def git_commit() -> str | None:

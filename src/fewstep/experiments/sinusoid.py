@@ -98,9 +98,9 @@ class Sinusoid:
         """As test tasks."""
         return self.test_tasks()
 
-    def test_tasks(self, shots: int | None = None) -> TaskSource:
+    def test_tasks(self, shots: int | None = None, queries: int | None = None) -> TaskSource:
         """New sine waves, with more query points than in training for a smaller error of the estimate."""
-        return Sinusoids(shots or self.shots, self.test_queries, oracle=self.method == "oracle")
+        return Sinusoids(shots or self.shots, queries or self.test_queries, oracle=self.method == "oracle")
 
     def plot(self, run: Any) -> list[Path]:
         """Figure 2's fits, for methods that see x only."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -18,6 +19,7 @@ from fewstep.adaptation.random_numbers import replayed
 from fewstep.learner.checks import Observed, check_model, check_task
 from fewstep.learner.compilation import CompiledLoss, compiler_missing
 from fewstep.learner.gradients import accumulate
+from fewstep.learner.reuse import Unmoved
 from fewstep.learner.selection import Names, select
 from fewstep.learner.task_loss import LOSS_PREFIX, QueryLoss, TaskLoss
 from fewstep.models.context import inner_step, recording
@@ -118,6 +120,7 @@ class MetaLearner(nn.Module):
         self._check_choices()
         self._observed: Observed | None = None
         self._vmaps: bool | None = None
+        self._unmoved = Unmoved(self.model, self.adapts)
         self._compiled = CompiledLoss(self._loss_from)
 
     def meta_loss(self, tasks: Task) -> Tensor:
@@ -210,7 +213,8 @@ class MetaLearner(nn.Module):
         def one(task: Task) -> Tensor:
             path = self._path(task.support, steps)
             query_loss = QueryLoss(measure, path, task.support)
-            return torch.stack([query_loss(params, task.query) for params in path])
+            with self._once(steps):
+                return torch.stack([query_loss(params, task.query) for params in path])
 
         with torch.no_grad():
             return torch.cat([self._each(one, part) for part in self._parts(tasks)])
@@ -221,7 +225,14 @@ class MetaLearner(nn.Module):
 
     def _path(self, support: Any, steps: int) -> list[dict[str, Tensor]]:
         """[φ_0, …, φ_K] of one task."""
-        return self._now(self.adjoint)(self._inner, self._params(), support, self.rule, steps, self.adapts)
+        adjoint = self._now(self.adjoint)
+        with self._once(steps):
+            return adjoint(self._inner, self._params(), support, self.rule, steps, self.adapts)
+
+    def _once(self, steps: int) -> AbstractContextManager[None]:
+        """Inside, what ``steps`` steps do not move is worked out once, unless it is random."""
+        random = self._observed is None or self._observed.stochastic
+        return nullcontext() if random or steps < 2 else self._unmoved.worked_out_once()
 
     def _task_objective(self, task: Task) -> Tensor:
         path = self._path(task.support, self.steps)

@@ -2,9 +2,11 @@
 
 from fewstep.models.context_conv4 import ContextConv4
 from fewstep.models.conv4 import Conv4, ConvBlock
+from fewstep.models.fully_connected import FullyConnected
 from fewstep.models.function import Function
 from fewstep.models.mlp import MLP
 from fewstep.models.normalization import BatchNorm, PerStepNorm, RunningNorm, SupportNorm, norm_layer
+from fewstep.models.resnet12 import ResNet12
 
 __all__ = [
     "MLP",
@@ -12,8 +14,10 @@ __all__ = [
     "ContextConv4",
     "Conv4",
     "ConvBlock",
+    "FullyConnected",
     "Function",
     "PerStepNorm",
+    "ResNet12",
     "RunningNorm",
     "SupportNorm",
     "norm_layer",

@@ -1,4 +1,4 @@
-"""The convolutional networks of the MAML paper (section 5.2 and appendix A.1)."""
+"""The convolutional networks of the MAML paper (section 5.2 and appendix A.1) and of MAML++."""
 
 from __future__ import annotations
 
@@ -6,30 +6,41 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from fewstep.models.images import Blocks, check_images
 from fewstep.models.normalization import BatchNorm, Policy, RunningNorm, SupportNorm, norm_layer
 from fewstep.models.second_order import convolve, max_pool
 
 
 class ConvBlock(nn.Module):
-    """3×3 convolution, normalisation, ReLU, and half the resolution by a stride of 2 or by 2×2 max-pooling.
+    """3×3 convolution, normalisation, ReLU or leaky ReLU, and half the resolution by a stride of 2 or 2×2 max-pooling.
 
     The convolution has a bias only where there is no normalisation, which would take it out again. After batch
-    statistics, scale, shift and ReLU come after the pooling, where there is a quarter of the data. This is exact: the
-    maximum commutes with whatever grows, and a channel whose scale is negative is convolved with its weights negated.
+    statistics, scale, shift and activation come after the pooling, where there is a quarter of the data. This is exact:
+    the maximum commutes with whatever grows, and a channel whose scale is negative is convolved with its weights
+    negated.
 
     Args:
         in_channels: channels of the input.
         out_channels: filters.
         norm: normalises ``out_channels`` channels, such as :class:`fewstep.models.BatchNorm`.
         pool: max-pooling, else a stride of 2.
+        activation: a function that nowhere falls, as ReLU and leaky ReLU, and unlike GELU: pooling comes before it.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, norm: nn.Module, pool: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        norm: nn.Module,
+        pool: bool,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if isinstance(norm, nn.Identity) else None
-        self.norm, self.pool = norm, pool
+        self.norm, self.pool, self.activation = norm, pool, activation
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,22 +54,22 @@ class ConvBlock(nn.Module):
             return self._pool_first(x, norm)
         x = convolve(x, self.weight, stride=1 if self.pool else 2)
         x = self.norm(x if self.bias is None else x + self.bias.view(1, -1, 1, 1))
-        return (max_pool(x) if self.pool else x).relu()
+        return self.activation(max_pool(x) if self.pool else x)
 
     def _pool_first(self, x: Tensor, norm: BatchNorm) -> Tensor:
         scale, weight = norm.scale(), self.weight
         if scale is None:
-            return norm.scale_and_shift(max_pool(norm.normalize(convolve(x, weight)))).relu()
+            return self.activation(norm.scale_and_shift(max_pool(norm.normalize(convolve(x, weight)))))
         sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
         x = max_pool(norm.normalize(convolve(x, weight * sign.view(-1, 1, 1, 1))))
-        return norm.scale_and_shift(x * sign.view(1, -1, 1, 1)).relu()
+        return self.activation(norm.scale_and_shift(x * sign.view(1, -1, 1, 1)))
 
 
 class Conv4(nn.Module):
     """Four convolution blocks and a linear head, the backbone of few-shot classification since Vinyals et al. (2016).
 
     ``body`` holds the blocks and ``head`` the linear layer, so that ``adapts="head.*"`` is ANIL. The networks of the
-    MAML paper are :meth:`omniglot` and :meth:`mini_imagenet`.
+    MAML paper are :meth:`omniglot` and :meth:`mini_imagenet`, and MAML++'s is :meth:`maml_plus_plus`.
 
     Args:
         in_channels: of the images.
@@ -68,6 +79,7 @@ class Conv4(nn.Module):
         pool: halve the resolution by max-pooling, else by a stride of 2.
         spatial_mean: average the last feature maps over their positions, else flatten them.
         norm: from the number of channels to their normalisation, such as ``fewstep.models.norm_layer("support")``.
+        activation: of every block; see :class:`ConvBlock`.
 
     Raises:
         ValueError: images come that are not ``[images, in_channels, image_size, image_size]``.
@@ -86,11 +98,13 @@ class Conv4(nn.Module):
         pool: bool = True,
         spatial_mean: bool = False,
         norm: Callable[[int], nn.Module] = BatchNorm,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
     ) -> None:
         super().__init__()
         self.in_channels, self.image_size, self.spatial_mean = in_channels, image_size, spatial_mean
         inputs = [in_channels, filters, filters, filters]
-        self.body = nn.Sequential(*(ConvBlock(channels, filters, norm(filters), pool) for channels in inputs))
+        blocks = (ConvBlock(channels, filters, norm(filters), pool, activation) for channels in inputs)
+        self.body = Blocks(*blocks)
         size = image_size
         for _ in inputs:
             size = size // 2 if pool else (size + 1) // 2
@@ -115,9 +129,35 @@ class Conv4(nn.Module):
         return network
 
     @classmethod
-    def mini_imagenet(cls, ways: int, filters: int = 32, norm: Policy = "batch", steps: int = 1) -> Conv4:
+    def mini_imagenet(
+        cls, ways: int, filters: int = 32, norm: Policy = "batch", steps: int = 1, image_size: int = 84
+    ) -> Conv4:
         """The MAML paper's network for miniImageNet: max-pooling, flattened features; norms as for Omniglot."""
-        return cls(3, ways, filters, image_size=84, norm=_paper_norm(norm, steps))
+        return cls(3, ways, filters, image_size, norm=_paper_norm(norm, steps))
+
+    @classmethod
+    def maml_plus_plus(
+        cls,
+        ways: int,
+        in_channels: int = 1,
+        image_size: int = 28,
+        filters: int = 64,
+        norm: Policy = "per_step",
+        steps: int = 5,
+    ) -> Conv4:
+        """MAML++'s network: leaky ReLU of slope 0.01, max-pooling, flattened features, a scale and a shift per step.
+
+        It has 64 filters for Omniglot and 48 for miniImageNet. Padding, ε = 1e-5 and initialisation (Xavier, zero
+        biases) are those of the authors' code. Their convolutions have biases, which the batch's statistics take out
+        again, and their norms keep running averages, which no output depends on; here there are neither.
+
+        ``steps`` is that of :func:`fewstep.models.norm_layer`: the inner steps in training.
+
+        >>> Conv4.maml_plus_plus(5, in_channels=3, image_size=84, filters=48).features
+        1200
+        """
+        made = norm_layer(norm, steps=steps)
+        return cls(in_channels, ways, filters, image_size, norm=made, activation=functional.leaky_relu)
 
     def forward(self, images: Tensor) -> Tensor:
         """``[images, in_channels, image_size, image_size]`` to logits ``[images, ways]``."""
@@ -125,13 +165,7 @@ class Conv4(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """The features before the head, ``[images, features]``."""
-        expected = (self.in_channels, self.image_size, self.image_size)
-        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise ValueError(
-                f"Conv4 expects images [images, {', '.join(map(str, expected))}]; got {list(images.shape)}."
-            )
-        if self.in_channels > 1:  # channels last, as convolutions on CPUs and tensor cores like it best
-            images = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        check_images(images, self.in_channels, self.image_size, "Conv4")
         return self.features_of(self.body(images))
 
     def encoder(self) -> nn.Sequential:

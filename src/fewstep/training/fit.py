@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fewstep.adaptation.random_numbers import random_state, set_random_state
 from fewstep.evaluation.evaluate import evaluate
+from fewstep.evaluation.numbers import written
 from fewstep.objectives import accuracy
 from fewstep.tasks import Task, TaskSource, generator
 from fewstep.tasks.batch import like
@@ -173,7 +174,7 @@ def fit(
                     state.validation_seconds += time.monotonic() - validation_began
                     mean, interval = found.mean[-1], found.ci95[-1]
                     record({"iteration": done, "validation": mean, "validation_ci95": interval})
-                    bar.validated(f"validation {mean:.4f} ± {interval:.4f} at iteration {done:,}")
+                    bar.validated(f"validation {written(found.metric, mean, interval)} at iteration {done:,}")
                     if state.best is None or (mean > state.best if larger_is_better else mean < state.best):
                         state.best = mean
                         if folder is not None:

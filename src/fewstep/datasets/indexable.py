@@ -1,0 +1,130 @@
+"""Data sets of other libraries: anything indexable that gives images and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.datasets.decoding import pixels
+from fewstep.datasets.labelled_images import LabelledImages
+from fewstep.datasets.sorting import Example, sorted_by_class
+
+
+class Indexable(Protocol):
+    """A data set of torchvision, of Hugging Face, or a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def from_dataset(
+    dataset: Indexable, size: int | None = None, channels: int = 3, image: str = "image", label: str = "label"
+) -> LabelledImages:
+    """The images of a data set, read once and kept as uint8, ``[channels, size, size]``, sorted by class.
+
+    An example is a pair of image and label, as torchvision gives them, or a dictionary, as Hugging Face does. An image
+    is one of Pillow's, an array ``[height, width]`` or ``[height, width, channels]``, or a tensor ``[channels, height,
+    width]``; of uint8, or floating-point from 0 to 1. A label is a whole number or a string. Classes are named by the
+    data set's ``classes`` or ``features[label].names`` where it has them.
+
+    Args:
+        dataset: with a length, and indexed by numbers.
+        size: height and width to which images are scaled with Lanczos' filter; if not given they are taken as they are.
+        channels: 3 for colour, 1 for grey.
+        image: where a dictionary has the image.
+        label: where a dictionary has the label.
+
+    Raises:
+        ValueError: the data set is empty, or its images differ in size and none is given.
+        TypeError: an example, an image or a label is something else.
+
+    >>> pairs = [(np.zeros((8, 8), np.uint8), "dark"), (np.ones((8, 8)), "light"), (np.zeros((8, 8)), "dark")]
+    >>> shades = from_dataset(pairs, channels=1)
+    >>> shades.classes, shades.counts, shades.images.shape
+    (['dark', 'light'], tensor([2, 1]), torch.Size([3, 1, 8, 8]))
+    """
+
+    def examples() -> Iterator[Example]:
+        for i in range(len(dataset)):
+            picture, answer = _pair(dataset[i], i, image, label)
+            yield _label(answer, i), i, pixels(_opened(picture, i), size, channels)
+
+    classes = list(sorted_by_class(examples()))
+    if not classes:
+        raise ValueError("from_dataset: the data set is empty.")
+    names = _names(dataset, label)
+    images = torch.from_numpy(np.concatenate([images for _, images in classes])).permute(0, 3, 1, 2)
+    starts = torch.tensor([0, *(len(images) for _, images in classes)]).cumsum(0)
+    return LabelledImages(
+        images,
+        starts,
+        [names[key] if isinstance(key, int) and 0 <= key < len(names) else str(key) for key, _ in classes],
+    )
+
+
+def _pair(example: Any, i: int, image: str, label: str) -> tuple[Any, Any]:
+    if isinstance(example, (tuple, list)) and len(example) == 2:
+        return example[0], example[1]
+    if isinstance(example, dict) and image in example and label in example:
+        return example[image], example[label]
+    found = list(example) if isinstance(example, dict) else type(example).__name__
+    raise TypeError(
+        f"from_dataset: example {i} should be a pair of image and label, or a dictionary with {image!r} and {label!r}; "
+        f"got {found}. Name its keys with image=… and label=…."
+    )
+
+
+def _label(label: Any, i: int) -> int | str:
+    if isinstance(label, str):
+        return label
+    if isinstance(label, (Tensor, np.ndarray, np.generic)) and len(np.ravel(label)) == 1:
+        label = label.item()
+    if isinstance(label, int):
+        return int(label)
+    raise TypeError(f"from_dataset: the label of example {i} should be a whole number or a string; got {label!r}.")
+
+
+def _opened(picture: Any, i: int) -> Any:
+    """The image as one of Pillow's."""
+    from PIL import Image
+
+    if isinstance(picture, Image.Image):
+        return picture
+    if isinstance(picture, Tensor):
+        picture = picture.detach().cpu()
+        picture = (picture.permute(1, 2, 0) if picture.ndim == 3 else picture).numpy()
+    if not isinstance(picture, np.ndarray) or picture.ndim not in (2, 3):
+        raise TypeError(
+            f"from_dataset: the image of example {i} should be Pillow's, an array or a tensor; got "
+            f"{type(picture).__name__}{getattr(picture, 'shape', '')}."
+        )
+    if picture.ndim == 3 and picture.shape[2] == 1:
+        picture = picture[..., 0]
+    if picture.ndim == 3 and picture.shape[2] not in (3, 4):
+        raise TypeError(
+            f"from_dataset: the image of example {i} should have 1, 3 or 4 channels, last in an array and first in a "
+            f"tensor; got height, width and channels {picture.shape}."
+        )
+    if np.issubdtype(picture.dtype, np.floating):
+        if not (picture.min() >= 0 and picture.max() <= 1):
+            raise TypeError(
+                f"from_dataset: floating-point images should lie between 0 and 1; example {i} lies between "
+                f"{picture.min():g} and {picture.max():g}. Leave normalisation out."
+            )
+        picture = (picture * 255).round().astype(np.uint8)
+    if picture.dtype != np.uint8:
+        raise TypeError(f"from_dataset: images should be uint8 or floating-point; example {i} is {picture.dtype}.")
+    return Image.fromarray(picture)
+
+
+def _names(dataset: Any, label: str) -> Sequence[str]:
+    """The names of the classes that are numbered."""
+    features = getattr(dataset, "features", None)
+    if isinstance(features, dict) and label in features:
+        return getattr(features[label], "names", None) or []
+    return [str(name) for name in getattr(dataset, "classes", None) or []]

@@ -1,0 +1,23 @@
+"""How a measured number is written: an accuracy in percent, an error as it is."""
+
+from __future__ import annotations
+
+import math
+
+
+def in_percent(metric: str) -> bool:
+    """Whether a metric of this name is a share between 0 and 1, to be read in percent."""
+    return metric == "accuracy"
+
+
+def written(metric: str, mean: float, ci95: float | None = None) -> str:
+    """A mean for people to read, with half of its confidence interval if given.
+
+    >>> written("accuracy", 0.98534, 0.00312), written("mse", 0.6801, 0.0592), written("accuracy", 0.987)
+    ('98.53% ± 0.31', '0.6801 ± 0.0592', '98.7%')
+    """
+    if ci95 is None:
+        return f"{100 * mean:.4g}%" if in_percent(metric) else f"{mean:g}"
+    if in_percent(metric):
+        return f"{100 * mean:.2f}% ± {100 * ci95:.2f}" if math.isfinite(ci95) else f"{100 * mean:.2f}%"
+    return f"{mean:.4f} ± {ci95:.4f}"

@@ -1,0 +1,94 @@
+"""The network without convolutions of the MAML paper (appendix A.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.models.normalization import BatchNorm, Policy, norm_layer
+
+
+class DenseBlock(nn.Module):
+    """A linear layer, normalisation, ReLU.
+
+    The linear layer has a bias only where there is no normalisation, which brings a shift of its own.
+
+    Args:
+        inputs: number of input features.
+        outputs: number of output features.
+        norm: normalises ``outputs`` channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int, norm: nn.Module) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs, bias=isinstance(norm, nn.Identity))
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[examples, inputs]`` to ``[examples, outputs]``."""
+        return torch.relu(self.norm(self.linear(x)))
+
+
+class FullyConnected(nn.Module):
+    """Linear layers with normalisation and ReLU between them, and a linear head, for inputs of any shape.
+
+    ``body`` holds the hidden layers and ``head`` the last one, so that ``adapts="head.*"`` is ANIL. All weights start
+    from a normal of deviation 0.01 truncated at two deviations, as in the MAML paper's code, and biases from zero. The
+    paper's network is :meth:`maml`.
+
+    Args:
+        inputs: number of numbers in an example, such as 28·28.
+        ways: classes of a task, the outputs.
+        hidden: width of each hidden layer.
+        norm: from the number of channels to their normalisation, such as ``fewstep.models.norm_layer("support")``.
+
+    Raises:
+        ValueError: examples come that do not hold ``inputs`` numbers.
+
+    >>> network = FullyConnected(28 * 28, ways=5)
+    >>> network(torch.rand(10, 1, 28, 28)).shape
+    torch.Size([10, 5])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        ways: int,
+        hidden: Sequence[int] = (256, 128, 64, 64),
+        norm: Callable[[int], nn.Module] = BatchNorm,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.features = inputs, hidden[-1]
+        self.body = nn.Sequential(*(DenseBlock(i, o, norm(o)) for i, o in pairwise([inputs, *hidden])))
+        self.head = nn.Linear(self.features, ways)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    @classmethod
+    def maml(cls, ways: int, inputs: int = 28 * 28, norm: Policy = "batch", steps: int = 1) -> FullyConnected:
+        """The MAML paper's: 256-128-64-64; norms with a shift but no scale and ε = 1e-3, as in its convolutional ones.
+
+        ``steps`` is that of :func:`fewstep.models.norm_layer`.
+        """
+        return cls(inputs, ways, norm=norm_layer(norm, scale=False, eps=1e-3, steps=steps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[examples, ...]`` to logits ``[examples, ways]``."""
+        return self.head(self.embed(x))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """The features before the head, ``[examples, features]``."""
+        if x.ndim < 2 or x[0].numel() != self.inputs:
+            raise ValueError(
+                f"FullyConnected expects examples of {self.inputs} numbers, [examples, ...]; got {list(x.shape)}."
+            )
+        return self.body(x.flatten(1))
+
+    def encoder(self) -> nn.Sequential:
+        """The network without its head, examples to features; it shares the parameters."""
+        return nn.Sequential(nn.Flatten(), self.body)

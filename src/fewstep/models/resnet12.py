@@ -1,0 +1,122 @@
+"""ResNet-12, the deeper backbone of few-shot classification (Oreshkin et al. 2018; Lee et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewstep.models.images import Blocks, check_images
+from fewstep.models.normalization import BatchNorm
+from fewstep.models.second_order import convolve, max_pool
+
+
+class NormedConvolution(nn.Module):
+    """A convolution that keeps the resolution, and a normalisation.
+
+    The convolution has a bias only where there is no normalisation. Weights start from He's normal initialisation for
+    the filters' outputs.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: filters.
+        size: of the filters, odd.
+        norm: normalises ``out_channels`` channels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, size: int, norm: nn.Module) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, size, size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if isinstance(norm, nn.Identity) else None
+        self.norm = norm
+        nn.init.kaiming_normal_(self.weight, mode="fan_out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[images, in_channels, height, width]`` to ``[images, out_channels, height, width]``."""
+        x = convolve(x, self.weight)
+        return self.norm(x if self.bias is None else x + self.bias.view(1, -1, 1, 1))
+
+
+class ResidualBlock(nn.Module):
+    """Three normed 3×3 convolutions beside a normed 1×1 convolution, added; leaky ReLU of slope 0.1; 2×2 max-pooling.
+
+    The last ReLU comes after the pooling: it is increasing, so that the two commute exactly.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: filters of every convolution.
+        norm: from the number of channels to their normalisation.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.first = NormedConvolution(in_channels, out_channels, 3, norm(out_channels))
+        self.second = NormedConvolution(out_channels, out_channels, 3, norm(out_channels))
+        self.third = NormedConvolution(out_channels, out_channels, 3, norm(out_channels))
+        self.shortcut = NormedConvolution(in_channels, out_channels, 1, norm(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[images, in_channels, height, width]`` to ``[images, out_channels, height/2, width/2]``, rounded down."""
+        deep = functional.leaky_relu(self.first(x), 0.1)
+        deep = functional.leaky_relu(self.second(deep), 0.1)
+        return functional.leaky_relu(max_pool(self.third(deep) + self.shortcut(x)), 0.1)
+
+
+class ResNet12(nn.Module):
+    """Four residual blocks, the mean over positions, and a linear head.
+
+    ``body`` holds the blocks and ``head`` the linear layer, so that ``adapts="head.*"`` is ANIL. Initialisation and
+    widths are those of MetaOptNet (Lee et al. 2019), which UNICORN-MAML (Ye and Chao 2022) took over; 64-128-256-512
+    are those of TADAM (Oreshkin et al. 2018). Unlike theirs it has no DropBlock and no dropout, which regularise their
+    training on all classes. The last maps are averaged, as in UNICORN-MAML; MetaOptNet flattens them. Where
+    UNICORN-MAML's code adapts, its blocks end in a plain ReLU, although they were pretrained with the leaky one.
+
+    Args:
+        in_channels: of the images.
+        ways: classes of a task, the outputs.
+        widths: filters of each block.
+        image_size: height and width.
+        norm: from the number of channels to their normalisation, such as ``fewstep.models.norm_layer("support")``.
+
+    Raises:
+        ValueError: images come that are not ``[images, in_channels, image_size, image_size]``.
+
+    >>> network = ResNet12(in_channels=3, ways=5, widths=(4, 8, 16, 32), image_size=32)
+    >>> network(torch.rand(10, 3, 32, 32)).shape
+    torch.Size([10, 5])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        ways: int,
+        widths: tuple[int, int, int, int] = (64, 160, 320, 640),
+        image_size: int = 84,
+        norm: Callable[[int], nn.Module] = BatchNorm,
+    ) -> None:
+        super().__init__()
+        if image_size < 16:
+            raise ValueError(
+                f"ResNet12 halves the resolution four times: images of {image_size} are too small; 16 is enough."
+            )
+        self.in_channels, self.image_size, self.features = in_channels, image_size, widths[-1]
+        inputs = [in_channels, *widths[:-1]]
+        self.body = Blocks(*(ResidualBlock(i, o, norm) for i, o in zip(inputs, widths, strict=True)))
+        self.head = nn.Linear(self.features, ways)
+        nn.init.xavier_uniform_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[images, in_channels, image_size, image_size]`` to logits ``[images, ways]``."""
+        return self.head(self.embed(images))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The features before the head, ``[images, features]``."""
+        check_images(images, self.in_channels, self.image_size, "ResNet12")
+        return self.body(images).mean((2, 3))
+
+    def encoder(self) -> nn.Sequential:
+        """The network without its head, images to features; it shares the parameters."""
+        return nn.Sequential(self.body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
