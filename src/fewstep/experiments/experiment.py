@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fewstep.experiments.other_norms import OtherNorm
 from fewstep.tasks import TaskSource
 
 
@@ -107,6 +108,7 @@ class Row:
         source: where they are printed.
         training: fields of :class:`Training` that the row needs otherwise.
         other_shots: numbers of shots that it is tested with beside its own.
+        other_norms: normalisation policies that it is tested under; its own among them changes nothing.
     """
 
     name: str
@@ -116,4 +118,5 @@ class Row:
     source: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     other_shots: tuple[int, ...] = ()
+    other_norms: tuple[OtherNorm, ...] = ()
     paper_ci95: dict[int, float] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from fewstep.experiments.experiment import Row
 from fewstep.experiments.few_shot import FewShot, takes_steps
 from fewstep.experiments.few_shot_methods import ClassifierMethod, Method
+from fewstep.experiments.other_norms import OtherNorm
 
 _SUMMARIES: dict[Method, str] = {
     "maml": "MAML",
@@ -54,7 +55,8 @@ _PAPER: dict[tuple[str, int, int, Method], tuple[float, float | None, str]] = {
 def _row(
     name: str, config: FewShot, summary: str, paper: tuple[float, float | None, str] | None = None, **training: Any
 ) -> Row:
-    row = Row(name, summary, config, training={"compile": False, **training})
+    norms: tuple[OtherNorm, ...] = ("batch", "support") if config.method == "maml" else ()
+    row = Row(name, summary, config, training={"compile": False, **training}, other_norms=norms)
     return row if paper is None else _printed(row, paper)
 
 

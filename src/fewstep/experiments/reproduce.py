@@ -64,6 +64,7 @@ def _train_and_test(one: Planned, results: Path, training: Training, progress: b
         run = Run.create(one.row.name, config, replace(training, seed=one.seed, **one.row.training), one.folder)
     if one.left:  # else another process may be going on with it, whose files are not to be touched
         run.train(progress, until=one.iterations)
-    run.evaluate(shots=tuple(k for k in one.row.other_shots if k != config.shots))
+    others = tuple(k for k in one.row.other_shots if k != config.shots)
+    run.evaluate(shots=others, norms=one.row.other_norms)
     save_curve(run.folder.metrics(), results / "curves" / f"{one.name}.jsonl")
     write_whole(results / f"{one.name}.json", run.folder.results_file.read_bytes())
