@@ -346,12 +346,11 @@ def _print_plan(planned: Sequence[Planned], training: Training) -> None:
         goal = f"{one.iterations:,}" + (f" of {own:,}" if one.iterations < own else "")
         rows.append([one.name, goal, f"{one.done:,}", "?" if seconds is None else duration(seconds)])
     known = len([row for row in rows if row[-1] != "?"])
-    title = f"{len(planned)} run{'s' * (len(planned) > 1)} to train"
+    title = f"{len(planned)} run{'s' * (len(planned) > 1)} to train and test"
     if known:
-        title += (
-            f"; on this machine {'that' if known == len(planned) else f'{known} of them'} takes about {duration(total)}"
-        )
-    _print_table(title, ["run", "iterations", "done", "takes about"], rows)
+        of_them = "" if known == len(planned) else f" {known} of them"
+        title += f"; training{of_them} takes about {duration(total)} on this machine as it is now"
+    _print_table(title, ["run", "iterations", "done", "training takes"], rows)
 
 
 def data(words: list[str]) -> None:
