@@ -138,7 +138,7 @@ def test_evaluation_reads_in_percent_and_says_where_training_stands(glyphs: Path
     assert (results["queries"], list(results["other_norms"])) == (3, ["support"])
     for found in (results, results["other_norms"]["support"]):
         assert f"{100 * found['mean'][1]:.2f}% ± {100 * found['ci95'][1]:.2f}" in shown
-        assert (found["mean"][1] * 8 * 15) == pytest.approx(round(found["mean"][1] * 8 * 15), abs=1e-6)
+        assert (found["mean"][1] * 8 * 15) == pytest.approx(round(found["mean"][1] * 8 * 15), abs=1e-3)
     assert "best checkpoint (iteration 2; trained for 2)" in shown
     assert "3 query examples of each class" in shown
 

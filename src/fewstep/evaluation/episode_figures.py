@@ -144,9 +144,9 @@ def _draw_image(axes: Any, image: Tensor, left: float, top: float, border: str =
 
     where = (left, left + 1, top + 1, top)
     if len(image) == 1:
-        axes.imshow(image[0], extent=where, cmap="gray_r", vmin=0, vmax=1, interpolation="antialiased")
+        axes.imshow(image[0].numpy(), extent=where, cmap="gray_r", vmin=0, vmax=1, interpolation="antialiased")
     else:
-        axes.imshow(image.clamp(0, 1).permute(1, 2, 0), extent=where, interpolation="antialiased")
+        axes.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy(), extent=where, interpolation="antialiased")
     strong = 2.2 if border in (RIGHT, WRONG) else 0.8
     axes.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=border, linewidth=strong, zorder=2))
 
