@@ -182,7 +182,7 @@ def test_a_run_that_is_still_training_is_tested(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="has no checkpoint yet: training saves the last every 1,000"):
         whole.evaluate(tasks=2)
     learner = whole.experiment.learner(False)
-    whole.folder.save({"learner": learner.state_dict(), "iteration": 1})
+    whole.folder.save({"learner": learner.state_dict(), "iteration": 1, "seconds": 2.0})
     found = whole.evaluate(tasks=2)
     assert (found["checkpoint"], found["checkpoint_iteration"], found["iterations"]) == ("last", 1, 1)
     with pytest.raises(FileNotFoundError, match="no best checkpoint yet"):
