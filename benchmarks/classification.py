@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import console, in_turn, print_header, print_times, speedup
+from measuring import console, in_turn, installed, print_header, print_times, speedup
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -147,13 +147,7 @@ def contestants(setting: Setting, tasks: fs.tasks.Task, dtype: torch.dtype) -> d
         "fewstep": lambda: with_fewstep(network, tasks, setting),
         "fewstep, first order": lambda: with_fewstep(network, tasks, setting, adjoint=fs.FirstOrder()),
     }
-    made = {}
-    for name, make in makers.items():
-        try:
-            made[name] = make()
-        except ModuleNotFoundError as error:
-            console.print(f"{name}: left out, {error.name} is not installed")
-    return made
+    return installed(makers)
 
 
 def check_that_all_agree(setting: Setting) -> float:

@@ -8,12 +8,15 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from fewstep import allocator
+
+Made = TypeVar("Made")
 
 console = Console(width=120, highlight=False)
 
@@ -31,6 +34,17 @@ def print_header(title: str) -> None:
         f"torch {torch.__version__}, Python {platform.python_version()}, {torch.get_num_threads()} thread, "
         f"{_processor()}, allocator: {allocator.current()}"
     )
+
+
+def installed(makers: Mapping[str, Callable[[], Made]]) -> dict[str, Made]:
+    """What can be made with the libraries that are here; says which are not."""
+    made = {}
+    for name, make in makers.items():
+        try:
+            made[name] = make()
+        except ModuleNotFoundError as error:
+            console.print(f"{name}: left out, {error.name} is not installed")
+    return made
 
 
 def in_turn(competitors: Mapping[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, list[float]]:

@@ -22,7 +22,7 @@ from typing import Any
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
 import torch
-from measuring import console, in_turn, print_header, print_times, speedup, use_one_core
+from measuring import console, in_turn, installed, print_header, print_times, speedup, use_one_core
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -153,13 +153,7 @@ def contestants(model: nn.Module, tasks: fs.tasks.Task, steps: int) -> dict[str,
         "fewstep compiled": lambda: with_fewstep(model, tasks, steps, compile=True),
         "JAX jit": lambda: with_jax(model, tasks, steps),
     }
-    made = {}
-    for name, make in makers.items():
-        try:
-            made[name] = make()
-        except ModuleNotFoundError as error:
-            console.print(f"{name}: left out, {error.name} is not installed")
-    return made
+    return installed(makers)
 
 
 def check_that_all_agree(competitors: dict[str, MetaGradient]) -> float:
