@@ -93,6 +93,12 @@ def test_sine_waves_have_no_classes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (found["metric"], found["steps"], found["nil"]) == ("mse", 2, None)
     assert found["freezing"]["names"] == ["none", "0", "2", "4"]
     assert "NIL" not in capsys.readouterr().out
+    whole = Run(tmp_path / "a")
+    after_relu = fs.evaluation.layer_similarity(
+        whole.load_learner(), whole.experiment.test_tasks(queries=500), 5, 2, ["1", "3", "4"], meta_batch=20
+    )
+    assert found["similarity"]["CKA"]["names"] == ["0", "2", "4"]
+    assert found["similarity"]["CKA"]["mean"] == pytest.approx(after_relu["CKA"].mean)
 
 
 @pytest.mark.parametrize("method", ["cavia", "maml++", "reptile", "meta-lstm"])

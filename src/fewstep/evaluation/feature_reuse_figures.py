@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,13 @@ def _draw_rows(axes: Any, rows: list[tuple[str, float, float, str]], metric: str
         words = written(metric, mean, interval)
         axes.text(1.02, place, words, va="center", fontsize=8, transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
-    axes.set_xlim(0, 100 if in_percent(metric) else 1.1 * max(mean for _, mean, _, _ in rows))
+    axes.set_xlim(0, 100 if in_percent(metric) else 1.05 * max(_end(mean, interval) for _, mean, interval, _ in rows))
     axes.invert_yaxis()
     axes.set_axisbelow(True)
     axes.set_title("blocks not adapted at test", fontsize=10)
     tidy(axes, f"{metric} (%)" if in_percent(metric) else metric)
+
+
+def _end(mean: float, interval: float) -> float:
+    """Where a bar with its interval ends; a single task has no interval."""
+    return mean + interval if math.isfinite(interval) else mean

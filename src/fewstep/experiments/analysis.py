@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fewstep.baselines import EpisodicLearner, PretrainedClassifier
 from fewstep.evaluation import Comparison, blocks_of, cca, cka, freezing, layer_similarity, nil
 from fewstep.evaluation.activations import activations
+from fewstep.evaluation.feature_reuse import positions
 from fewstep.evaluation.feature_reuse_figures import plot_feature_reuse
 from fewstep.experiments.few_shot import FewShot
 from fewstep.experiments.runs import Run, provenance
@@ -19,6 +21,8 @@ _QUERIES = 30
 """Query images of a class to compare features on, where there are as many."""
 _POINTS = 500
 """Query points of a sine wave."""
+_POSITIONS = 4000
+"""Positions of a feature map to compare, drawn from all; CCA takes a decomposition of each such matrix."""
 _AT_ONCE = 20
 """Tasks in memory at a time."""
 
@@ -67,10 +71,12 @@ def analyse(
         learner,
         many,
         steps=steps,
-        layers=list(blocks),
+        layers=_ends(network, list(blocks)),
         similarities={"CKA": cka, "CCA": cca, "CCA by chance": _by_chance},
+        matrix=_some_positions,
         **options,
     )
+    similarities = {name: Comparison(name, tuple(blocks), found.values) for name, found in similarities.items()}
     frozen = freezing(
         learner, paper_tasks, steps=steps, metric=experiment.metric, blocks=blocks if adapted else {}, **options
     )
@@ -128,6 +134,18 @@ def _network(model: nn.Module) -> tuple[nn.Module, str]:
     return (inside, "network.") if isinstance(inside, Conv4) else (model, "")
 
 
+def _ends(network: nn.Module, blocks: list[str]) -> list[str]:
+    """The module whose output is that of each block: in a plain sequence the last before the next block.
+
+    A linear layer alone would not do: of a single input, whatever its weights, its outputs are alike.
+    """
+    if not isinstance(network, nn.Sequential):
+        return blocks
+    names = [name for name, _ in network.named_children()]
+    following = [names.index(block) for block in blocks[1:]] + [len(names)]
+    return [names[place - 1] for place in following]
+
+
 def _enough(experiment: Any) -> int:
     if not isinstance(experiment, FewShot):
         return _POINTS
@@ -138,6 +156,14 @@ def _enough(experiment: Any) -> int:
 def _penultimate(network: Conv4, prefix: str) -> Any:
     last = f"{prefix}body.{len(network.body) - 1}"
     return lambda model, x: network.features_of(activations(model, [last], x)[last])
+
+
+def _some_positions(output: Tensor) -> Tensor:
+    """Activations as ``[examples, features]`` of at most so many positions, the same ones before and after."""
+    every = positions(output)
+    if len(every) <= _POSITIONS:
+        return every
+    return every[torch.randperm(len(every), generator=torch.Generator().manual_seed(0))[:_POSITIONS]]
 
 
 def _by_chance(before: Tensor, after: Tensor) -> Tensor:
