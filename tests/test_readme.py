@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from torch import nn
 
 import fewstep
@@ -42,3 +44,21 @@ def test_own_module_loss_and_tasks(tmp_path: Path):
     exec(blocks()[1].replace("10_000", "3").replace("runs/mine", str(tmp_path / "mine")), names)
     assert names["learner"].adapts == ["head.weight", "head.bias"]
     assert (tmp_path / "mine" / "metrics.jsonl").is_file()
+
+
+def test_few_shot_classifier_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "cache"))
+    random = np.random.default_rng(0)
+    for label in range(15):
+        folder = tmp_path / "photos" / f"class{label}"
+        folder.mkdir(parents=True)
+        for i in range(16):
+            Image.fromarray(random.integers(256, size=(20, 30, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    names = {"fs": fewstep, "torch": __import__("torch")}
+    code = blocks()[2].replace("photos", str(tmp_path / "photos"))
+    code = code.replace("10_000", "2").replace("600", "3").replace("meta_batch=4", "meta_batch=1").replace("15", "2")
+    exec(code, names)
+    assert "accuracy over 3 tasks" in capsys.readouterr().out
+    assert names["learner"].adapts == ["head.weight", "head.bias"]
