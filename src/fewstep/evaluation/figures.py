@@ -123,7 +123,7 @@ def plot_over_steps(
         ax.xaxis.get_major_locator().set_params(integer=True)
         _scale(ax, metric)
         tidy(ax, "gradient steps", _label(metric) if ax is axes[0][0] else "")
-    axes[0][0].legend(fontsize=8, loc="lower right" if in_percent(metric) else "upper right")
+    axes[0][0].legend(fontsize=8, loc="best")
     return save(drawn, path)
 
 
