@@ -27,7 +27,7 @@ from fewstep.models.normalization import BatchNorm, RunningNorm
 from fewstep.objectives import Objective, query_loss
 from fewstep.tasks import Task
 
-VMAP_LIMIT = 3 * 2**19  # 1.5 MiB, where the two are even: benchmarks/vectorize.py
+VMAP_LIMIT = 9 * 2**19  # 4.5 MiB: benchmarks/vectorize.py
 """On a CPU, tasks whose support loss keeps more bytes than this for its backward pass are looped over, not vmapped."""
 
 Choice = TypeVar("Choice")
