@@ -1,4 +1,4 @@
-"""The second derivatives of normalisation and pooling against PyTorch's own, in every combination of transforms."""
+"""The derivatives of convolution, normalisation and pooling against PyTorch's, in every combination of transforms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fewstep.models.second_order import convolve, max_pool, normalize
+from fewstep.models.second_order import convolve, max_pool, normalize, normalize_and_pool
 
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "normalize": (
@@ -17,6 +17,10 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] 
         lambda x: functional.batch_norm(x, None, None, training=True, eps=1e-3),
     ),
     "max_pool": (max_pool, lambda x: functional.max_pool2d(x, 2)),
+    "normalize_and_pool": (
+        lambda x: normalize_and_pool(x, 1e-3),
+        lambda x: functional.max_pool2d(functional.batch_norm(x, None, None, training=True, eps=1e-3), 2),
+    ),
 }
 STRIDED = torch.linspace(-1, 1, 54, dtype=torch.float64).sin().view(2, 3, 3, 3)
 CASES["convolve"] = (lambda x: convolve(x, STRIDED, 2), lambda x: functional.conv2d(x, STRIDED, None, 2, 1))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewstep.models.images import Blocks, check_images
+from fewstep.models.images import Blocks, check_images, normed
 from fewstep.models.normalization import BatchNorm, Policy, RunningNorm, SupportNorm, norm_layer
 from fewstep.models.second_order import convolve, max_pool
 
@@ -38,7 +38,7 @@ class ConvBlock(nn.Module):
         activation: Callable[[Tensor], Tensor] = torch.relu,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3, memory_format=torch.channels_last))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if isinstance(norm, nn.Identity) else None
         self.norm, self.pool, self.activation = norm, pool, activation
         nn.init.xavier_uniform_(self.weight)
@@ -53,15 +53,15 @@ class ConvBlock(nn.Module):
         if self.pool and isinstance(norm, BatchNorm) and not keeps_statistics:
             return self._pool_first(x, norm)
         x = convolve(x, self.weight, stride=1 if self.pool else 2)
-        x = self.norm(x if self.bias is None else x + self.bias.view(1, -1, 1, 1))
+        x = normed(norm, x if self.bias is None else x + self.bias.view(1, -1, 1, 1))
         return self.activation(max_pool(x) if self.pool else x)
 
     def _pool_first(self, x: Tensor, norm: BatchNorm) -> Tensor:
         scale, weight = norm.scale(), self.weight
         if scale is None:
-            return self.activation(norm.scale_and_shift(max_pool(norm.normalize(convolve(x, weight)))))
+            return self.activation(norm.scale_and_shift(norm.normalize_and_pool(convolve(x, weight))))
         sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
-        x = max_pool(norm.normalize(convolve(x, weight * sign.view(-1, 1, 1, 1))))
+        x = norm.normalize_and_pool(convolve(x, weight * sign.view(-1, 1, 1, 1)))
         return self.activation(norm.scale_and_shift(x * sign.view(1, -1, 1, 1)))
 
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+
+from fewstep.models.normalization import BatchNorm
 
 
 class Blocks(nn.Sequential):
     """Blocks of convolutions, one after the other.
 
-    Images of several channels are laid out with the channels last, as CPUs and tensor cores like it best.
+    Images are laid out with the channels last, as CPUs and tensor cores like it best.
     """
 
     def forward(self, images: Tensor) -> Tensor:
         """``[images, channels, height, width]`` to what the last block gives."""
-        if images.shape[1] > 1 and images.stride(1) != 1:
+        if images.stride(1) != 1:
             images = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         return super().forward(images)
+
+
+def normed(norm: nn.Module, x: Tensor) -> Tensor:
+    """``norm(x)``; PyTorch's own norms under vmap know images only with the channels first."""
+    own = isinstance(norm, (BatchNorm, nn.Identity))
+    return norm(x if own else x.clone(memory_format=torch.contiguous_format))
 
 
 def check_images(images: Tensor, in_channels: int, image_size: int, network: str) -> None:

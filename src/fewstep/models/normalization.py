@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.models.context import current_step, given_statistics, record_statistics
-from fewstep.models.second_order import normalize
+from fewstep.models.second_order import normalize, normalize_and_pool
 
 Policy = Literal["batch", "support", "running", "per_step", "group", "layer", "none"]
 
@@ -60,6 +60,10 @@ class BatchNorm(nn.Module):
     def normalize(self, x: Tensor) -> Tensor:
         """The first half: mean 0 and variance 1."""
         return normalize(x, self.eps)
+
+    def normalize_and_pool(self, x: Tensor) -> Tensor:
+        """The first half, and 2×2 max-pooling after it."""
+        return normalize_and_pool(x, self.eps)
 
     def scale_and_shift(self, x: Tensor) -> Tensor:
         """The second half."""

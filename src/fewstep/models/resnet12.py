@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewstep.models.images import Blocks, check_images
+from fewstep.models.images import Blocks, check_images, normed
 from fewstep.models.normalization import BatchNorm
 from fewstep.models.second_order import convolve, max_pool
 
@@ -36,7 +36,7 @@ class NormedConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[images, in_channels, height, width]`` to ``[images, out_channels, height, width]``."""
         x = convolve(x, self.weight)
-        return self.norm(x if self.bias is None else x + self.bias.view(1, -1, 1, 1))
+        return normed(self.norm, x if self.bias is None else x + self.bias.view(1, -1, 1, 1))
 
 
 class ResidualBlock(nn.Module):

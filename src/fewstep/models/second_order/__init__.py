@@ -5,7 +5,7 @@ of a meta-gradient of a convolutional network. All have closed forms made of the
 """
 
 from fewstep.models.second_order.convolution import convolve
-from fewstep.models.second_order.normalization import normalize
+from fewstep.models.second_order.normalization import normalize, normalize_and_pool
 from fewstep.models.second_order.pooling import max_pool
 
-__all__ = ["convolve", "max_pool", "normalize"]
+__all__ = ["convolve", "max_pool", "normalize", "normalize_and_pool"]

@@ -7,17 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.models.second_order.operation import (
-    Operation,
-    add,
-    into_channels,
-    into_examples,
-    into_rows,
-    layout,
-    out_of_channels,
-    out_of_examples,
-    out_of_rows,
-)
+from fewstep.models.second_order import products
+from fewstep.models.second_order.operation import Operation, add, channels_first, channels_last
 
 aten = torch.ops.aten
 
@@ -33,137 +24,129 @@ def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
     >>> convolve(torch.rand(2, 3, 28, 28), torch.rand(8, 3, 3, 3), stride=2).shape
     torch.Size([2, 8, 14, 14])
     """
-    return _Convolve.apply(x, weight, stride, 1)
+    return _Convolve.apply(x, channels_last(weight), stride)
 
 
 # Convolution is linear in the images and in the weights, and so are its two gradients, each of which is the derivative
-# of another: the three are closed under differentiation.
+# of another: the three are closed under differentiation. Weights are [filters, size, size, channels] from here on, as
+# they lie in memory.
 
 
 class _Convolve(Operation):
     """y = W ∗ x."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
-        return torch.conv2d(x, weight, None, stride, weight.shape[-1] // 2, 1, groups)
+    def forward(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+        if _is_shared(weight):
+            y = torch.conv2d(_images(x), _of_all(weight), None, stride, weight.shape[-2] // 2)
+            return _as_tasks(y, x)
+        return products.convolution(x, weight, stride)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, *ctx.options = inputs
+        x, weight, ctx.stride = inputs
         Operation.keep(ctx, x, weight)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         if g is None:
-            return None, None, None, None
+            return None, None, None
         x, weight = ctx.saved_tensors
-        of_x = _InputGradient.apply(g, weight, x.detach(), *ctx.options) if ctx.needs_input_grad[0] else None
-        return of_x, _WeightGradient.apply(g, x, weight.detach(), *ctx.options), None, None
+        of_x = _InputGradient.apply(g, weight, *x.shape[-2:], ctx.stride) if ctx.needs_input_grad[0] else None
+        return of_x, _WeightGradient.apply(g, x, weight.shape[-2], ctx.stride), None
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor | None, dw: Tensor | None, *_: Any) -> Tensor | None:
+    def jvp(ctx: Any, dx: Tensor | None, dw: Tensor | None, _: Any) -> Tensor | None:
         x, weight = ctx.saved_tensors
-        of_x = None if dx is None else _Convolve.apply(dx, weight, *ctx.options)
-        return add(of_x, None if dw is None else _Convolve.apply(x, dw, *ctx.options))
-
-    @staticmethod
-    def vmap(info: Any, dims: Any, x: Tensor, weight: Tensor, stride: int, groups: int) -> tuple[Tensor, int]:
-        tasks = info.batch_size
-        if dims[1] is None:
-            y = _Convolve.apply(into_examples(x, dims[0], tasks), weight, stride, groups)
-            return out_of_examples(y, tasks), 1
-        x, weight = into_channels(x, dims[0], tasks), into_rows(weight, dims[1], tasks)
-        return out_of_channels(_Convolve.apply(x, weight, stride, groups * tasks), tasks), 1
+        of_x = None if dx is None else _Convolve.apply(dx, weight, ctx.stride)
+        return add(of_x, None if dw is None else _Convolve.apply(x, dw, ctx.stride))
 
 
 class _InputGradient(Operation):
-    """The gradient for x of ⟨g, W ∗ x⟩; x itself only tells its shape."""
+    """The gradient of ⟨g, W ∗ x⟩ for x, of some height and width."""
 
     @staticmethod
-    def forward(g: Tensor, weight: Tensor, x: Tensor, stride: int, groups: int) -> Tensor:
-        return _convolution_backward(g, x, weight, stride, groups, 0)
+    def forward(g: Tensor, weight: Tensor, height: int, width: int, stride: int) -> Tensor:
+        if _is_shared(weight):
+            flat = g.flatten(0, -4)
+            x = channels_first(flat.new_empty(len(flat), height, width, weight.shape[-1]))  # only its shape counts
+            return _as_tasks(_backward(flat, x, _of_all(weight), stride, 0), g)
+        return products.input_gradient(g, weight, height, width, stride)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        *tensors, ctx.stride, ctx.groups = inputs
-        Operation.keep(ctx, *tensors)
+        g, weight, *ctx.size, ctx.stride = inputs
+        Operation.keep(ctx, g, weight)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, ...]:
         if v is None:
             return None, None, None, None, None
-        g, weight, _ = ctx.saved_tensors
-        options = ctx.stride, ctx.groups
-        of_weight = _WeightGradient.apply(g, v, weight.detach(), *options)
-        return _Convolve.apply(v, weight, *options), of_weight, None, None, None
+        g, weight = ctx.saved_tensors
+        of_weight = _WeightGradient.apply(g, v, weight.shape[-2], ctx.stride)
+        return _Convolve.apply(v, weight, ctx.stride), of_weight, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, dg: Tensor | None, dw: Tensor | None, *_: Any) -> Tensor | None:
-        g, weight, x = ctx.saved_tensors
-        options = ctx.stride, ctx.groups
-        of_g = None if dg is None else _InputGradient.apply(dg, weight, x, *options)
-        return add(of_g, None if dw is None else _InputGradient.apply(g, dw, x, *options))
-
-    @staticmethod
-    def vmap(
-        info: Any, dims: Any, g: Tensor, weight: Tensor, x: Tensor, stride: int, groups: int
-    ) -> tuple[Tensor, int]:
-        tasks = info.batch_size
-        if dims[1] is None:
-            g, x = into_examples(g, dims[0], tasks), into_examples(x, dims[2], tasks)
-            return out_of_examples(_InputGradient.apply(g, weight, x, stride, groups), tasks), 1
-        g, x, weight = (
-            into_channels(g, dims[0], tasks),
-            into_channels(x, dims[2], tasks),
-            into_rows(weight, dims[1], tasks),
-        )
-        return out_of_channels(_InputGradient.apply(g, weight, x, stride, groups * tasks), tasks), 1
+        g, weight = ctx.saved_tensors
+        options = *ctx.size, ctx.stride
+        of_g = None if dg is None else _InputGradient.apply(dg, weight, *options)
+        return add(of_g, None if dw is None else _InputGradient.apply(g, dw, *options))
 
 
 class _WeightGradient(Operation):
-    """The gradient for W of ⟨g, W ∗ x⟩; W itself only tells its shape."""
+    """The gradient of ⟨g, W ∗ x⟩ for W, of some size."""
 
     @staticmethod
-    def forward(g: Tensor, x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
-        return _convolution_backward(g, x, weight, stride, groups, 1)
+    def forward(g: Tensor, x: Tensor, size: int, stride: int) -> Tensor:
+        if g.ndim > 4 or x.shape[-3] == 1:
+            return products.weight_gradient(g, x, size, stride)
+        weight = channels_first(g.new_empty(g.shape[-3], size, size, x.shape[-3]))  # only its shape counts
+        return channels_last(_backward(g, x, weight, stride, 1))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        *tensors, ctx.stride, ctx.groups = inputs
-        Operation.keep(ctx, *tensors)
+        g, x, ctx.size, ctx.stride = inputs
+        Operation.keep(ctx, g, x)
 
     @staticmethod
     def backward(ctx: Any, u: Tensor | None) -> tuple[Tensor | None, ...]:
         if u is None:
-            return None, None, None, None, None
-        g, x, _ = ctx.saved_tensors
-        options = ctx.stride, ctx.groups
-        of_x = _InputGradient.apply(g, u, x.detach(), *options) if ctx.needs_input_grad[1] else None
-        return _Convolve.apply(x, u, *options), of_x, None, None, None
+            return None, None, None, None
+        g, x = ctx.saved_tensors
+        of_x = _InputGradient.apply(g, u, *x.shape[-2:], ctx.stride) if ctx.needs_input_grad[1] else None
+        return _Convolve.apply(x, u, ctx.stride), of_x, None, None
 
     @staticmethod
     def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, *_: Any) -> Tensor | None:
-        g, x, weight = ctx.saved_tensors
-        options = ctx.stride, ctx.groups
-        of_g = None if dg is None else _WeightGradient.apply(dg, x, weight, *options)
-        return add(of_g, None if dx is None else _WeightGradient.apply(g, dx, weight, *options))
-
-    @staticmethod
-    def vmap(
-        info: Any, dims: Any, g: Tensor, x: Tensor, weight: Tensor, stride: int, groups: int
-    ) -> tuple[Tensor, int]:
-        tasks = info.batch_size
-        g, x, weight = (
-            into_channels(g, dims[0], tasks),
-            into_channels(x, dims[1], tasks),
-            into_rows(weight, dims[2], tasks),
-        )
-        return out_of_rows(_WeightGradient.apply(g, x, weight, stride, groups * tasks), tasks), 0
+        g, x = ctx.saved_tensors
+        options = ctx.size, ctx.stride
+        of_g = None if dg is None else _WeightGradient.apply(dg, x, *options)
+        return add(of_g, None if dx is None else _WeightGradient.apply(g, dx, *options))
 
 
-def _convolution_backward(g: Tensor, x: Tensor, weight: Tensor, stride: int, groups: int, wanted: int) -> Tensor:
-    if wanted == 0 and not x.is_contiguous():  # only its shape and layout count, and the kernel would copy it
-        x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
+# Weights that all tasks share: one convolution of all their images.
+
+
+def _is_shared(weight: Tensor) -> bool:
+    return weight.shape[:-4].numel() == 1
+
+
+def _of_all(weight: Tensor) -> Tensor:
+    return channels_first(weight.reshape(weight.shape[-4:]))
+
+
+def _images(x: Tensor) -> Tensor:
+    """All tasks' images; the strides of one channel say channels last as well, by which the kernels go."""
+    x = x.flatten(0, -4)
+    return channels_first(x.squeeze(1).unsqueeze(-1)) if x.shape[1] == 1 else x
+
+
+def _as_tasks(flat: Tensor, x: Tensor) -> Tensor:
+    return flat if x.ndim == 4 else flat.unflatten(0, x.shape[:-3])
+
+
+def _backward(g: Tensor, x: Tensor, weight: Tensor, stride: int, wanted: int) -> Tensor:
     padding, mask = weight.shape[-1] // 2, [wanted == 0, wanted == 1, False]
-    options = [stride, stride], [padding, padding], [1, 1], False, [0, 0], groups
+    options = [stride, stride], [padding, padding], [1, 1], False, [0, 0], 1
     return aten.convolution_backward(g, x, weight, None, *options, mask)[wanted]

@@ -7,14 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.models.second_order.operation import (
-    Operation,
-    add,
-    into_channels,
-    into_rows,
-    out_of_channels,
-    out_of_rows,
-)
+from fewstep.models.second_order.operation import Operation, add
+from fewstep.models.second_order.pooling import add_at, largest, take_at
 
 aten = torch.ops.aten
 
@@ -30,100 +24,225 @@ def normalize(x: Tensor, eps: float) -> Tensor:
     >>> torch.allclose(normalize(x, 1e-5), torch.nn.functional.batch_norm(x, None, None, training=True), atol=1e-5)
     True
     """
-    return _Normalize.apply(x, eps)[0]
+    return _Normalize.apply(x, eps, 1 - x.ndim)[0]
 
 
-# Normalisation. With r = 1/√(variance + ε), n values per channel and means over them, its Jacobian is symmetric:
-#     B(g) = r·(g − mean(g) − z·mean(z·g)),
-# so that the fused backward kernel gives the forward-mode derivative as well. The derivative of B(g) in x, in the
-# direction v, is symmetric in g and v:
-#     D(g, v) = −r·(mean(z·v)·B(g) + mean(z·g)·B(v) + z·⟨v, B(g)⟩/n).
+def normalize_and_pool(x: Tensor, eps: float) -> Tensor:
+    """``max_pool(normalize(x, eps))``, in a third of the time: only the largest values are normalised.
+
+    Args:
+        x: ``[examples, channels, height, width]``.
+        eps: ε.
+
+    >>> x = torch.randn(8, 3, 6, 6)
+    >>> normalize_and_pool(x, 1e-5).shape
+    torch.Size([8, 3, 3, 3])
+    """
+    return _NormalizeAndPool.apply(x, eps, -3)[0]
+
+
+# With r = 1/√(variance + ε), n values per channel and means over them, the Jacobian of normalisation is symmetric:
+#     B(g) = r·(g − mean(g) − z·mean(z·g)).
+# The derivative of ⟨v, B(g)⟩ in x is symmetric in g and v as well:
+#     D(g, v) = r²·(mean(z·v)·(z·mean(z·g) − g) + mean(z·g)·(z·mean(z·v) − v) + mean(z·v)·mean(g) + mean(z·g)·mean(v))
+#               − r·z·mean(v·B(g)).
+# With pooling after it, J(v) takes the values of B(v) at the places of the largest, and Jᵀ(g) is B of g put there among
+# zeros; nothing but the last line of each is worked out for all positions.
 
 
 class _Normalize(Operation):
     @staticmethod
-    def forward(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        return aten.native_batch_norm(x, None, None, None, None, True, 0.0, eps)
+    def forward(x: Tensor, eps: float, channel: int) -> tuple[Tensor, Tensor, Tensor]:
+        centred, mean, rstd = _centred(x, eps, channel)
+        return centred.mul_(rstd), mean, rstd
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
+        ctx.channel = inputs[2]
         Operation.keep(ctx, inputs[0], *output[1:])
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, None]:
-        if g is None:
-            return None, None
-        return _NormalizeBackward.apply(g, *ctx.saved_tensors)[0], None
+    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        x, mean, rstd = ctx.saved_tensors
+        return None if g is None else _Back.apply(g, x, mean, rstd, None, None, ctx.channel)[0], None, None
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor, *_: Any) -> tuple[Tensor, None, None]:
-        return _backward(dx, *ctx.saved_tensors)[0], None, None
+        x, mean, rstd = ctx.saved_tensors
+        return _Forth.apply(dx, x, mean, rstd, None, None, ctx.channel)[0], None, None
+
+
+class _NormalizeAndPool(Operation):
+    @staticmethod
+    def forward(x: Tensor, eps: float, channel: int) -> tuple[Tensor, ...]:
+        mean, rstd = _statistics(x, eps, channel)
+        values, places = largest(x)
+        z = (values - mean).mul_(rstd)
+        return z, z.clone(), mean, rstd, places
 
     @staticmethod
-    def vmap(info: Any, dims: tuple[int | None, ...], x: Tensor, eps: float) -> tuple[Any, tuple[int, ...]]:
-        outputs = _Normalize.apply(into_channels(x, dims[0], info.batch_size), eps)
-        return _unfolded(outputs, info.batch_size)
-
-
-class _NormalizeBackward(Operation):
-    @staticmethod
-    def forward(g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _backward(g, x, mean, rstd)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
-        Operation.keep(ctx, *inputs, *output)
+        ctx.channel = inputs[2]
+        Operation.keep(ctx, inputs[0], *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        x, z, mean, rstd, places = ctx.saved_tensors
+        return None if g is None else _Back.apply(g, x, mean, rstd, z, places, ctx.channel)[0], None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, *_: Any) -> tuple[Any, ...]:
+        x, z, mean, rstd, places = ctx.saved_tensors
+        return _Forth.apply(dx, x, mean, rstd, z, places, ctx.channel)[0], None, None, None, None
+
+
+class _Back(Operation):
+    """Jᵀ(g), mean(g), mean(z·g)."""
+
+    @staticmethod
+    def forward(
+        g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, z: Tensor | None, places: Tensor | None, channel: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n = _count(x, channel)
+        mean_g, mean_zg = _sum(g, channel) / n, _sum(g * (_z(x, mean, rstd) if z is None else z), channel) / n
+        of_x = -rstd.square() * mean_zg
+        result = torch.addcmul(-rstd * mean_g - of_x * mean, x, of_x)
+        result = result.addcmul_(g, rstd) if places is None else add_at(places, g * rstd, result)
+        return result, mean_g, mean_zg
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.channel = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        Operation.keep(ctx, *tensors, *output[1:])
 
     @staticmethod
     def backward(ctx: Any, v: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if v is None:
-            return None, None, None, None
-        g, x, mean, rstd, *of_g = ctx.saved_tensors
-        of_v = _NormalizeBackward.apply(v, x, mean, rstd)
-        return of_v[0], _second(g, of_g, v, of_v, x, mean, rstd), None, None
+            return (None,) * 7
+        g, *rest, mean_g, mean_zg = ctx.saved_tensors
+        of_v = _Forth.apply(v, *rest, ctx.channel)
+        of_x = _Second.apply(g, mean_g, mean_zg, v, *of_v, *rest, ctx.channel) if ctx.needs_input_grad[1] else None
+        return of_v[0], of_x, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, *_: Any) -> tuple[Tensor | None, None, None]:
-        g, x, mean, rstd, *of_g = ctx.saved_tensors
-        by_g = None if dg is None else _backward(dg, x, mean, rstd)[0]
+        g, *rest, mean_g, mean_zg = ctx.saved_tensors
+        by_g = None if dg is None else _Back.apply(dg, *rest, ctx.channel)[0]
         if dx is None:
             return by_g, None, None
-        return add(by_g, _second(g, of_g, dx, _backward(dx, x, mean, rstd), x, mean, rstd)), None, None
+        of_dx = _Forth.apply(dx, *rest, ctx.channel)
+        return add(by_g, _Second.apply(g, mean_g, mean_zg, dx, *of_dx, *rest, ctx.channel)), None, None
+
+
+class _Forth(Operation):
+    """J(v), mean(v), mean(z·v)."""
 
     @staticmethod
-    def vmap(info: Any, dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Any, tuple[int, ...]]:
-        tasks = info.batch_size
-        g, x = (into_channels(tensor, dim, tasks) for tensor, dim in zip(tensors[:2], dims, strict=False))
-        statistics = (into_rows(tensor, dim, tasks) for tensor, dim in zip(tensors[2:], dims[2:], strict=True))
-        return _unfolded(_NormalizeBackward.apply(g, x, *statistics), tasks)
+    def forward(
+        v: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, z: Tensor | None, places: Tensor | None, channel: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean_v, mean_zv = _means(v, x, mean, rstd, channel)
+        picked, z = (v, _z(x, mean, rstd)) if places is None or z is None else (take_at(places, v), z)
+        return torch.addcmul(picked - mean_v, z, -mean_zv).mul_(rstd), mean_v, mean_zv
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.channel = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        Operation.keep(ctx, *tensors, *output)
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if u is None:
+            return (None,) * 7
+        v, *rest, of_v, mean_v, mean_zv = ctx.saved_tensors
+        of_u = _Back.apply(u, *rest, ctx.channel)
+        of_x = None
+        if ctx.needs_input_grad[1]:
+            of_x = _Second.apply(u, *of_u[1:], v, of_v, mean_v, mean_zv, *rest, ctx.channel)
+        return of_u[0], of_x, None, None, None, None, None
 
 
-def _backward(g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """B(g), n·mean(z·g), n·mean(g)."""
-    ones = torch.ones_like(rstd)
-    return aten.native_batch_norm_backward(g, x, ones, None, None, mean, rstd, True, 0.0, [True, True, True])
+class _Second(Operation):
+    """D(g, v), from what is known of g and v."""
+
+    @staticmethod
+    def forward(
+        g: Tensor,
+        mean_g: Tensor,
+        mean_zg: Tensor,
+        v: Tensor,
+        of_v: Tensor,
+        mean_v: Tensor,
+        mean_zv: Tensor,
+        x: Tensor,
+        mean: Tensor,
+        rstd: Tensor,
+        z: Tensor | None,
+        places: Tensor | None,
+        channel: int,
+    ) -> Tensor:
+        square = rstd.square()
+        product = _sum(g * of_v, channel) / _count(x, channel)  # mean(v·B(g)) = mean(g·B(v))
+        of_x = rstd * (2 * square * mean_zv * mean_zg - rstd * product)
+        result = torch.addcmul(square * (mean_zv * mean_g + mean_zg * mean_v) - of_x * mean, x, of_x)
+        result = result.addcmul_(v, -square * mean_zg)
+        of_g = -square * mean_zv
+        return result.addcmul_(g, of_g) if places is None else add_at(places, g * of_g, result)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor | None) -> tuple[None, ...]:
+        if u is not None:
+            raise NotImplementedError("Normalisation by the batch has no third derivatives here.")
+        return (None,) * 13
 
 
-def _second(g: Tensor, of_g: Any, v: Tensor, of_v: Any, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
-    """D(g, v)."""
-    n = x.numel() // x.shape[1]
-    (b_of_g, zg, sum_g), (b_of_v, zv, sum_v) = of_g, of_v
-    # Σ v·g per channel: what the kernel takes for Σ z·g when the mean is 0 and r is 1
-    zeros, ones = torch.zeros_like(mean), torch.ones_like(rstd)
-    vg = aten.native_batch_norm_backward(g, v, ones, None, None, zeros, ones, True, 0.0, [False, True, False])[1]
-    product = rstd * (vg - sum_g * sum_v / n - zg * zv / n)  # ⟨v, B(g)⟩
-    of_x = -rstd.square() * product / n
-    result = torch.addcmul(_channels(-of_x * mean, x), x, _channels(of_x, x))
-    result = torch.addcmul(result, b_of_g, _channels(-rstd * zv / n, x))
-    return torch.addcmul(result, b_of_v, _channels(-rstd * zg / n, x))
+def _centred(x: Tensor, eps: float, channel: int) -> tuple[Tensor, Tensor, Tensor]:
+    dims = _others(x, channel)
+    mean = x.mean(dims, keepdim=True)
+    centred = x - mean
+    return centred, mean, (centred.square().mean(dims, keepdim=True) + eps).rsqrt_()
 
 
-def _channels(value: Tensor, x: Tensor) -> Tensor:
-    return value.view(1, -1, *[1] * (x.ndim - 2))
+def _statistics(x: Tensor, eps: float, channel: int) -> tuple[Tensor, Tensor]:
+    if x.ndim > 4:
+        return _centred(x, eps, channel)[1:]
+    mean, variance = aten.batch_norm_update_stats(x, None, None, 0.0)
+    return mean.view(-1, 1, 1), (variance + eps).rsqrt_().view(-1, 1, 1)
 
 
-def _unfolded(outputs: tuple[Tensor, Tensor, Tensor], tasks: int) -> tuple[Any, tuple[int, int, int]]:
-    x, *per_channel = outputs
-    return (out_of_channels(x, tasks), *(out_of_rows(value, tasks) for value in per_channel)), (1, 0, 0)
+def _means(v: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, channel: int) -> tuple[Tensor, Tensor]:
+    """mean(v), mean(z·v) over all positions."""
+    if x.ndim == v.ndim == 4:
+        per_channel = mean.flatten(), rstd.flatten()
+        _, sum_zv, sum_v = aten.native_batch_norm_backward(
+            v, x, None, None, None, *per_channel, True, 0.0, [False, True, True]
+        )
+        sums = sum_v.view(-1, 1, 1), sum_zv.view(-1, 1, 1)
+    else:
+        sums = _sum(v, channel), _sum(v * _z(x, mean, rstd), channel)
+    return tuple(s / _count(x, channel) for s in sums)
+
+
+def _z(x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+    return torch.addcmul(-mean * rstd, x, rstd)
+
+
+def _sum(x: Tensor, channel: int) -> Tensor:
+    return x.sum(_others(x, channel), keepdim=True)
+
+
+def _others(x: Tensor, channel: int) -> list[int]:
+    """The axes over which a channel's statistics are taken: the examples, in front of it, and the positions behind."""
+    return [channel - 1, *range(channel + 1, 0)]
+
+
+def _count(x: Tensor, channel: int) -> int:
+    return x.shape[channel - 1] * x.shape[channel:].numel() // x.shape[channel]

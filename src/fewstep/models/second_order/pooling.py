@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.models.second_order.operation import Operation, into_examples, layout, out_of_examples
+from fewstep.models.second_order.operation import Operation, channels_first, channels_last
 
 aten = torch.ops.aten
 
@@ -22,13 +22,40 @@ def max_pool(x: Tensor) -> Tensor:
     return _MaxPool.apply(x)[0]
 
 
-# Pooling takes the values at some places, and both its derivatives take or place values there.
+# Pooling takes the values at some places, and both its derivatives take or place values there. Places are those in an
+# image laid out with its channels last, [..., examples, height/2 · width/2 · channels].
+
+
+def largest(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of every 2×2 positions, and their places."""
+    images = x.flatten(0, -4).contiguous(memory_format=torch.channels_last)
+    values, positions = aten.max_pool2d_with_indices(images, [2, 2], [2, 2])
+    channels = torch.arange(x.shape[-3], device=x.device)
+    places = channels_last(positions).mul_(x.shape[-3]).add_(channels).flatten(1)
+    return values.unflatten(0, x.shape[:-3]), places.unflatten(0, x.shape[:-3])
+
+
+def take_at(places: Tensor, x: Tensor) -> Tensor:
+    """The values of ``x`` at places."""
+    rows = channels_last(x)
+    height, width, channels = rows.shape[-3:]
+    tasks = torch.broadcast_shapes(x.shape[:-3], places.shape[:-1])
+    rows, places = rows.flatten(-3).expand(*tasks, -1), places.expand(*tasks, -1)
+    return channels_first(rows.gather(-1, places).unflatten(-1, (height // 2, width // 2, channels)))
+
+
+def add_at(places: Tensor, values: Tensor, image: Tensor) -> Tensor:
+    """``image + values`` at places; the image, of all tasks, may be written to."""
+    rows = channels_last(image)
+    tasks = rows.shape[:-3]
+    values, places = channels_last(values).flatten(-3).expand(*tasks, -1), places.expand(*tasks, -1)
+    return channels_first(rows.flatten(-3).scatter_add_(-1, places, values).unflatten(-1, rows.shape[-3:]))
 
 
 class _MaxPool(Operation):
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        return aten.max_pool2d_with_indices(x, [2, 2], [2, 2])
+        return largest(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
@@ -38,78 +65,51 @@ class _MaxPool(Operation):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, _: Any) -> Tensor | None:
-        return None if g is None else _PutAt.apply(g, *ctx.saved_tensors, ctx.size)
+        return None if g is None else _PutAt.apply(*ctx.saved_tensors, g, *ctx.size)
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor) -> tuple[Tensor, None]:
-        return _TakeAt.apply(dx, *ctx.saved_tensors), None
-
-    @staticmethod
-    def vmap(info: Any, dims: tuple[int | None, ...], x: Tensor) -> tuple[Any, tuple[int, int]]:
-        outputs = _MaxPool.apply(into_examples(x, dims[0], info.batch_size))
-        return tuple(out_of_examples(tensor, info.batch_size) for tensor in outputs), (1, 1)
+        return _TakeAt.apply(*ctx.saved_tensors, dx), None
 
 
 class _PutAt(Operation):
-    """Values at their places among zeros, in images of the given height and width and the layout of the places."""
+    """Values at their places among zeros, in images of some height and width."""
 
     @staticmethod
-    def forward(values: Tensor, places: Tensor, size: torch.Size) -> Tensor:
-        form = layout(places)
-        # Only the shape and the layout of the image are looked at.
-        image = values.new_empty(1).expand(*places.shape[:2], *size)
-        if form is torch.channels_last:
-            image = torch.empty(image.shape, dtype=values.dtype, device=values.device, memory_format=form)
-        values = values.contiguous(memory_format=form)
-        return aten.max_pool2d_with_indices_backward(values, image, [2, 2], [2, 2], [0, 0], [1, 1], False, places)
+    def forward(places: Tensor, values: Tensor, height: int, width: int) -> Tensor:
+        tasks = torch.broadcast_shapes(values.shape[:-3], places.shape[:-1])
+        return add_at(places, values, channels_first(values.new_zeros(*tasks, height, width, values.shape[-3])))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, torch.Size], output: Tensor) -> None:
-        ctx.size = inputs[2]
-        Operation.keep(ctx, inputs[1])
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.size = inputs[2:]
+        Operation.keep(ctx, inputs[0])
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, None, None]:
-        return None if v is None else _TakeAt.apply(v, *ctx.saved_tensors), None, None
+    def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, ...]:
+        return None, None if v is None else _TakeAt.apply(*ctx.saved_tensors, v), None, None
 
     @staticmethod
-    def jvp(ctx: Any, values: Tensor, *_: Any) -> Tensor:
-        return _PutAt.apply(values, *ctx.saved_tensors, ctx.size)
-
-    @staticmethod
-    def vmap(
-        info: Any, dims: tuple[int | None, ...], values: Tensor, places: Tensor, size: torch.Size
-    ) -> tuple[Tensor, int]:
-        tasks = info.batch_size
-        values, places = into_examples(values, dims[0], tasks), into_examples(places, dims[1], tasks)
-        return out_of_examples(_PutAt.apply(values, places, size), tasks), 1
+    def jvp(ctx: Any, _: Any, values: Tensor, *sizes: Any) -> Tensor:
+        return _PutAt.apply(*ctx.saved_tensors, values, *ctx.size)
 
 
 class _TakeAt(Operation):
-    """The values of ``x`` at the given places."""
+    """The values of ``x`` at places."""
 
     @staticmethod
-    def forward(x: Tensor, places: Tensor) -> Tensor:
-        if layout(places) is not torch.channels_last:
-            return x.flatten(-2).gather(-1, places.flatten(-2)).view_as(places)
-        rows, picked = (t.permute(0, 2, 3, 1).flatten(1, 2) for t in (x, places))
-        examples, channels, height, width = places.shape
-        return rows.gather(1, picked).view(examples, height, width, channels).permute(0, 3, 1, 2)
+    def forward(places: Tensor, x: Tensor) -> Tensor:
+        return take_at(places, x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.size = inputs[0].shape[-2:]
-        Operation.keep(ctx, inputs[1])
+        ctx.size = inputs[1].shape[-2:]
+        Operation.keep(ctx, inputs[0])
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, None]:
-        return None if g is None else _PutAt.apply(g, *ctx.saved_tensors, ctx.size), None
+    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+        return None, None if g is None else _PutAt.apply(*ctx.saved_tensors, g, *ctx.size)
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, _: Any) -> Tensor:
-        return _TakeAt.apply(dx, *ctx.saved_tensors)
-
-    @staticmethod
-    def vmap(info: Any, dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
-        folded = [into_examples(tensor, dim, info.batch_size) for tensor, dim in zip(tensors, dims, strict=True)]
-        return out_of_examples(_TakeAt.apply(*folded), info.batch_size), 1
+    def jvp(ctx: Any, _: Any, dx: Tensor) -> Tensor:
+        return _TakeAt.apply(*ctx.saved_tensors, dx)

@@ -1,0 +1,91 @@
+"""Convolution by weights of each task's own, as products of matrices with a row for every place of every image.
+
+The patches of the images, which are several times as large as these, are written out for as many tasks at once as the
+cache holds. For batches of few images this is faster than the kernels for convolution, grouped or task by task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fewstep.models.second_order.operation import channels_first, channels_last
+
+CACHE = 2**21
+"""On a CPU, about so many bytes of patches are written out at once: as much as a core's cache holds."""
+
+
+def convolution(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """W ∗ x, ``[..., examples, filters, height/stride, width/stride]``."""
+    x, weight, tasks = _together(x, weight)
+    columns = weight.flatten(2).mT
+    parts = [patches @ columns[part] for part, patches in _patches(x, weight.shape[-2], stride)]
+    sides = (-(-side // stride) for side in x.shape[-2:])
+    return channels_first(torch.cat(parts).view(*tasks, x.shape[1], *sides, weight.shape[1]))
+
+
+def weight_gradient(g: Tensor, x: Tensor, size: int, stride: int) -> Tensor:
+    """The gradient of ⟨g, W ∗ x⟩ for W, ``[..., filters, size, size, channels]``."""
+    g, x, tasks = _together(g, x)
+    values = channels_last(g).flatten(1, 3)
+    if x.shape[2] == 1:  # few columns: faster the other way round
+        parts = [(patches.mT @ values[part]).mT for part, patches in _patches(x, size, stride)]
+    else:
+        parts = [values[part].mT @ patches for part, patches in _patches(x, size, stride)]
+    return torch.cat(parts).view(*tasks, g.shape[2], size, size, x.shape[2])
+
+
+def input_gradient(g: Tensor, weight: Tensor, height: int, width: int, stride: int) -> Tensor:
+    """The gradient of ⟨g, W ∗ x⟩ for x, ``[..., examples, channels, height, width]``."""
+    if stride == 1:
+        return convolution(g, weight.flip((-3, -2)).transpose(-4, -1), 1)
+    g, weight, tasks = _together(g, weight)
+    size, sides = weight.shape[-2], (height, width)
+    margin = size // 2
+    create = g.new_zeros if size < stride else g.new_empty
+    x = create(len(g), g.shape[1], *sides, weight.shape[-1])
+    for part in _parts(g, g[0].numel() * size**2 // stride**2):
+        padded = _padded(g[part], size)
+        # Positions that are alike up to the stride are reached by the same entries of the filters.
+        for first in product(range(stride), repeat=2):
+            reached = x[part, :, first[0] :: stride, first[1] :: stride]
+            entries = [[i for i in range(size) if (start + margin - i) % stride == 0] for start in first]
+            patches, rows = [], []
+            for i, j in product(*entries):
+                top, left = (margin + (start + margin - at) // stride for start, at in zip(first, (i, j), strict=True))
+                patches.append(padded.narrow(2, top, reached.shape[2]).narrow(3, left, reached.shape[3]))
+                rows.append(weight[part, :, i, j])
+            if patches:
+                values = torch.cat(patches, -1).flatten(1, 3) @ torch.cat(rows, 1)
+                reached.copy_(values.view_as(reached))
+    return channels_first(x.unflatten(0, tasks))
+
+
+def _together(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
+    """Both with one task axis, and the task axes that it stands for."""
+    tasks = torch.broadcast_shapes(first.shape[:-4], second.shape[:-4])
+    first, second = (t.expand(*tasks, *t.shape[-4:]).reshape(-1, *t.shape[-4:]) for t in (first, second))
+    return first, second, tasks
+
+
+def _patches(x: Tensor, size: int, stride: int) -> Iterator[tuple[slice, Tensor]]:
+    """``[tasks, examples · places, size² · channels]``, part by part of the tasks."""
+    for part in _parts(x, x[0].numel() * size**2 // stride**2):
+        windows = _padded(x[part], size).unfold(2, size, stride).unfold(3, size, stride)  # a window's axes come last
+        yield part, windows.movedim(4, -1).flatten(4).flatten(1, 3)
+
+
+def _padded(x: Tensor, size: int) -> Tensor:
+    """``[tasks, examples, height + size − 1, width + size − 1, channels]``."""
+    margin = size // 2
+    return functional.pad(channels_last(x), (0, 0, margin, margin, margin, margin))
+
+
+def _parts(x: Tensor, numbers: int) -> Iterator[slice]:
+    """Slices of the tasks, for each of which so many numbers are written out."""
+    at_once = max(1, CACHE // (numbers * x.element_size())) if x.device.type == "cpu" else len(x)
+    return (slice(start, start + at_once) for start in range(0, len(x), at_once))
