@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fewstep.models.second_order import convolve, max_pool, normalize, normalize_and_pool
+from fewstep.models.second_order import convolve, max_pool, normalize, normalize_and_pool, products
 
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "normalize": (
@@ -89,7 +89,13 @@ def test_the_layout_of_the_images_is_kept() -> None:
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shared", [True, False], ids=["one weight for all tasks", "a weight for each task"])
-def test_convolution_in_images_and_weights(stride: int, shared: bool) -> None:
+@pytest.mark.parametrize("few_rows", [0, 10**9], ids=["by kernels", "by products"])
+@pytest.mark.parametrize("at_once", [1, 10**9], ids=["task by task", "at once"])
+def test_convolution_in_images_and_weights(
+    stride: int, shared: bool, few_rows: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "FEW_ROWS", few_rows)
+    monkeypatch.setattr(products, "AT_ONCE", (at_once, at_once))
     generator = torch.Generator().manual_seed(0)
     tasks, options = 3, {"dtype": torch.float64, "generator": generator}
     x, dx = torch.randn(2, tasks, 4, 3, 6, 5, **options)

@@ -10,8 +10,6 @@ from torch import Tensor
 from fewstep.models.second_order import products
 from fewstep.models.second_order.operation import Operation, add, channels_first, channels_last
 
-aten = torch.ops.aten
-
 
 def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
     """The convolution of images with square filters of odd size, padded by zeros to keep the size if the stride is 1.
@@ -68,9 +66,8 @@ class _InputGradient(Operation):
     @staticmethod
     def forward(g: Tensor, weight: Tensor, height: int, width: int, stride: int) -> Tensor:
         if _is_shared(weight):
-            flat = g.flatten(0, -4)
-            x = channels_first(flat.new_empty(len(flat), height, width, weight.shape[-1]))  # only its shape counts
-            return _as_tasks(_backward(flat, x, _of_all(weight), stride, 0), g)
+            flat = products.input_gradient_of_one(g.flatten(0, -4), _of_all(weight), height, width, stride)
+            return _as_tasks(flat, g)
         return products.input_gradient(g, weight, height, width, stride)
 
     @staticmethod
@@ -102,7 +99,7 @@ class _WeightGradient(Operation):
         if g.ndim > 4 or x.shape[-3] == 1:
             return products.weight_gradient(g, x, size, stride)
         weight = channels_first(g.new_empty(g.shape[-3], size, size, x.shape[-3]))  # only its shape counts
-        return channels_last(_backward(g, x, weight, stride, 1))
+        return channels_last(products.convolution_backward(g, x, weight, stride, 1))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -144,9 +141,3 @@ def _images(x: Tensor) -> Tensor:
 
 def _as_tasks(flat: Tensor, x: Tensor) -> Tensor:
     return flat if x.ndim == 4 else flat.unflatten(0, x.shape[:-3])
-
-
-def _backward(g: Tensor, x: Tensor, weight: Tensor, stride: int, wanted: int) -> Tensor:
-    padding, mask = weight.shape[-1] // 2, [wanted == 0, wanted == 1, False]
-    options = [stride, stride], [padding, padding], [1, 1], False, [0, 0], 1
-    return aten.convolution_backward(g, x, weight, None, *options, mask)[wanted]

@@ -1,7 +1,7 @@
 """Convolution by weights of each task's own, as products of matrices with a row for every place of every image.
 
 The patches of the images, which are several times as large as these, are written out for as many tasks at once as the
-cache holds. For batches of few images this is faster than the kernels for convolution, grouped or task by task.
+cache holds. For few images a task this is faster than the kernels for convolution, grouped or task by task.
 """
 
 from __future__ import annotations
@@ -11,20 +11,28 @@ from itertools import product
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fewstep.models.second_order.operation import channels_first, channels_last
 
-CACHE = 2**21
-"""On a CPU, about so many bytes of patches are written out at once: as much as a core's cache holds."""
+aten = torch.ops.aten
+
+AT_ONCE = 2**21, 2**23
+"""Bytes of patches that are written out at once on one CPU thread, as many as a core's cache holds, and on several."""
+
+FEW_ROWS = 500
+"""On a CPU, a task with more places than this in its images is left to the kernels for convolution."""
 
 
 def convolution(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """W ∗ x, ``[..., examples, filters, height/stride, width/stride]``."""
     x, weight, tasks = _together(x, weight)
+    sides = [-(-side // stride) for side in x.shape[-2:]]
+    if _has_many_rows(x.shape[1] * sides[0] * sides[1], x):
+        padding = weight.shape[-2] // 2
+        pairs = zip(x.unbind(), channels_first(weight).unbind(), strict=True)
+        return torch.stack([torch.conv2d(*pair, None, stride, padding) for pair in pairs]).unflatten(0, tasks)
     columns = weight.flatten(2).mT
     parts = [patches @ columns[part] for part, patches in _patches(x, weight.shape[-2], stride)]
-    sides = (-(-side // stride) for side in x.shape[-2:])
     return channels_first(torch.cat(parts).view(*tasks, x.shape[1], *sides, weight.shape[1]))
 
 
@@ -45,6 +53,9 @@ def input_gradient(g: Tensor, weight: Tensor, height: int, width: int, stride: i
         return convolution(g, weight.flip((-3, -2)).transpose(-4, -1), 1)
     g, weight, tasks = _together(g, weight)
     size, sides = weight.shape[-2], (height, width)
+    if _has_many_rows(g[0].numel() // g.shape[2], g):
+        pairs = zip(g.unbind(), channels_first(weight).unbind(), strict=True)
+        return torch.stack([input_gradient_of_one(*pair, height, width, stride) for pair in pairs]).unflatten(0, tasks)
     margin = size // 2
     create = g.new_zeros if size < stride else g.new_empty
     x = create(len(g), g.shape[1], *sides, weight.shape[-1])
@@ -65,6 +76,23 @@ def input_gradient(g: Tensor, weight: Tensor, height: int, width: int, stride: i
     return channels_first(x.unflatten(0, tasks))
 
 
+def input_gradient_of_one(g: Tensor, weight: Tensor, height: int, width: int, stride: int) -> Tensor:
+    """The same by the kernel for convolution: g ``[examples, filters, ...]``, W ``[filters, channels, size, size]``."""
+    x = channels_first(g.new_empty(len(g), height, width, weight.shape[1]))  # only its shape counts
+    return convolution_backward(g, x, weight, stride, 0)
+
+
+def convolution_backward(g: Tensor, x: Tensor, weight: Tensor, stride: int, wanted: int) -> Tensor:
+    """PyTorch's gradient for the images (``wanted`` 0) or the weights (1)."""
+    padding, mask = weight.shape[-1] // 2, [wanted == 0, wanted == 1, False]
+    options = [stride, stride], [padding, padding], [1, 1], False, [0, 0], 1
+    return aten.convolution_backward(g, x, weight, None, *options, mask)[wanted]
+
+
+def _has_many_rows(rows: int, x: Tensor) -> bool:
+    return rows > FEW_ROWS and x.device.type == "cpu"
+
+
 def _together(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
     """Both with one task axis, and the task axes that it stands for."""
     tasks = torch.broadcast_shapes(first.shape[:-4], second.shape[:-4])
@@ -81,11 +109,20 @@ def _patches(x: Tensor, size: int, stride: int) -> Iterator[tuple[slice, Tensor]
 
 def _padded(x: Tensor, size: int) -> Tensor:
     """``[tasks, examples, height + size − 1, width + size − 1, channels]``."""
-    margin = size // 2
-    return functional.pad(channels_last(x), (0, 0, margin, margin, margin, margin))
+    margin, x = size // 2, channels_last(x)
+    if margin == 0:
+        return x
+    height, width = x.shape[2:4]
+    padded = x.new_empty(*x.shape[:2], height + 2 * margin, width + 2 * margin, x.shape[4])
+    for axis, side in (2, height), (3, width):  # only the border: to fill all with zeros takes longer than the copy
+        padded.narrow(axis, 0, margin).zero_()
+        padded.narrow(axis, margin + side, margin).zero_()
+    padded[:, :, margin : margin + height, margin : margin + width] = x
+    return padded
 
 
 def _parts(x: Tensor, numbers: int) -> Iterator[slice]:
     """Slices of the tasks, for each of which so many numbers are written out."""
-    at_once = max(1, CACHE // (numbers * x.element_size())) if x.device.type == "cpu" else len(x)
+    limit = AT_ONCE[torch.get_num_threads() > 1] if x.device.type == "cpu" else 2**30  # 1 GiB
+    at_once = max(1, limit // (numbers * x.element_size()))
     return (slice(start, start + at_once) for start in range(0, len(x), at_once))
