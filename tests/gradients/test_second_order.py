@@ -101,7 +101,7 @@ def test_convolution_in_images_and_weights(
     x, dx = torch.randn(2, tasks, 4, 3, 6, 5, **options)
     w, dw = torch.randn(2, *([] if shared else [tasks]), 2, 3, 3, 3, **options)
 
-    def products(function):
+    def second(function):
         def gradient(x, w):
             return torch.func.grad(lambda x, w: function(x, w).square().sin().sum(), argnums=(0, 1))(x, w)
 
@@ -110,8 +110,8 @@ def test_convolution_in_images_and_weights(
 
         return torch.vmap(both, in_dims=(0, None if shared else 0, 0, None if shared else 0))(x, w, dx, dw)
 
-    ours = products(lambda x, w: convolve(x, w, stride))
-    theirs = products(lambda x, w: functional.conv2d(x, w, None, stride, 1))
+    ours = second(lambda x, w: convolve(x, w, stride))
+    theirs = second(lambda x, w: functional.conv2d(x, w, None, stride, 1))
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(ours[0], ours[1])  # second derivatives are symmetric
     assert torch.autograd.gradgradcheck(
