@@ -27,7 +27,7 @@ def convolution(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """W ∗ x, ``[..., examples, filters, height/stride, width/stride]``."""
     x, weight, tasks = _together(x, weight)
     sides = [-(-side // stride) for side in x.shape[-2:]]
-    if _has_many_rows(x.shape[1] * sides[0] * sides[1], x):
+    if x.shape[2] > 1 and _has_many_rows(x.shape[1] * sides[0] * sides[1], x):
         padding = weight.shape[-2] // 2
         pairs = zip(x.unbind(), channels_first(weight).unbind(), strict=True)
         return torch.stack([torch.conv2d(*pair, None, stride, padding) for pair in pairs]).unflatten(0, tasks)
