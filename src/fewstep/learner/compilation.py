@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fewstep.adaptation.random_numbers import replayed
 from fewstep.learner.gradients import with_gradients
+from fewstep.learner.inductor import compiled
 
 
 class CompiledLoss:
@@ -49,8 +49,6 @@ class CompiledLoss:
         return value, [next(present) if used else None for used in reached]
 
     def _compile(self, tensors: Sequence[Tensor], leaves: Sequence[Tensor], spec: Any) -> tuple[Any, list[bool]]:
-        from torch.fx.experimental.proxy_tensor import make_fx
-
         learns = [tensor.requires_grad for tensor in tensors]
         reached: list[bool] = []
 
@@ -63,46 +61,7 @@ class CompiledLoss:
             reached[:] = [gradient is not None for gradient in gradients]
             return [value.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
-        example: list[Any] = [*(tensor.detach() for tensor in tensors), *leaves]
-        with replayed():
-            graph = make_fx(value_and_gradient)(*example)
-        on_cpu = example[0].device.type == "cpu"
-        if on_cpu:
-            _avoid_transposed_factors(graph.graph)
-        for node in graph.graph.nodes:  # what the trace noted of its tensors, which the compiler works out again
-            node.meta.pop("val", None)
-        # One C++ file for the whole graph, kernels and calls: one run of the compiler, and no Python between kernels.
-        # Precompiled headers and the trial compilation of vector instructions cost more than they save here.
-        options = {
-            "cpp_wrapper": True,
-            "size_asserts": False,
-            "cpp.vec_isa_ok": True,
-            "cpp_cache_precompile_headers": False,
-        }
-        with torch.no_grad():
-            return torch._inductor.compile(graph, example, options=options if on_cpu else {}), reached
-
-
-def _avoid_transposed_factors(graph: torch.fx.Graph) -> None:
-    """Aᵀ·Bᵀ as (B·A)ᵀ: MKL takes seven times as long for a batch of small products whose factors are both transposed.
-
-    Second derivatives are full of them.
-    """
-    bmm, transpose = torch.ops.aten.bmm.default, torch.ops.aten.transpose.int
-    for node in graph.find_nodes(op="call_function", target=bmm):
-        if all(_is_transposed(factor.meta.get("val")) for factor in node.args):
-            with graph.inserting_before(node):
-                second, first = (graph.call_function(transpose, (factor, 1, 2)) for factor in node.args)
-                product = graph.call_function(bmm, (first, second))
-                node.replace_all_uses_with(graph.call_function(transpose, (product, 1, 2)))
-            graph.erase_node(node)
-
-
-def _is_transposed(matrices: Tensor | None) -> bool:
-    if matrices is None:
-        return False
-    rows, columns = matrices.shape[1:]
-    return rows > 1 and columns > 1 and matrices.stride(1) == 1 and matrices.stride(2) >= rows
+        return compiled(value_and_gradient, [*(tensor.detach() for tensor in tensors), *leaves]), reached
 
 
 @functools.cache

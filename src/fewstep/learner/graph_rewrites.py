@@ -1,0 +1,73 @@
+"""A traced graph with fewer nodes and the same numbers, so that there is less to compile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+aten = torch.ops.aten
+ALIASES = (aten.alias.default, aten.detach.default)
+VIEWS = (aten.view.default, aten.permute.default, aten.expand.default)
+
+
+def simplify(graph: Graph) -> None:
+    """Leaves out what changes nothing, and then what nothing uses: derivatives of derivatives are full of it.
+
+    The graph's operations are functions of their inputs' numbers, and its nodes know their tensors (``meta["val"]``,
+    noted by ``make_fx``). What is returned keeps a memory of its own.
+    """
+    returned = set(graph.output_node().all_input_nodes)
+    for node in reversed(graph.nodes):
+        if node in returned and node.target in (*ALIASES, *VIEWS):
+            returned.add(node.args[0])
+    for node in graph.nodes:
+        _join_views(node)
+        if node not in returned and (same := _without_effect(node) or _without_neutral(node)) is not None:
+            node.replace_all_uses_with(same)
+    graph.eliminate_dead_code()
+
+
+def _join_views(node: Any) -> None:
+    """A view of a view is a view, a permutation of a permutation a permutation."""
+    if node.target not in (aten.view.default, aten.permute.default):
+        return
+    inner = node.args[0]
+    if inner.target is node.target is aten.view.default:
+        node.update_arg(0, inner.args[0])
+    elif inner.target is node.target:
+        node.args = (inner.args[0], [inner.args[1][axis] for axis in node.args[1]])
+
+
+def _without_effect(node: Node) -> Any:
+    """x, where the node is an alias of x, a view with its shape and strides, x·1 or x¹."""
+    if node.target in ALIASES:
+        return node.args[0]
+    by_one = node.target in (aten.mul.Scalar, aten.pow.Tensor_Scalar) and node.args[1] == 1
+    return node.args[0] if (by_one or node.target in VIEWS) and _same(node, node.args[0]) else None
+
+
+def _without_neutral(node: Node) -> Any:
+    """x, where the node is x + 0 or x·1 with a tensor full of zeros or ones."""
+    if node.target not in (aten.add.Tensor, aten.mul.Tensor) or node.kwargs:
+        return None
+    neutral = 0 if node.target is aten.add.Tensor else 1
+    return next((x for x, other in (node.args, node.args[::-1]) if _filling(other) == neutral and _same(node, x)), None)
+
+
+def _filling(node: Any) -> Any:
+    """The number that a tensor is full of; ``None`` where that is not known."""
+    while isinstance(node, Node) and node.target in (*VIEWS, aten.clone.default):
+        node = node.args[0]
+    if isinstance(node, Node) and node.target is aten.full.default:
+        return node.args[1]
+    return 1 if isinstance(node, Node) and node.target is aten.pow.Tensor_Scalar and node.args[1] == 0 else None
+
+
+def _same(node: Node, other: Any) -> bool:
+    """Whether the tensors agree in all but their numbers."""
+    if not isinstance(other, Node):
+        return False
+    one, two = node.meta["val"], other.meta["val"]
+    return one.dtype == two.dtype and one.shape == two.shape and one.stride() == two.stride()

@@ -1,0 +1,123 @@
+"""From a function of tensors to one C++ file, by TorchInductor, with as little waiting as it allows."""
+
+from __future__ import annotations
+
+import gc
+import operator
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.fx import GraphModule
+
+from fewstep.adaptation.random_numbers import replayed
+from fewstep.learner.graph_rewrites import simplify
+
+# One C++ file for the whole graph, kernels and calls: one run of the compiler, and no Python between kernels.
+# Precompiled headers and the trial compilation of vector instructions cost more than they save here.
+CPU_OPTIONS: dict[str, Any] = {
+    "cpp_wrapper": True,
+    "size_asserts": False,
+    "cpp.vec_isa_ok": True,
+    "cpp_cache_precompile_headers": False,
+}
+SHORT_CUT = torch.__version__.startswith("2.13.")
+"""Whether this is the PyTorch whose inner functions are known; with others the graph takes the public way."""
+
+if SHORT_CUT and sys.platform == "linux" and platform.machine() == "x86_64":
+    # Most of the time at -O3 goes into the calls between kernels. What -O1 loses in the kernels, smaller ones win back.
+    CPU_OPTIONS |= {"cpp.march": "native -O1", "cpp.max_horizontal_fusion_size": 2}
+
+
+def compiled(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """``function``, derivatives and all, as one graph, compiled for tensors like those of ``example``."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    on_cpu = example[0].device.type == "cpu"
+    with _no_garbage_collection(), torch.no_grad():
+        if on_cpu and SHORT_CUT:
+            return _compiled_directly(function, example)
+        with replayed():
+            graph = make_fx(function)(*example)
+        return _compiled_publicly(graph, example, CPU_OPTIONS if on_cpu else {})
+
+
+def _compiled_publicly(graph: GraphModule, example: Sequence[Tensor], options: dict[str, Any]) -> Any:
+    if options:
+        _avoid_transposed_factors(graph.graph)
+    for node in graph.graph.nodes:  # what the trace noted of its tensors, which the compiler works out again
+        node.meta.pop("val", None)
+    return torch._inductor.compile(graph, list(example), options=options)
+
+
+def _compiled_directly(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -> Any:
+    """Traced once, into the operations that Inductor compiles; its usual second trace is for autograd's sake."""
+    from torch._guards import TracingContext, tracing
+    from torch._inductor import config
+    from torch._inductor.compile_fx import compile_fx_inner
+    from torch._inductor.decomposition import select_decomp_table
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with replayed(), tracing(TracingContext(mode)):  # one mode for all nodes' tensors, instead of one for each
+        graph = make_fx(function, decomposition_table=select_decomp_table())(*example)
+    if not _is_functional(graph.graph):
+        return _compiled_publicly(graph, example, CPU_OPTIONS)
+    simplify(graph.graph)
+    _avoid_transposed_factors(graph.graph)
+    outputs: Any = graph.graph.output_node().args[0]
+    graph.graph.output_node().meta["user_visible_output_idxs"] = list(range(len(outputs)))
+    with config.patch(CPU_OPTIONS):
+        run = compile_fx_inner(graph, [mode.from_tensor(t) for t in example], cpp_wrapper=True, is_inference=True)
+    return lambda *tensors: run(list(tensors))
+
+
+def _is_functional(graph: torch.fx.Graph) -> bool:
+    """Whether all operations are functions of their inputs' numbers: none writes, draws, or looks at strides."""
+    for node in graph.nodes:
+        if node.op in ("placeholder", "output") or node.target is operator.getitem:
+            continue
+        if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable:
+            return False
+        if torch.Tag.nondeterministic_seeded in node.target.tags or "as_strided" in node.target.name():
+            return False
+    return True
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Compiling makes millions of small objects; looking through them again and again takes a tenth of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _avoid_transposed_factors(graph: torch.fx.Graph) -> None:
+    """Aᵀ·Bᵀ as (B·A)ᵀ: MKL takes seven times as long for a batch of small products whose factors are both transposed.
+
+    Second derivatives are full of them.
+    """
+    bmm, permute = torch.ops.aten.bmm.default, torch.ops.aten.permute.default
+    for node in graph.find_nodes(op="call_function", target=bmm):
+        if all(_is_transposed(factor.meta.get("val")) for factor in node.args):
+            with graph.inserting_before(node):
+                second, first = (graph.call_function(permute, (factor, [0, 2, 1])) for factor in node.args)
+                product = graph.call_function(bmm, (first, second))
+                node.replace_all_uses_with(graph.call_function(permute, (product, [0, 2, 1])))
+            graph.erase_node(node)
+
+
+def _is_transposed(matrices: Tensor | None) -> bool:
+    if matrices is None:
+        return False
+    rows, columns = matrices.shape[1:]
+    return rows > 1 and columns > 1 and matrices.stride(1) == 1 and matrices.stride(2) >= rows
