@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 from functools import partial
 from multiprocessing.connection import wait
-from typing import Any, NoReturn
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -17,10 +18,10 @@ from torch import Tensor
 
 Environment = gymnasium.Env[Any, Any]
 
-_TERMINATED, _TRUNCATED = "fewstep_terminated", "fewstep_truncated"
+_TERMINATED, _TRUNCATED, _FAILURE = "fewstep_terminated", "fewstep_truncated", "fewstep_failure"
 
 
-class EnvironmentFailed(RuntimeError):  # noqa: N818 - as TrainingDiverged
+class EnvironmentFailed(RuntimeError):  # noqa: N818 - says what happened  # noqa: N818 - as TrainingDiverged
     """A copy of an environment raised an error, died, or gave what it must not; the message names copy and task."""
 
 
@@ -84,7 +85,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         spaces = self.single_observation_space, self.single_action_space
         copies = [partial(_Copy, make, set_task, index, spaces) for index in range(num_envs)]
         self._copies: SyncVectorEnv[Any, Any] | AsyncVectorEnv[Any, Any]
-        self._processes = None
+        self._processes: list[Any] = []
         if processes:
             self._copies = AsyncVectorEnv(copies, autoreset_mode=AutoresetMode.DISABLED)
             self._processes = self._copies.processes
@@ -93,7 +94,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         self.observation_space = self._copies.observation_space
         self.action_space = self._copies.action_space
         self.metadata = self._copies.metadata
-        self._ask(self._copies.call, "check_spaces")
+        self._raise_first(self._ask(self._copies.call, "wrong_spaces"))
 
     def sample_tasks(self, n: int, generator: torch.Generator) -> Tensor:
         """Draws tasks, ``[n, numbers]``."""
@@ -116,8 +117,10 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         """Starts an episode in every copy, with ``seed`` + i in copy i, or in those of ``options["reset_mask"]``."""
         if self._tasks is None:
             raise RuntimeError("the copies have no tasks yet: call set_tasks(sample_tasks(num_envs, generator)) first")
-        # Gymnasium takes the mask out of the options
-        return self._ask(self._copies.reset, seed=seed, options=None if options is None else dict(options))
+        options = None if options is None else dict(options)  # Gymnasium takes the mask out of it
+        observations, infos = self._ask(self._copies.reset, seed=seed, options=options)
+        self._raise_first(_taken(infos, _FAILURE))
+        return observations, infos
 
     def step(
         self, actions: Any
@@ -127,51 +130,52 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         if actions.shape != self.action_space.shape:
             raise ValueError(f"expected actions of shape {self.action_space.shape}, got {actions.shape}")
         observations, rewards, _, _, infos = self._ask(self._copies.step, actions)
-        terminated, truncated = infos.pop(_TERMINATED), infos.pop(_TRUNCATED)
-        del infos[f"_{_TERMINATED}"], infos[f"_{_TRUNCATED}"]
-        return observations, rewards, terminated, truncated, infos
+        self._raise_first(_taken(infos, _FAILURE))
+        return observations, rewards, _taken(infos, _TERMINATED), _taken(infos, _TRUNCATED), infos
 
     def close_extras(self, **kwargs: Any) -> None:
         self._copies.close(**kwargs)
 
     def _ask(self, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        """Calls the copies; if one has failed, ends them all and says which."""
+        """Calls the copies; if the process of one has ended, ends them all and says which."""
         try:
             return call(*arguments, **keywords)
-        except EnvironmentFailed:
-            self._end()
-            raise
         except (EOFError, OSError) as error:
-            if self._processes is None:
-                raise
             message = self._who_died()
             self._end()
             raise EnvironmentFailed(message) from error
 
+    def _raise_first(self, failures: Iterable[str | None]) -> None:
+        for failure in failures:
+            if failure is not None:
+                self._end()
+                raise EnvironmentFailed(failure)
+
     def _end(self) -> None:
-        """Closes all copies, also where the protocol between the processes is broken."""
-        for process in self._processes or ():
-            process.terminate()
-            process.join()
-        if self._processes is None:
-            self._copies.close()
-        self._copies.closed = self.closed = True
+        """Closes all copies, also where their processes no longer answer."""
+        if self._processes:
+            for process in self._processes:
+                process.terminate()
+                process.join()
+            self._copies.closed = True
+        self.close()
 
     def _who_died(self) -> str:
-        assert self._processes is not None
-        wait([process.sentinel for process in self._processes], timeout=5.0)  # a pipe breaks before its process ends
-        return "; ".join(
-            f"copy {index} (task {None if self._tasks is None else _shown(self._tasks[index])}): "
-            f"its process ended with exit code {process.exitcode}"
-            for index, process in enumerate(self._processes)
-            if not process.is_alive()
-        )
+        ended = wait([process.sentinel for process in self._processes], timeout=5.0)
+        died = []
+        for index, process in enumerate(self._processes):
+            if process.sentinel in ended:
+                process.join()
+                task = _shown(None if self._tasks is None else self._tasks[index])
+                died.append(f"copy {index} (task {task}): its process ended with exit code {process.exitcode}")
+        return "; ".join(died)
 
 
 class _Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
     """A copy that knows its task, stands still after its episode, and checks what its environment gives.
 
-    Its ends go by way of the information, because Gymnasium's vector classes refuse to step a copy that has ended.
+    It tells of ends and failures by way of the information: Gymnasium's vector classes refuse to step a copy that has
+    ended, and do not say which copy raised an error.
     """
 
     def __init__(
@@ -179,7 +183,7 @@ class _Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
         make: Callable[[], Environment],
         set_task: Callable[[Environment, Tensor], None],
         index: int,
-        spaces: tuple[Space[Any], Space[Any]],
+        spaces: tuple[Box, Space[Any]],
     ) -> None:
         super().__init__(make())
         self.observation_space, self.action_space = spaces
@@ -188,24 +192,26 @@ class _Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._set_task = set_task
         self._index = index
         self._ends = {_TERMINATED: False, _TRUNCATED: False}
-        self._last: Any = None
+        self._last: Any = np.zeros(spaces[0].shape, spaces[0].dtype)
 
-    def check_spaces(self) -> None:
+    def wrong_spaces(self) -> str | None:
         found = self.env.observation_space, self.env.action_space
-        if found != (self.observation_space, self.action_space):
-            self._fail(
-                f"its spaces are {found[0]} and {found[1]}, not {self.observation_space} and {self.action_space}"
-            )
+        expected = self.observation_space, self.action_space
+        return (
+            None if found == expected else self._failure(f"its spaces are {found}, those of the first are {expected}")
+        )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         self._task = self.next_task
+        self._ends = {_TERMINATED: False, _TRUNCATED: False}
         try:
             self._set_task(self.env, torch.tensor(self._task))
             observation, info = self.env.reset(seed=seed, options=options)
         except Exception as error:
-            self._fail(f"reset raised {type(error).__name__}: {error}", error)
-        self._check_observation(observation)
-        self._ends = {_TERMINATED: False, _TRUNCATED: False}
+            return self._last, {_FAILURE: self._raised("reset", error)}
+        wrong = self._wrong_observation(observation)
+        if wrong:
+            return self._last, {_FAILURE: self._failure(wrong)}
         self._last = observation
         return observation, info
 
@@ -214,27 +220,34 @@ class _Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
             return self._last, 0.0, False, False, dict(self._ends)
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
+            reward = float(reward)
         except Exception as error:
-            self._fail(f"step raised {type(error).__name__}: {error}", error)
-        self._check_observation(observation)
-        if not np.isfinite(float(reward)):
-            self._fail(f"its reward is {reward} for the action {_shown(action)}")
+            return self._last, 0.0, False, False, {_FAILURE: self._raised("step", error)}
+        wrong = self._wrong_observation(observation)
+        if not wrong and not np.isfinite(reward):
+            wrong = f"its reward is {reward} for the action {_shown(action)}"
+        if wrong:
+            return self._last, 0.0, False, False, {_FAILURE: self._failure(wrong)}
         self._last = observation
         self._ends = {_TERMINATED: bool(terminated), _TRUNCATED: bool(truncated)}
-        return observation, float(reward), False, False, {**info, **self._ends}
+        return observation, reward, False, False, {**info, **self._ends}
 
-    def _check_observation(self, observation: Any) -> None:
+    def _wrong_observation(self, observation: Any) -> str | None:
         shape = np.shape(observation)
         if shape != self.observation_space.shape:
-            self._fail(f"its observation has shape {shape}, its space says {self.observation_space.shape}")
+            return f"its observation has shape {shape}, its space says {self.observation_space.shape}"
         if not np.isfinite(observation).all():
-            self._fail(f"its observation is not finite: {_shown(observation)}")
+            return f"its observation is not finite: {_shown(observation)}"
+        return None
 
-    def _fail(self, what: str, cause: Exception | None = None) -> NoReturn:
-        raise EnvironmentFailed(f"copy {self._index} (task {_shown(self._task)}): {what}") from cause
+    def _failure(self, what: str) -> str:
+        return f"copy {self._index} (task {_shown(self._task)}): {what}"
+
+    def _raised(self, where: str, error: Exception) -> str:
+        return self._failure(f"{where} raised {type(error).__name__}: {error}\n\n{traceback.format_exc()}")
 
 
-def _supported_spaces(environment: Environment) -> tuple[Space[Any], Space[Any]]:
+def _supported_spaces(environment: Environment) -> tuple[Box, Space[Any]]:
     observations, actions = environment.observation_space, environment.action_space
     if not isinstance(observations, Box):
         raise TypeError(
@@ -248,3 +261,9 @@ def _supported_spaces(environment: Environment) -> tuple[Space[Any], Space[Any]]
 
 def _shown(value: Any) -> str:
     return str(np.asarray(value).tolist())
+
+
+def _taken(infos: dict[str, Any], name: str) -> Any:
+    """Takes a piece of information about all copies out of ``infos``; empty if no copy has it."""
+    infos.pop(f"_{name}", None)
+    return infos.pop(name, ())

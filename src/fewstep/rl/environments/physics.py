@@ -46,13 +46,13 @@ class Physics:
         self, model: Path, num_copies: int, *, frame_skip: int, contacts: bool = False, threads: int = 1
     ) -> None:
         self.model = mujoco.MjModel.from_xml_path(str(model))
+        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET  # an unstable copy is to be reported
         self.frame_skip = frame_skip
         self.control_interval = float(self.model.opt.timestep) * frame_skip  # seconds
         self._data = [mujoco.MjData(self.model) for _ in range(min(threads, num_copies))]
         self._pool = ThreadPoolExecutor(len(self._data) - 1) if len(self._data) > 1 else None
         self._states: Floats = np.zeros((num_copies, mujoco.mj_stateSize(self.model, _KEPT)))
         self._rows = list(self._states)
-        self._time = self._states[:, self._columns(_STATE.mjSTATE_TIME)][:, 0]
         self._controls = self._states[:, self._columns(_STATE.mjSTATE_CTRL)]
         self.qpos = self._states[:, self._columns(_STATE.mjSTATE_QPOS)]
         self.qvel = self._states[:, self._columns(_STATE.mjSTATE_QVEL)]
@@ -75,10 +75,9 @@ class Physics:
     def step(self, controls: NDArray[np.floating], chosen: Mask) -> list[int]:
         """Advances the ``chosen`` copies, ``[num_copies]``, by a control step under ``controls``, ``[num_copies, nu]``.
 
-        Returns those whose simulation became unstable, which MuJoCo has put back to their start.
+        Returns those whose simulation is unstable: a position or velocity is not finite or beyond MuJoCo's bound, 1e10.
         """
         self._controls[:] = controls
-        expected = self._time + 0.5 * self.control_interval * chosen
         copies = np.flatnonzero(chosen).tolist()
         bounds = [len(copies) * thread // len(self._data) for thread in range(len(self._data) + 1)]
         shares = [copies[start:end] for start, end in pairwise(bounds)]
@@ -86,7 +85,8 @@ class Physics:
         self._advance(self._data[0], shares[0])
         for _ in others:  # waits, and raises what was raised there
             pass
-        return np.flatnonzero(self._time < expected).tolist()
+        motion = self._states[:, : self._columns(_STATE.mjSTATE_QVEL).stop]
+        return np.flatnonzero(~(np.abs(motion) <= mujoco.mjMAXVAL).all(axis=1)).tolist()
 
     def close(self) -> None:
         """Ends the threads."""
