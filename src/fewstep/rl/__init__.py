@@ -5,18 +5,22 @@ from fewstep.rl.advantages import discounted_returns, generalized_advantages, no
 from fewstep.rl.baselines import linear_baseline
 from fewstep.rl.distributions import Categorical, Distribution, Gaussian
 from fewstep.rl.environment_tasks import EnvironmentTask, EnvironmentTasks
+from fewstep.rl.fisher import FisherProduct, mean_kl
 from fewstep.rl.losses import clipped_surrogate, dice, e_maml, mean_return, policy_gradient, surrogate
 from fewstep.rl.meta_policy import MetaPolicy
 from fewstep.rl.policies import CategoricalPolicy, GaussianPolicy
 from fewstep.rl.rollouts import Rollouts
 from fewstep.rl.trajectories import Trajectories
+from fewstep.rl.trpo import TRPO
 
 __all__ = [
+    "TRPO",
     "Categorical",
     "CategoricalPolicy",
     "Distribution",
     "EnvironmentTask",
     "EnvironmentTasks",
+    "FisherProduct",
     "Gaussian",
     "GaussianPolicy",
     "MetaPolicy",
@@ -29,6 +33,7 @@ __all__ = [
     "environments",
     "generalized_advantages",
     "linear_baseline",
+    "mean_kl",
     "mean_return",
     "normalized",
     "policy_gradient",

@@ -11,9 +11,7 @@ def discounted_returns(rewards: Tensor, mask: Tensor, discount: float) -> Tensor
     return _discounted_sums(rewards * mask, discount)
 
 
-def generalized_advantages(
-    rewards: Tensor, values: Tensor, mask: Tensor, discount: float, gae_lambda: float
-) -> Tensor:
+def generalized_advantages(rewards: Tensor, values: Tensor, mask: Tensor, discount: float, gae_lambda: float) -> Tensor:
     """Â_t = Σ_{k≥0} (γλ)^k·δ_{t+k} with δ_t = r_t + γ·V_{t+1} − V_t (Schulman et al. 2016, equation 16).
 
     After the end of an episode, by the horizon too, V is 0: the task is to do well until then. With λ = 1 this is

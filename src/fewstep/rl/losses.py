@@ -71,9 +71,10 @@ def dice(policy: Policy, trajectories: Trajectories) -> Tensor:
 def e_maml(loss: TaskLoss, path: list[Params], task: Task) -> Tensor:
     """A meta-objective: the query loss, and credit for the trajectories that led there (E-MAML, Stadie et al. 2018).
 
-    The support trajectories were sampled by the policies φ_0 … φ_{K−1}, and so the expected return after adaptation also
-    depends on θ through what adaptation got to see: the term E[∇ log π(support)·return(query)]. The return is taken as
-    the task's ``credit``. To be used with :func:`surrogate` or :func:`clipped_surrogate`.
+    The support trajectories were sampled by the policies φ_0 … φ_{K−1}, and so the expected return after adaptation
+    also depends on θ through what adaptation got to see: the term E[∇ log π(support)·return(query)]. The return is
+    taken as the task's ``credit``, and the sum over the steps of log π as their mean, as everywhere in these losses. To
+    be used with :func:`surrogate` or :func:`clipped_surrogate`.
     """
     value: Any = loss(path[-1], task.query)
     for step, params in enumerate(path[:-1]):

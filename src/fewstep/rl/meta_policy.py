@@ -32,8 +32,8 @@ class MetaPolicy(MetaLearner):
     adjoints, objectives, and which parameters are adapted.
 
     Args:
-        policy: a module that gives a :class:`fewstep.rl.Distribution` for observations; it must run under ``torch.vmap``.
-            It is copied.
+        policy: a module that gives a :class:`fewstep.rl.Distribution` for observations; it must run under
+            ``torch.vmap``. It is copied.
         rollouts: how episodes are sampled, and from what environment.
         rule: one inner update.
         steps: inner updates, K. 0 learns one policy for all tasks (the paper's pretraining).

@@ -140,7 +140,13 @@ class Rollouts:
             actions, log_probs = act(observations, t)
             seen, rewards, terminated, truncated, _ = environment.step(self._to_range(actions)[copies.numpy()])
             self._check(seen[:count], rewards[:count], alive, t, episodes, tasks)
-            now = (observations, actions, torch.as_tensor(rewards[:count]).to(noise), torch.ones_like(log_probs), log_probs)
+            now = (
+                observations,
+                actions,
+                torch.as_tensor(rewards[:count]).to(noise),
+                torch.ones_like(log_probs),
+                log_probs,
+            )
             recorded = recorded or [value.new_zeros(self.horizon, *value.shape) for value in now]
             going_on = torch.from_numpy(alive).to(noise.device)
             for tensor, value in zip(recorded, now, strict=True):
@@ -150,16 +156,15 @@ class Rollouts:
                 break
         return recorded
 
-    def _check(
-        self, seen: Any, rewards: Any, alive: Any, t: int, episodes: range, tasks: EnvironmentTask
-    ) -> None:
+    def _check(self, seen: Any, rewards: Any, alive: Any, t: int, episodes: range, tasks: EnvironmentTask) -> None:
         finite = np.isfinite(seen).reshape(len(alive), -1).all(1)
         for what, good in (("an observation", finite), ("a reward", np.isfinite(rewards))):
             if not (good | ~alive).all():
                 task = episodes[int(np.flatnonzero(~good & alive)[0])] // self.episodes
                 raise ValueError(
-                    f"{type(self.environment).__name__} gave {what} that is NaN or infinite at step {t} of task {task}, "
-                    f"whose numbers are {tasks.numbers[task].tolist()}. Look for actions or tasks that it cannot bear."
+                    f"{type(self.environment).__name__} gave {what} that is NaN or infinite at step {t} of task {task} "
+                    f"of the batch, whose numbers are {tasks.numbers[task].tolist()}. Look for actions or tasks that it "
+                    "cannot bear."
                 )
 
 

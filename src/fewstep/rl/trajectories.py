@@ -19,8 +19,8 @@ class Trajectories:
 
     Args:
         observations: what the policy saw, ``[episodes, time, numbers]``.
-        actions: what it did, before it is brought to the environment's range: ``[episodes, time, numbers]``, or integers
-            ``[episodes, time]``.
+        actions: what it did, before it is brought to the environment's range: ``[episodes, time, numbers]``, or
+            integers ``[episodes, time]``.
         rewards: what it got for that, ``[episodes, time]``.
         mask: 1 while the episode goes on, else 0, ``[episodes, time]``.
         advantages: how much better the action is estimated to be than the policy's average, ``[episodes, time]``.

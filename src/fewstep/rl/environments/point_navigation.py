@@ -16,13 +16,13 @@ class PointNavigation(VectorEnv[Any, Any, Any]):
     """2D navigation: from the origin to a goal that the point does not see, all copies at once.
 
     A task is the goal, uniform in [−0.5, 0.5]². An action moves the point by up to 0.1 along each axis; the reward is
-    minus the distance to the goal afterwards. An episode ends when the point is within 0.01 of the goal along both axes,
-    and is truncated at the horizon.
+    minus the distance to the goal afterwards. An episode ends when the point is within 0.01 of the goal along both
+    axes, and is truncated at the horizon.
 
     Args:
         num_envs: copies.
-        reward: ``"distance"``, the reward of the authors' code and results, or ``"squared distance"``, that of the paper's
-            text.
+        reward: ``"distance"``, the reward of the authors' code and results, or ``"squared distance"``, that of
+            the paper's text.
         observe_task: the observation is position and goal, not the position alone (the paper's oracle).
         horizon: steps of an episode.
 
@@ -34,9 +34,7 @@ class PointNavigation(VectorEnv[Any, Any, Any]):
     (array([0.1, 0.1], dtype=float32), (3,))
     """
 
-    def __init__(
-        self, num_envs: int, reward: str = "distance", observe_task: bool = False, horizon: int = 100
-    ) -> None:
+    def __init__(self, num_envs: int, reward: str = "distance", observe_task: bool = False, horizon: int = 100) -> None:
         if num_envs < 1 or horizon < 1:
             raise ValueError(f"PointNavigation: num_envs and horizon must be at least 1; got {num_envs}, {horizon}.")
         if reward not in ("distance", "squared distance"):
