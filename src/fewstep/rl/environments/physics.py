@@ -15,7 +15,8 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _STATE = mujoco.mjtState
-_KEPT = int(_STATE.mjSTATE_FULLPHYSICS | _STATE.mjSTATE_WARMSTART | _STATE.mjSTATE_CTRL)
+STATE_PARTS = int(_STATE.mjSTATE_FULLPHYSICS | _STATE.mjSTATE_WARMSTART | _STATE.mjSTATE_CTRL)
+"""What a copy is made of, for ``mj_getState`` and ``mj_setState``."""
 
 
 class Physics:
@@ -34,6 +35,7 @@ class Physics:
         threads: how many threads share the copies.
 
     Attributes:
+        states: ``[num_copies, numbers]``: the parts that ``STATE_PARTS`` names.
         qpos, qvel: positions ``[num_copies, nq]`` and velocities ``[num_copies, nv]`` in MuJoCo's order and SI units:
             views into the states.
         torso_position: ``[num_copies, 3]``, m: where the first body was at the last evaluation of the kinematics, which
@@ -51,11 +53,11 @@ class Physics:
         self.control_interval = float(self.model.opt.timestep) * frame_skip  # seconds
         self._data = [mujoco.MjData(self.model) for _ in range(min(threads, num_copies))]
         self._pool = ThreadPoolExecutor(len(self._data) - 1) if len(self._data) > 1 else None
-        self._states: Floats = np.zeros((num_copies, mujoco.mj_stateSize(self.model, _KEPT)))
-        self._rows = list(self._states)
-        self._controls = self._states[:, self._columns(_STATE.mjSTATE_CTRL)]
-        self.qpos = self._states[:, self._columns(_STATE.mjSTATE_QPOS)]
-        self.qvel = self._states[:, self._columns(_STATE.mjSTATE_QVEL)]
+        self.states: Floats = np.zeros((num_copies, mujoco.mj_stateSize(self.model, STATE_PARTS)))
+        self._rows = list(self.states)
+        self._controls = self.states[:, self._columns(_STATE.mjSTATE_CTRL)]
+        self.qpos = self.states[:, self._columns(_STATE.mjSTATE_QPOS)]
+        self.qvel = self.states[:, self._columns(_STATE.mjSTATE_QVEL)]
         self._contacts = contacts
         self.torso_position: Floats = np.zeros((num_copies if contacts else 0, 3))
         self.contact_forces: Floats = np.zeros((num_copies if contacts else 0, self.model.nbody, 6))
@@ -67,7 +69,7 @@ class Physics:
         data.qpos[:] += qpos_offset
         data.qvel[:] += qvel_offset
         mujoco.mj_forward(self.model, data)
-        mujoco.mj_getState(self.model, data, self._rows[copy], _KEPT)
+        mujoco.mj_getState(self.model, data, self._rows[copy], STATE_PARTS)
         if self._contacts:
             self.torso_position[copy] = data.xpos[1]
             self.contact_forces[copy] = data.cfrc_ext
@@ -85,7 +87,7 @@ class Physics:
         self._advance(self._data[0], shares[0])
         for _ in others:  # waits, and raises what was raised there
             pass
-        motion = self._states[:, : self._columns(_STATE.mjSTATE_QVEL).stop]
+        motion = self.states[:, : self._columns(_STATE.mjSTATE_QVEL).stop]
         return np.flatnonzero(~(np.abs(motion) <= mujoco.mjMAXVAL).all(axis=1)).tolist()
 
     def close(self) -> None:
@@ -99,9 +101,9 @@ class Physics:
         torso, forces = data.xpos[1], data.cfrc_ext
         for copy in copies:
             row = rows[copy]
-            put(model, data, row, _KEPT)
+            put(model, data, row, STATE_PARTS)
             step(model, data, frame_skip)
-            take(model, data, row, _KEPT)
+            take(model, data, row, STATE_PARTS)
             if contacts:
                 mujoco.mj_rnePostConstraint(model, data)
                 self.torso_position[copy] = torso
@@ -109,5 +111,5 @@ class Physics:
 
     def _columns(self, element: mujoco.mjtState) -> slice:
         """Where a part of the state lies: MuJoCo orders the parts by the bits that name them."""
-        start = mujoco.mj_stateSize(self.model, _KEPT & (int(element) - 1))
+        start = mujoco.mj_stateSize(self.model, STATE_PARTS & (int(element) - 1))
         return slice(start, start + mujoco.mj_stateSize(self.model, int(element)))
