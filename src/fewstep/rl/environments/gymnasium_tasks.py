@@ -40,6 +40,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         num_envs: how many copies.
         processes: one process for each copy (``AsyncVectorEnv``) and not all in this one (``SyncVectorEnv``); worth it
             where a step takes much longer than a millisecond.
+        start_method: how processes start, ``"fork"``, ``"spawn"`` or ``"forkserver"``; by default as Python does.
 
     Raises:
         TypeError: if the spaces are of another kind.
@@ -65,6 +66,8 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
     (4, 3)
     """
 
+    closed = True  # until it is made: Gymnasium 1.2 closes what an error has left unmade
+
     def __init__(
         self,
         make: Callable[[], Environment],
@@ -73,6 +76,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         num_envs: int,
         *,
         processes: bool = False,
+        start_method: str | None = None,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
@@ -87,13 +91,14 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         self._copies: SyncVectorEnv[Any, Any] | AsyncVectorEnv[Any, Any]
         self._processes: list[Any] = []
         if processes:
-            self._copies = AsyncVectorEnv(copies, autoreset_mode=AutoresetMode.DISABLED)
+            self._copies = AsyncVectorEnv(copies, context=start_method, autoreset_mode=AutoresetMode.DISABLED)
             self._processes = self._copies.processes
         else:
             self._copies = SyncVectorEnv(copies, autoreset_mode=AutoresetMode.DISABLED)
         self.observation_space = self._copies.observation_space
         self.action_space = self._copies.action_space
         self.metadata = self._copies.metadata
+        self.closed = False
         self._raise_first(self._ask(self._copies.call, "wrong_spaces"))
 
     def sample_tasks(self, n: int, generator: torch.Generator) -> Tensor:
