@@ -163,8 +163,8 @@ class Rollouts:
                 task = episodes[int(np.flatnonzero(~good & alive)[0])] // self.episodes
                 raise ValueError(
                     f"{type(self.environment).__name__} gave {what} that is NaN or infinite at step {t} of task {task} "
-                    f"of the batch, whose numbers are {tasks.numbers[task].tolist()}. Look for actions or tasks that it "
-                    "cannot bear."
+                    f"of the batch, whose numbers are {tasks.numbers[task].tolist()}. Look for actions or tasks that "
+                    "it cannot bear."
                 )
 
 
