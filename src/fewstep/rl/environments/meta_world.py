@@ -28,6 +28,7 @@ def meta_world(
     """Copies of a simulated arm, each with a task of a Meta-World benchmark; the goal is not observed.
 
     A task is one number, ``[num_envs, 1]``: the index among the split's tasks, 50 goals for each of its environments.
+    Meta-World simulates every environment to draw its goals, which takes minutes for ML45.
 
     Args:
         benchmark: ``"ML1"`` (one environment, ``task_name``), ``"ML10"`` or ``"ML45"``.
