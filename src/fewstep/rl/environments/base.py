@@ -12,8 +12,8 @@ from torch import Tensor
 class TaskEnvironment(Protocol):
     """A ``gymnasium.vector.VectorEnv`` that knows its tasks: what may differ between its copies, such as the goal.
 
-    A task is a vector of numbers. ``reset(seed=...)`` and the five-value ``step`` are Gymnasium's, for all copies at once;
-    a copy whose episode has ended is stepped on and what it gives is masked (Gymnasium's autoreset mode "disabled").
+    A task is a vector of numbers. ``reset(seed=...)`` and the five-value ``step`` are Gymnasium's, for all copies at
+    once, with its autoreset mode "disabled": what a copy gives after its episode has ended does not count.
     """
 
     num_envs: int
@@ -28,7 +28,9 @@ class TaskEnvironment(Protocol):
         """Gives each copy its task, ``[num_envs, numbers]``; it holds from the next reset on."""
         ...
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]: ...
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]: ...
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]: ...
 
