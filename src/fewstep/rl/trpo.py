@@ -85,7 +85,7 @@ class TRPO(torch.optim.Optimizer):
             The meta-objective on these episodes after the step.
         """
         trajectories = self._learner.collect(tasks)
-        loss, found = self._search(trajectories)
+        loss, found, _ = self.search(trajectories)
         returns = trajectories.support.returns[:, 0].mean(), trajectories.query.returns.mean()
         self._reports.append({"return_before": returns[0].item(), "return_after": returns[1].item(), **found})
         return loss
@@ -115,28 +115,47 @@ class TRPO(torch.optim.Optimizer):
 
         return conjugate_gradients(damped, [-g for g in gradient], settings["cg_steps"])
 
-    def _search(self, trajectories: Task) -> tuple[Tensor, dict[str, float]]:
+    def search(
+        self, trajectories: Task, product: Product | None = None
+    ) -> tuple[Tensor, dict[str, float], list[Tensor]]:
+        """Takes the step on episodes that were sampled at the present parameters.
+
+        Args:
+            trajectories: of :meth:`fewstep.rl.MetaPolicy.collect`.
+            product: as for :meth:`direction`.
+
+        Returns:
+            The meta-objective after the step, what was found (``kl``, ``step_found``), and the direction.
+        """
         settings, learner = self.param_groups[0], self._learner
         parameters: list[Tensor] = settings["params"]
         before = learner.loss_on(trajectories)
         gradient = torch.autograd.grad(before, parameters, materialize_grads=True)
         before = before.detach()
-        direction = self.direction(trajectories, gradient)
-        with torch.no_grad():
-            # The residual of conjugate gradients is orthogonal to their solution: xᵀAx = −xᵀ·gradient.
-            curvature = -sum((x * g).sum().item() for x, g in zip(direction, gradient, strict=True))
-            if curvature > 0 and math.isfinite(curvature):
-                start = [value.clone() for value in parameters]
-                old = learner.distributions(trajectories)
-                length = math.sqrt(2 * settings["max_kl"] / curvature)
-                for backtrack in range(settings["backtracks"]):
-                    scale = length * settings["shrink"] ** backtrack
-                    for value, origin, x in zip(parameters, start, direction, strict=True):
-                        torch.add(origin, x, alpha=scale, out=value)
-                    loss = learner.loss_on(trajectories)
-                    kl = mean_kl(learner, trajectories, old) if loss < before else torch.inf
-                    if kl <= settings["max_kl"]:
-                        return loss, {"kl": float(kl), "step_found": 1.0}
-                for value, origin in zip(parameters, start, strict=True):
-                    value.copy_(origin)
-        return before, {"kl": 0.0, "step_found": 0.0}
+        direction = self.direction(trajectories, gradient, product)
+        # The residual of conjugate gradients is orthogonal to their solution: xᵀAx = −xᵀ·gradient.
+        curvature = -sum((x * g).sum().item() for x, g in zip(direction, gradient, strict=True))
+        if curvature > 0 and math.isfinite(curvature):
+            length = math.sqrt(2 * settings["max_kl"] / curvature)
+            found = self._backtrack(trajectories, [length * x for x in direction], before)
+            if found is not None:
+                return found[0], {"kl": found[1], "step_found": 1.0}, direction
+        return before, {"kl": 0.0, "step_found": 0.0}, direction
+
+    @torch.no_grad()
+    def _backtrack(self, trajectories: Task, step: Sequence[Tensor], before: Tensor) -> tuple[Tensor, float] | None:
+        """Moves the parameters by the longest part of ``step`` that is good, if any; loss and divergence there."""
+        settings, learner = self.param_groups[0], self._learner
+        start = [value.clone() for value in settings["params"]]
+        old = learner.distributions(trajectories)
+        for backtrack in range(settings["backtracks"]):
+            for value, origin, x in zip(settings["params"], start, step, strict=True):
+                torch.add(origin, x, alpha=settings["shrink"] ** backtrack, out=value)
+            loss = learner.loss_on(trajectories)
+            if loss.isfinite() and loss < before:
+                kl = float(mean_kl(learner, trajectories, old))
+                if kl <= settings["max_kl"]:
+                    return loss, kl
+        for value, origin in zip(settings["params"], start, strict=True):
+            value.copy_(origin)
+        return None
