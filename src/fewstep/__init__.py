@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewstep import allocator, baselines, datasets, models, tasks
+    from fewstep import allocator, baselines, datasets, models, rl, tasks
     from fewstep.adaptation import (
         Adam,
         Adjoint,
@@ -67,6 +67,7 @@ __all__ = [
     "query_loss",
     "reptile",
     "reptile_loss",
+    "rl",
     "tasks",
 ]
 

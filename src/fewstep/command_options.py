@@ -38,8 +38,8 @@ class Evaluate:
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
-    tasks: int = 600
-    """Number of test tasks."""
+    tasks: int | None = None
+    """Number of test tasks; the experiment's own if not given: 600, and 40 for reinforcement learning."""
     steps: int | None = None
     """Inner steps; the experiment's own if not given (10 for the sinusoid)."""
     queries: int | None = None
@@ -93,7 +93,7 @@ class Reproduce:
     """
 
     table: tyro.conf.Positional[str] = "sinusoid"
-    """Which table: sinusoid, omniglot, mini-imagenet or glyphs."""
+    """Which table: sinusoid, omniglot, mini-imagenet, glyphs or navigation."""
     rows: str | None = None
     """Only the experiments whose names match this shell-style pattern, e.g. '*-5shot-*'. If not given, for omniglot and
     mini-imagenet the rows that a paper prints a number for, for the others all. '*' is all of them."""

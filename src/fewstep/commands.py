@@ -142,7 +142,9 @@ def _checkpoint_of(run: Run, found: dict[str, Any]) -> str:
     )
 
 
-def _examples(run: Run, queries: int) -> str:
+def _examples(run: Run, queries: int | None) -> str:
+    if queries is None:
+        return f"{run.experiment.shots} episodes a step"
     each = " of each class" if hasattr(run.experiment, "ways") else ""
     return f"{queries} query example{'s' * (queries != 1)}{each}"
 

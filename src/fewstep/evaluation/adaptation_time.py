@@ -23,7 +23,7 @@ def adaptation_seconds(
 
     Args:
         learner: anything with ``adapt(support, steps) -> module``.
-        source: tasks whose queries have an ``x``.
+        source: tasks; where queries have no ``x`` (in reinforcement learning) there are no predictions to be made.
         steps: inner steps; as in training if not given.
         tasks: how many are timed, after three that are not.
         seed: of the tasks, which are test tasks.
@@ -48,8 +48,9 @@ def adaptation_seconds(
                 model = learner.adapt(task.support, steps)
             except ValueError:  # no finite parameters: nothing to predict with
                 continue
-            with torch.no_grad():
-                model(task.query.x).cpu()  # waits for the device
+            if hasattr(task.query, "x"):
+                with torch.no_grad():
+                    model(task.query.x).cpu()  # waits for the device
             if i >= _WARM_UP:
                 times.append(time.perf_counter() - began)
     finally:

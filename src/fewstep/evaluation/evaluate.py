@@ -72,11 +72,11 @@ def evaluate(
     are compared on the same ones.
 
     Args:
-        learner: a :class:`fewstep.MetaLearner`.
+        learner: a :class:`fewstep.MetaLearner`, or anything with its ``score``.
         source: where the test tasks come from.
         tasks: how many; 600 in the papers.
         steps: inner steps; as in training if not given.
-        metric: ``metric(model, batch) -> scalar``; the learner's loss if not given.
+        metric: ``metric(model, batch) -> scalar``; the learner's own, or else its loss, if not given.
         seed: of the tasks.
         stream: 1 for validation tasks, 2 for test tasks.
         meta_batch: tasks in memory at a time.
@@ -99,5 +99,6 @@ def evaluate(
             values.append(learner.score(like(batch, parameter), metric, steps).double().cpu())
     finally:
         learner.train(training)
-    name = getattr(metric or getattr(learner, "loss", None), "__name__", "loss")
+    measured = metric or getattr(learner, "metric", None) or getattr(learner, "loss", None)
+    name = getattr(measured, "__name__", "loss")
     return Evaluation(name, torch.cat(values))

@@ -49,7 +49,10 @@ def plot_learning_curve(
 ) -> Path:
     """Left the meta-loss, right the validation metric with its 95% interval, over the iterations of one or more runs.
 
-    Accuracy is in percent on a linear axis, anything else on a logarithmic one. Without validations there is one panel.
+    Where the rows have returns after adaptation, these are on the left.
+
+    Accuracy is in percent and on a linear axis, as returns are; anything else on a logarithmic one. Without validations
+    there is one panel.
 
     Args:
         runs: the metrics of each run by name, as ``fit`` returns them.
@@ -57,11 +60,12 @@ def plot_learning_curve(
         metric: the name of the validation metric.
         paper: the paper's result, marked beside the validations.
     """
+    shown = "return_after" if any("return_after" in row for rows in runs.values() for row in rows) else "loss"
     validated = any("validation" in row for rows in runs.values() for row in rows)
     drawn, (panels,) = figure(columns=1 + validated, width=4.8 if validated else 6.0, height=3.7)
     for number, (name, rows) in enumerate(runs.items()):
         colour = COLOURS[number % len(COLOURS)]
-        _draw_losses(panels[0], name, colour, [(row["iteration"], row["loss"]) for row in rows if "loss" in row])
+        _draw_losses(panels[0], name, colour, [(row["iteration"], row[shown]) for row in rows if shown in row])
         if validated:
             _draw_interval(
                 panels[1],
@@ -71,10 +75,11 @@ def plot_learning_curve(
                 metric,
                 color=colour,
             )
-    panels[0].set_yscale("log")
     panels[0].set_title("training", fontsize=10)
-    _plain_ticks(panels[0])
-    tidy(panels[0], "outer iterations", "meta-loss")
+    if shown == "loss":
+        panels[0].set_yscale("log")
+        _plain_ticks(panels[0])
+    tidy(panels[0], "outer iterations", "meta-loss" if shown == "loss" else "return after adaptation")
     if len(runs) > 1:
         panels[0].legend(fontsize=8)
     else:
@@ -100,7 +105,7 @@ def plot_over_steps(
 ) -> Path:
     """A metric over inner steps, a panel each, with 95% intervals.
 
-    Accuracy is in percent on a linear axis, anything else on a logarithmic one.
+    Accuracy is in percent and on a linear axis, as returns are; anything else on a logarithmic one.
 
     Args:
         panels: title → name of the curve → ``mean`` and ``ci95`` after 0 … K steps.
@@ -163,7 +168,7 @@ def _scale(axes: Any, metric: str) -> None:
     if in_percent(metric):
         low, high = axes.get_ylim()
         axes.set_ylim(max(0, low), min(100.5, high))
-    else:
+    elif metric != "mean_return":
         axes.set_yscale("log")
         _plain_ticks(axes)
 

@@ -17,6 +17,7 @@ from fewstep.training import RunFolder, fit
 
 _BY_DEFAULT: dict[str, Callable[[Row], bool]] = {
     "sinusoid": lambda row: True,
+    "navigation": lambda row: True,
     "omniglot": lambda row: bool(row.paper),
     "mini-imagenet": lambda row: bool(row.paper),
     "glyphs": lambda row: row.name != "glyphs-5way-1shot",  # which is glyphs-5way-1shot-maml

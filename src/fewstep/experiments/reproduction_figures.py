@@ -26,6 +26,8 @@ def figures_of(table: str, found: dict[str, Found], results: Path, into: Path) -
     """
     if table == "sinusoid":
         drawn = [plot_figure_3(found, into / "figure-3.png")]
+    elif table == "navigation":
+        drawn = [plot_returns(found, into / "navigation-updates.png")]
     else:
         drawn = [
             plot_methods(methods_at_equal_budget(found), into / f"{table}-methods.png"),
@@ -47,6 +49,14 @@ def plot_figure_3(found: dict[str, Found], path: Path) -> Path | None:
             mean, ci95 = zip(*(found[name].at(step, k) for step in range(steps + 1)), strict=True)
             curves[name.removeprefix("sinusoid-10shot-")] = {"mean": mean, "ci95": ci95}
     return plot_over_steps(panels, path, "mean squared error")
+
+
+def plot_returns(found: dict[str, Found], path: Path) -> Path | None:
+    """Return over updates of every method (MAML, Figure 4); one that is not adapted is a point."""
+    if not found:
+        return None
+    curves = {name.partition("-")[2]: result.curve() for name, result in found.items()}
+    return plot_over_steps({"2D navigation": curves}, path, "mean_return")
 
 
 def plot_methods(methods: Mapping[str, Found], path: Path) -> Path | None:

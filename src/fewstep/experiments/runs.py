@@ -16,11 +16,12 @@ from fewstep.evaluation import Evaluation, evaluate
 from fewstep.experiments.costs import costs
 from fewstep.experiments.experiment import Row, Training
 from fewstep.experiments.few_shot_rows import ROWS as FEW_SHOT_ROWS
+from fewstep.experiments.navigation import ROWS as NAVIGATION_ROWS
 from fewstep.experiments.other_norms import OtherNorm, take_parameters, under_norm
 from fewstep.experiments.sinusoid import ROWS as SINUSOID_ROWS
 from fewstep.training import RunFolder, fit
 
-EXPERIMENTS: dict[str, Row] = {row.name: row for row in (*SINUSOID_ROWS, *FEW_SHOT_ROWS)}
+EXPERIMENTS: dict[str, Row] = {row.name: row for row in (*SINUSOID_ROWS, *FEW_SHOT_ROWS, *NAVIGATION_ROWS)}
 """Every experiment by name."""
 
 
@@ -143,7 +144,7 @@ class Run:
 
     def evaluate(
         self,
-        tasks: int = 600,
+        tasks: int | None = None,
         steps: int | None = None,
         seed: int = 0,
         checkpoint: str | None = None,
@@ -151,7 +152,7 @@ class Run:
         queries: int | None = None,
         norms: tuple[OtherNorm, ...] = (),
     ) -> dict[str, Any]:
-        """Tests the learner and writes ``results.json``.
+        """Tests the learner on ``tasks`` tasks (as many as the experiment says, or 600) and writes ``results.json``.
 
         Other numbers of ``shots`` go under ``other_shots``, other normalisation policies under ``other_norms``. A run
         may still be training meanwhile.
@@ -162,6 +163,7 @@ class Run:
             norm: self._learner_of(state, norm) for norm in norms if norm != getattr(self.experiment, "norm", None)
         }
         steps = self.experiment.test_steps if steps is None else steps
+        tasks = getattr(self.experiment, "test_task_count", 600) if tasks is None else tasks
 
         def test(learner: Any, source: Any) -> Evaluation:
             return evaluate(learner, source, tasks, steps, self.experiment.metric, seed)
@@ -174,7 +176,7 @@ class Run:
             "metric": own.metric,
             "tasks": own.tasks,
             "steps": own.steps,
-            "queries": source.queries,
+            "queries": getattr(source, "queries", None),
             "mean": own.mean,
             "ci95": own.ci95,
             "seed": self.training.seed,

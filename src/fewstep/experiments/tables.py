@@ -16,6 +16,8 @@ def tables_of(table: str, found: dict[str, Found]) -> dict[str, Rows]:
     """The tables that results fill, by title."""
     if table == "sinusoid":
         return {"sinusoid: mean squared error ± 95% CI over 600 test tasks": error_table(found)}
+    if table == "navigation":
+        return {"2D navigation: mean return ± 95% CI over 40 test goals": return_table(found)}
     every = {
         f"{table}: accuracy in % ± 95% CI over test tasks, ours beside the paper's": few_shot_tables.of_the_papers,
         f"{table}: every method after as many training tasks": few_shot_tables.at_equal_budget,
@@ -36,6 +38,18 @@ def error_table(found: dict[str, Found], steps: Sequence[int] = (1, 5, 10)) -> R
         theirs = [f"{paper[k]:.2f}" if k in paper else "–" for k in steps]
         seeds = ", ".join(str(seed) for seed in result.seeds)
         table.append([name, *ours, *theirs, seeds, result.trained])
+    return table
+
+
+def return_table(found: dict[str, Found], steps: Sequence[int] = (0, 1, 2, 3)) -> Rows:
+    """Returns after some numbers of updates, the paper's beside them, seeds and iterations."""
+    header = ["experiment", *(f"{k} update{'s' * (k != 1)}" for k in steps), *(f"paper, {k}" for k in steps)]
+    table = [[*header, "seeds", "iterations"]]
+    for name, result in found.items():
+        paper = result.row.paper
+        ours = ["{:.1f} ± {:.1f}".format(*result.at(k)) if k <= result.steps else "–" for k in steps]
+        theirs = [f"{paper[k]:.1f}" if k in paper else "–" for k in steps]
+        table.append([name, *ours, *theirs, ", ".join(str(seed) for seed in result.seeds), result.trained])
     return table
 
 

@@ -185,17 +185,8 @@ class MetaLearner(nn.Module):
         with torch.no_grad():
             steps = self.steps if steps is None else steps
             adapted = self._path(support, steps)[-1]
-            model = copy.deepcopy(self.model)
+            model = self._plain(adapted)
             self._settle_norms(model, adapted, support, steps)
-            for name, parameter in model.named_parameters():
-                if name in self.adapts:
-                    if not torch.isfinite(adapted[name]).all():
-                        raise ValueError(
-                            f"Adaptation made parameter {name} NaN or infinite. Check the support set for such "
-                            "values; else lower the inner learning rate or take fewer steps."
-                        )
-                    parameter.copy_(adapted[name])
-                parameter.requires_grad_(name in self._trainable)
         return model
 
     def score(self, tasks: Task, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
@@ -228,6 +219,21 @@ class MetaLearner(nn.Module):
         adjoint = self._now(self.adjoint)
         with self._once(steps):
             return adjoint(self._inner, self._params(), support, self.rule, steps, self.adapts)
+
+    def _plain(self, adapted: dict[str, Tensor]) -> nn.Module:
+        """A copy of the model that holds φ and is as trainable as the one that was given."""
+        model = copy.deepcopy(self.model)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in self.adapts:
+                    if not torch.isfinite(adapted[name]).all():
+                        raise ValueError(
+                            f"Adaptation made parameter {name} NaN or infinite. Check the support set for such "
+                            "values; else lower the inner learning rate or take fewer steps."
+                        )
+                    parameter.copy_(adapted[name])
+                parameter.requires_grad_(name in self._trainable)
+        return model
 
     def _once(self, steps: int) -> AbstractContextManager[None]:
         """Inside, what ``steps`` steps do not move is worked out once, unless it is random."""

@@ -80,7 +80,8 @@ def fit(
     Args:
         learner: a :class:`fewstep.MetaLearner`, or any module with ``meta_loss(tasks)``.
         source: where tasks come from.
-        optimizer: any ``torch.optim`` optimiser over ``learner.parameters()``.
+        optimizer: any ``torch.optim`` optimiser over ``learner.parameters()``, or one with ``meta_step(tasks) -> loss``
+            that does all of an iteration itself, such as :class:`fewstep.rl.TRPO`.
         iterations: outer steps in all, those done before resuming included.
         meta_batch: tasks per outer step.
         seed: of the meta-batches.
@@ -92,7 +93,7 @@ def fit(
         validation_tasks: how many.
         validation_steps: inner steps in validation; as in training if not given.
         metric: what validation measures; the learner's loss if not given.
-        maximize: whether a larger metric is better; true for ``fewstep.accuracy`` if not given.
+        maximize: whether a larger metric is better; true for ``fewstep.accuracy`` and for returns if not given.
         run: a folder for metrics, TensorBoard events (where TensorBoard is installed) and checkpoints.
         resume: go on with the run in that folder, if there is one.
         log_every: iterations per line of metrics.
@@ -101,7 +102,8 @@ def fit(
         title: its title.
 
     Returns:
-        The metrics: a dictionary per logging interval (``iteration``, ``loss``) and validation.
+        The metrics: a dictionary per logging interval (``iteration``, ``loss``, and the optimiser's ``report()`` if it
+        has one) and validation.
 
     Raises:
         TrainingDiverged: the loss or a parameter became NaN or infinite; the last good checkpoint stays.
@@ -124,7 +126,7 @@ def fit(
     if folder is not None and not resume and (folder.has_checkpoint() or folder.metrics_file.exists()):
         raise FileExistsError(f"{folder.path} already holds a run; resume it (resume=True) or name another folder.")
     state = _State(learner, optimizer, scheduler)
-    larger_is_better = metric is accuracy if maximize is None else maximize
+    larger_is_better = metric is accuracy or getattr(learner, "maximize", False) if maximize is None else maximize
     if folder is not None and resume:
         if folder.has_checkpoint():
             state.restore(folder.load())
@@ -141,6 +143,10 @@ def fit(
                 writer.add_scalar(name, row[name], row["iteration"])
 
     meta_gradient = getattr(learner, "meta_gradient", None) or partial(_meta_gradient, learner)
+    meta_step = getattr(optimizer, "meta_step", None)
+    if meta_step is not None and (clip_value, clip_norm) != (None, None):
+        raise ValueError(f"fit: {type(optimizer).__name__} takes its own steps; clip_value and clip_norm do not apply.")
+    report = getattr(optimizer, "report", dict)
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
     losses: list[Tensor] = []
     bar = Progress(title, state.iteration, iterations, progress)
@@ -152,12 +158,13 @@ def fit(
                 tasks = like(source.sample(meta_batch, generator(seed, iteration)), parameters[0])
                 for parameter in parameters:
                     parameter.grad = None
-                loss = meta_gradient(tasks)
+                loss = meta_gradient(tasks) if meta_step is None else meta_step(tasks)
                 if clip_value is not None:
                     nn.utils.clip_grad_value_(parameters, clip_value)
                 if clip_norm is not None:
                     nn.utils.clip_grad_norm_(parameters, clip_norm)
-                optimizer.step()
+                if meta_step is None:
+                    optimizer.step()
                 if scheduler is not None:
                     scheduler.step()
                 losses.append(loss)
@@ -166,7 +173,7 @@ def fit(
                 bar.update(done, loss.item, force=done == iterations)
                 saves = last or done % checkpoint_every == 0
                 if saves or done % log_every == 0:
-                    record({"iteration": done, "loss": _mean_of(losses, done, folder)})
+                    record({"iteration": done, "loss": _mean_of(losses, done, folder), **report()})
                     losses.clear()
                 if validation is not None and (done % validate_every == 0 or done == iterations):
                     validation_began = time.monotonic()

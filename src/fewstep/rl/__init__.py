@@ -1,0 +1,41 @@
+"""Meta-reinforcement learning: tasks are environments, support and query sets are episodes that the learner samples."""
+
+from fewstep.rl import environments
+from fewstep.rl.advantages import discounted_returns, generalized_advantages, normalized
+from fewstep.rl.baselines import linear_baseline
+from fewstep.rl.distributions import Categorical, Distribution, Gaussian
+from fewstep.rl.environment_tasks import EnvironmentTask, EnvironmentTasks
+from fewstep.rl.fisher import FisherProduct, mean_kl
+from fewstep.rl.losses import clipped_surrogate, dice, e_maml, mean_return, policy_gradient, surrogate
+from fewstep.rl.meta_policy import MetaPolicy
+from fewstep.rl.policies import CategoricalPolicy, GaussianPolicy
+from fewstep.rl.rollouts import Rollouts
+from fewstep.rl.trajectories import Trajectories
+from fewstep.rl.trpo import TRPO
+
+__all__ = [
+    "TRPO",
+    "Categorical",
+    "CategoricalPolicy",
+    "Distribution",
+    "EnvironmentTask",
+    "EnvironmentTasks",
+    "FisherProduct",
+    "Gaussian",
+    "GaussianPolicy",
+    "MetaPolicy",
+    "Rollouts",
+    "Trajectories",
+    "clipped_surrogate",
+    "dice",
+    "discounted_returns",
+    "e_maml",
+    "environments",
+    "generalized_advantages",
+    "linear_baseline",
+    "mean_kl",
+    "mean_return",
+    "normalized",
+    "policy_gradient",
+    "surrogate",
+]

@@ -1,0 +1,102 @@
+"""What a policy puts out: distributions of actions, with the closed forms that policy optimisation needs.
+
+Each is a record of tensors, its parameters. Any leading axes (tasks, episodes, time) are written ``...``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fewstep.rl.pytree import pytree
+
+
+class Distribution(Protocol):
+    """A distribution of actions for each of a batch of observations; its fields are its parameters."""
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Actions from standard normal numbers, ``[..., numbers of an action]``: a function, without randomness."""
+        ...
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """The logarithm of the density or probability of each action, ``[...]``."""
+        ...
+
+    def kl(self, other: Any) -> Tensor:
+        """The Kullback-Leibler divergence KL(self ‖ other), ``[...]``."""
+        ...
+
+    def fisher(self, tangent: Any) -> Any:
+        """The Fisher information matrix in the distribution's parameters times a tangent of them, for each observation.
+
+        That is also the Hessian of KL(self ‖ other) in ``other`` at ``other = self``.
+        """
+        ...
+
+
+@pytree
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """Independent normal distributions of the numbers of an action.
+
+    Args:
+        mean: ``[..., actions]``.
+        log_std: logarithm of the standard deviation, ``[..., actions]``.
+
+    >>> policy = Gaussian(torch.zeros(5, 2), torch.zeros(5, 2))
+    >>> policy.log_prob(policy.sample(torch.randn(5, 2))).shape
+    torch.Size([5])
+    """
+
+    mean: Tensor
+    log_std: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        return self.mean + self.log_std.exp() * noise
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        standardised = (actions - self.mean) * (-self.log_std).exp()
+        return -(0.5 * standardised.square() + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def kl(self, other: Gaussian) -> Tensor:
+        ratio = (2 * (self.log_std - other.log_std)).exp()
+        distance = (self.mean - other.mean).square() * (-2 * other.log_std).exp()
+        return (other.log_std - self.log_std + 0.5 * (ratio + distance - 1)).sum(-1)
+
+    def fisher(self, tangent: Gaussian) -> Gaussian:
+        return Gaussian(tangent.mean * (-2 * self.log_std).exp(), 2 * tangent.log_std)
+
+
+@pytree
+@dataclass(frozen=True, eq=False)
+class Categorical:
+    """A distribution over actions 0 … n − 1.
+
+    Args:
+        logits: unnormalised logarithms of the probabilities, ``[..., n]``.
+
+    >>> policy = Categorical(torch.zeros(5, 3))
+    >>> policy.log_prob(policy.sample(torch.randn(5, 1))).exp()
+    tensor([0.3333, 0.3333, 0.3333, 0.3333, 0.3333])
+    """
+
+    logits: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        below = self.logits.softmax(-1).cumsum(-1)[..., :-1]  # of each action, the probability of those up to it
+        return (torch.special.ndtr(noise) > below).sum(-1)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        return self.logits.log_softmax(-1).gather(-1, actions[..., None]).squeeze(-1)
+
+    def kl(self, other: Categorical) -> Tensor:
+        log_p, log_q = self.logits.log_softmax(-1), other.logits.log_softmax(-1)
+        return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+    def fisher(self, tangent: Categorical) -> Categorical:
+        p = self.logits.softmax(-1)
+        return Categorical(p * (tangent.logits - (p * tangent.logits).sum(-1, keepdim=True)))

@@ -1,0 +1,49 @@
+"""Environments whose copies each have a task. They need the extra: ``pip install "fewstep[rl]"``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fewstep.rl.environments.base import TaskEnvironment
+    from fewstep.rl.environments.gymnasium_tasks import EnvironmentFailed, GymnasiumTasks
+    from fewstep.rl.environments.point_navigation import PointNavigation
+    from fewstep.rl.environments.running import AntDirection, AntVelocity, HalfCheetahDirection, HalfCheetahVelocity
+
+__all__ = [
+    "AntDirection",
+    "AntVelocity",
+    "EnvironmentFailed",
+    "GymnasiumTasks",
+    "HalfCheetahDirection",
+    "HalfCheetahVelocity",
+    "PointNavigation",
+    "TaskEnvironment",
+]
+
+# Imported when first asked for: Gymnasium and MuJoCo are optional.
+_HOMES = {
+    "base": ("TaskEnvironment",),
+    "gymnasium_tasks": ("EnvironmentFailed", "GymnasiumTasks"),
+    "point_navigation": ("PointNavigation",),
+    "running": ("AntDirection", "AntVelocity", "HalfCheetahDirection", "HalfCheetahVelocity"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module 'fewstep.rl.environments' has no attribute {name!r}")
+    try:
+        value = getattr(import_module(f"fewstep.rl.environments.{home}"), name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'{name} needs {error.name}, which is not installed: pip install "fewstep[rl]".', name=error.name
+        ) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,112 @@
+"""Meta-World's ML1, ML10 and ML45 as distributions of tasks (Yu et al. 2019, arXiv:1910.10897; McLean et al. 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor
+
+from fewstep.rl.environments.gymnasium_tasks import GymnasiumTasks
+
+
+def meta_world(
+    benchmark: Literal["ML1", "ML10", "ML45"],
+    num_envs: int,
+    *,
+    task_name: str | None = None,
+    split: Literal["train", "test"] = "train",
+    horizon: int = 500,
+    seed: int = 0,
+    processes: bool = False,
+) -> GymnasiumTasks:
+    """Copies of a simulated arm, each with a task of a Meta-World benchmark; the goal is not observed.
+
+    A task is one number, ``[num_envs, 1]``: the index among the split's tasks, 50 goals for each of its environments.
+    Meta-World simulates every environment to draw its goals, which takes minutes for ML45.
+
+    Args:
+        benchmark: ``"ML1"`` (one environment, ``task_name``), ``"ML10"`` or ``"ML45"``.
+        num_envs: how many copies.
+        task_name: the environment of ML1, such as ``"reach-v3"``.
+        split: ``"train"`` or ``"test"``: other goals in ML1, other environments in ML10 and ML45.
+        horizon: steps of an episode, at most 500.
+        seed: which goals the benchmark has.
+        processes: one process for each copy.
+
+    Raises:
+        ModuleNotFoundError: if Meta-World is not installed.
+        ValueError: if an argument is not what it has to be.
+    """
+    try:
+        import metaworld
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'Meta-World is not installed: pip install "fewstep[metaworld]"', name=error.name
+        ) from error
+    if benchmark not in ("ML1", "ML10", "ML45"):
+        raise ValueError(f'benchmark must be "ML1", "ML10" or "ML45", got {benchmark!r}')
+    if (benchmark == "ML1") != (task_name is not None):
+        raise ValueError(f"ML1 needs a task_name, ML10 and ML45 have none; got {benchmark} with {task_name!r}")
+    if split not in ("train", "test"):
+        raise ValueError(f'split must be "train" or "test", got {split!r}')
+    if not 1 <= horizon <= 500:
+        raise ValueError(f"horizon must be from 1 to 500, got {horizon}")
+    names = () if task_name is None else (task_name,)
+    made = getattr(metaworld, benchmark)(*names, seed=seed)
+    classes, tasks = (
+        (made.train_classes, made.train_tasks) if split == "train" else (made.test_classes, made.test_tasks)
+    )
+
+    def sample_tasks(n: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(len(tasks), (n, 1), generator=generator).float()
+
+    return GymnasiumTasks(
+        partial(_Arm, classes, tasks, horizon), sample_tasks, _set_task, num_envs, processes=processes
+    )
+
+
+def _set_task(arm: gymnasium.Env[Any, Any], task: Tensor) -> None:
+    arm.unwrapped.choose(int(task.item()))  # type: ignore[attr-defined]
+
+
+class _Arm(gymnasium.Env[Any, Any]):
+    """An environment that becomes another when its task asks for it; it keeps those that it has been."""
+
+    # Each of Meta-World's environments has bounds of its own; observations are alike in shape.
+    observation_space = Box(-np.inf, np.inf, (39,), np.float64)
+    action_space = Box(-1.0, 1.0, (4,), np.float32)
+
+    def __init__(self, classes: dict[str, Any], tasks: Sequence[Any], horizon: int) -> None:
+        self._classes, self._tasks, self._horizon = classes, tasks, horizon
+        self._made: dict[str, Any] = {}
+        self._current: Any = None
+        self._steps = 0
+
+    def choose(self, index: int) -> None:
+        if not 0 <= index < len(self._tasks):
+            raise ValueError(f"the benchmark has tasks 0 to {len(self._tasks) - 1}, got {index}")
+        task = self._tasks[index]
+        if task.env_name not in self._made:
+            self._made[task.env_name] = self._classes[task.env_name]()
+        self._current = self._made[task.env_name]
+        self._current.set_task(task)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._steps = 0
+        return self._current.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self._current.step(action)
+        self._steps += 1
+        return observation, reward, terminated, truncated or self._steps >= self._horizon, info
+
+    def close(self) -> None:
+        for environment in self._made.values():
+            environment.close()

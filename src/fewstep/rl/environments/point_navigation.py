@@ -1,0 +1,90 @@
+"""A point that is to find a goal in the plane (MAML, section 5.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+
+class PointNavigation(VectorEnv[Any, Any, Any]):
+    """2D navigation: from the origin to a goal that the point does not see, all copies at once.
+
+    A task is the goal, uniform in [−0.5, 0.5]². An action moves the point by up to 0.1 along each axis; the reward is
+    minus the distance to the goal afterwards. An episode ends when the point is within 0.01 of the goal along both
+    axes, and is truncated at the horizon.
+
+    Args:
+        num_envs: copies.
+        reward: ``"distance"``, the reward of the authors' code and results, or ``"squared distance"``, that of
+            the paper's text.
+        observe_task: the observation is position and goal, not the position alone (the paper's oracle).
+        horizon: steps of an episode.
+
+    >>> environment = PointNavigation(num_envs=3)
+    >>> environment.set_tasks(environment.sample_tasks(3, torch.Generator().manual_seed(0)))
+    >>> observations, _ = environment.reset()
+    >>> observations, rewards, terminated, truncated, _ = environment.step(np.full((3, 2), 0.1))
+    >>> observations[0], rewards.shape
+    (array([0.1, 0.1], dtype=float32), (3,))
+    """
+
+    def __init__(self, num_envs: int, reward: str = "distance", observe_task: bool = False, horizon: int = 100) -> None:
+        if num_envs < 1 or horizon < 1:
+            raise ValueError(f"PointNavigation: num_envs and horizon must be at least 1; got {num_envs}, {horizon}.")
+        if reward not in ("distance", "squared distance"):
+            raise ValueError(f'PointNavigation: reward is "distance" or "squared distance"; got {reward!r}.')
+        self.num_envs, self.reward, self.observe_task, self.horizon = num_envs, reward, observe_task, horizon
+        self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
+        self.single_observation_space = Box(-np.inf, np.inf, (4 if observe_task else 2,), np.float32)
+        self.single_action_space = Box(-0.1, 0.1, (2,), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._goals = np.zeros((num_envs, 2))
+        self._goals_from_reset = self._goals
+        self._positions = np.zeros((num_envs, 2))
+        self._steps = np.zeros(num_envs, dtype=np.int64)
+
+    def sample_tasks(self, n: int, generator: torch.Generator) -> Tensor:
+        """``n`` goals, ``[n, 2]``."""
+        return torch.rand(n, 2, generator=generator) - 0.5
+
+    def set_tasks(self, tasks: Tensor) -> None:
+        """Gives each copy its goal, ``[num_envs, 2]``; it holds from the next reset on."""
+        if tuple(tasks.shape) != (self.num_envs, 2):
+            raise ValueError(
+                f"PointNavigation has {self.num_envs} copies and takes a goal (x, y) for each, [{self.num_envs}, 2]; "
+                f"got {list(tasks.shape)}."
+            )
+        self._goals_from_reset = tasks.cpu().double().numpy()
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Puts the points back at the origin; only those of ``options["reset_mask"]``, ``[num_envs]``, if given."""
+        super().reset(seed=seed if isinstance(seed, int) else None)  # nothing here is random
+        which = (options or {}).get("reset_mask", slice(None))
+        self._goals = self._goals.copy()
+        self._goals[which] = self._goals_from_reset[which]
+        self._positions[which] = 0
+        self._steps[which] = 0
+        return self._observations(), {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Moves the points by ``actions``, ``[num_envs, 2]``."""
+        self._positions = self._positions + np.clip(actions, -0.1, 0.1)
+        self._steps += 1
+        offsets = self._positions - self._goals
+        squared = np.square(offsets).sum(1)
+        rewards = -squared if self.reward == "squared distance" else -np.sqrt(squared)
+        arrived = (np.abs(offsets) < 0.01).all(1)
+        return self._observations(), rewards, arrived, self._steps >= self.horizon, {}
+
+    def _observations(self) -> Any:
+        seen = [self._positions, self._goals] if self.observe_task else [self._positions]
+        return np.concatenate(seen, 1, dtype=np.float32)

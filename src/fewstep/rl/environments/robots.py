@@ -1,0 +1,119 @@
+"""The robots of Gymnasium's HalfCheetah-v5 and Ant-v5: what they observe, what they pay, when they fall."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.rl.environments.physics import Floats, Mask, Physics
+
+Convention = Literal["gymnasium", "paper"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the terms that a reward has beside the task's."""
+
+    control: float
+    contact: float = 0.0
+    survival: float = 0.0
+
+
+class Robot(Protocol):
+    """A MuJoCo model as an environment without a task."""
+
+    model: str  # file among Gymnasium's assets
+    frame_skip: int
+    contacts: bool  # whether it needs the torso's position and the contact forces
+    weights: Mapping[Convention, Weights]
+
+    def observe(self, physics: Physics) -> Floats:
+        """Observations of all copies, ``[copies, numbers]``, a new array."""
+        ...
+
+    def x_position(self, physics: Physics) -> Floats:
+        """The position that the velocity is measured by, ``[copies]``, m."""
+        ...
+
+    def fallen(self, physics: Physics) -> Mask:
+        """Whose episode has to end, ``[copies]``."""
+        ...
+
+    def reward(
+        self, task_reward: Floats, actions: NDArray[np.floating], fallen: Mask, physics: Physics, weights: Weights
+    ) -> Floats:
+        """The whole reward, ``[copies]``, of the task's term and the actions, ``[copies, nu]``."""
+        ...
+
+
+class HalfCheetah:
+    """A two-legged planar robot with 6 actuators; 17 observations: positions without x, and velocities.
+
+    Reward: the task's term − c‖a‖², with c = 0.1 by Gymnasium's convention and 0.05 by the paper's. It never falls.
+    """
+
+    model = "half_cheetah.xml"
+    frame_skip = 5
+    contacts = False
+    weights: Mapping[Convention, Weights] = MappingProxyType(
+        {"gymnasium": Weights(control=0.1), "paper": Weights(control=0.05)}
+    )
+
+    def observe(self, physics: Physics) -> Floats:
+        return np.concatenate((physics.qpos[:, 1:], physics.qvel), axis=1)
+
+    def x_position(self, physics: Physics) -> Floats:
+        return physics.qpos[:, 0].copy()
+
+    def fallen(self, physics: Physics) -> Mask:
+        return np.zeros(len(physics.qpos), dtype=np.bool_)
+
+    def reward(
+        self, task_reward: Floats, actions: NDArray[np.floating], fallen: Mask, physics: Physics, weights: Weights
+    ) -> Floats:
+        return task_reward - weights.control * np.square(actions).sum(axis=1)
+
+
+class Ant:
+    """A four-legged robot with 8 actuators.
+
+    105 observations: positions without x and y, velocities, and the contact forces on its 13 bodies, clipped to ±1.
+    Reward: the task's term + s − c‖a‖² − 0.0005‖contact forces‖², forces clipped to ±1; while it stands s = 1 by
+    Gymnasium's convention and 0.05 by the paper's, c = 0.5 and 0.005. It has fallen when its torso is not between 0.2 m
+    and 1 m high. As in Gymnasium, the velocity is the torso's, and its position and the contact forces are those that
+    the last simulation step began with.
+    """
+
+    model = "ant.xml"
+    frame_skip = 5
+    contacts = True
+    weights: Mapping[Convention, Weights] = MappingProxyType(
+        {
+            "gymnasium": Weights(control=0.5, contact=5e-4, survival=1.0),
+            "paper": Weights(control=0.005, contact=5e-4, survival=0.05),
+        }
+    )
+
+    def observe(self, physics: Physics) -> Floats:
+        forces = np.clip(physics.contact_forces[:, 1:], -1.0, 1.0)  # without the world's, which are 0
+        return np.concatenate((physics.qpos[:, 2:], physics.qvel, forces.reshape(len(forces), -1)), axis=1)
+
+    def x_position(self, physics: Physics) -> Floats:
+        return physics.torso_position[:, 0].copy()
+
+    def fallen(self, physics: Physics) -> Mask:
+        height = physics.qpos[:, 2]
+        finite = np.isfinite(physics.qpos).all(axis=1) & np.isfinite(physics.qvel).all(axis=1)
+        return ~(finite & (height >= 0.2) & (height <= 1.0))
+
+    def reward(
+        self, task_reward: Floats, actions: NDArray[np.floating], fallen: Mask, physics: Physics, weights: Weights
+    ) -> Floats:
+        forces = np.square(np.clip(physics.contact_forces, -1.0, 1.0)).reshape(len(actions), -1)
+        costs = weights.control * np.square(actions).sum(axis=1) + weights.contact * forces.sum(axis=1)
+        return task_reward + ~fallen * weights.survival - costs

@@ -1,0 +1,248 @@
+"""Robots that run as tasks ask: HalfCheetah and Ant, by direction and by velocity (Finn et al. 2017, section 5.3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewstep.rl.environments.goals import Direction, Goal, Velocity
+from fewstep.rl.environments.physics import Floats, Mask, Physics
+from fewstep.rl.environments.robots import Ant, Convention, HalfCheetah, Robot
+
+RESET_NOISE = 0.1  # of Gymnasium's v5 environments: positions ± U[−0.1, 0.1], velocities + 0.1·N(0, 1)
+
+
+class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
+    """Copies of a robot, each with a task: a Gymnasium vector environment whose autoreset mode is "disabled".
+
+    Physics, observations and starts are those of Gymnasium's v5 environments, bit for bit: ``reset(seed=s)`` starts
+    copy i as Gymnasium's environment does with seed s + i. Rewards follow one of two conventions:
+
+    * ``"gymnasium"``: the terms and weights of v5, its forward reward replaced by the task's term;
+    * ``"paper"``: the formulas of Finn et al. 2017 and its code. The velocity is measured as in Gymnasium, and the
+      robots are Gymnasium's, so returns compare with the paper's only roughly.
+
+    A copy whose episode has ended is not simulated further: until it is reset it gives its last observation, reward 0
+    and the same ``terminated`` and ``truncated``.
+
+    Args:
+        num_envs: how many copies.
+        rewards: ``"gymnasium"`` or ``"paper"``.
+        horizon: control steps of 0.05 s after which an episode is truncated.
+        observe_task: append the task to the observation, as the oracle baseline has it.
+        threads: how many threads step the copies; the numbers do not depend on it.
+
+    Raises:
+        ValueError: if an argument, a set of tasks or of actions is not what it has to be.
+        RuntimeError: if it is reset before it has tasks, stepped before it is reset, or a simulation is unstable.
+    """
+
+    robot: ClassVar[Robot]
+    goal: ClassVar[Goal]
+    closed = True  # until it is made: Gymnasium 1.2 closes what an error has left unmade
+
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        rewards: Convention = "gymnasium",
+        horizon: int = 200,
+        observe_task: bool = False,
+        threads: int = 1,
+    ) -> None:
+        for name, value in (("num_envs", num_envs), ("horizon", horizon), ("threads", threads)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if rewards not in self.robot.weights:
+            raise ValueError(f"rewards must be one of {', '.join(map(repr, self.robot.weights))}, got {rewards!r}")
+        self.num_envs = num_envs
+        self.horizon = horizon
+        self.observe_task = observe_task
+        self.physics = Physics(
+            _gymnasium_asset(self.robot.model),
+            num_envs,
+            frame_skip=self.robot.frame_skip,
+            contacts=self.robot.contacts,
+            threads=threads,
+        )
+        self.metadata = {
+            "autoreset_mode": AutoresetMode.DISABLED,
+            "render_modes": [],
+            "render_fps": round(1 / self.physics.control_interval),
+        }
+        self._weights = self.robot.weights[rewards]
+        self._next_tasks: Floats | None = None
+        self._tasks: Floats = np.zeros((num_envs, 1))
+        self._generators: list[np.random.Generator] = []
+        self._elapsed = np.zeros(num_envs, dtype=np.int64)
+        self._terminated: Mask = np.zeros(num_envs, dtype=np.bool_)
+        self._was_reset: Mask = np.zeros(num_envs, dtype=np.bool_)
+        observed = self.robot.observe(self.physics).shape[1]
+        bound = np.full(observed, np.inf)
+        low, high = ([self.goal.low], [self.goal.high]) if observe_task else ([], [])
+        self.single_observation_space = Box(np.append(-bound, low), np.append(bound, high), dtype=np.float64)
+        limits = self.physics.model.actuator_ctrlrange.astype(np.float32)
+        self.single_action_space = Box(limits[:, 0], limits[:, 1], dtype=np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.closed = False
+
+    def sample_tasks(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draws tasks, ``[n, 1]``: directions ±1, or velocities in m/s."""
+        return self.goal.sample(n, generator)
+
+    def set_tasks(self, tasks: Tensor) -> None:
+        """Gives each copy its task, ``[num_envs, 1]``; it holds from the next reset on."""
+        if tuple(tasks.shape) != (self.num_envs, 1):
+            raise ValueError(
+                f"expected a task for each of the {self.num_envs} copies, shape [{self.num_envs}, 1], "
+                f"got shape {list(tasks.shape)}"
+            )
+        numbers = tasks.detach().cpu().double().numpy()
+        if not np.isfinite(numbers).all():
+            copy = int(np.flatnonzero(~np.isfinite(numbers[:, 0]))[0])
+            raise ValueError(f"the task of copy {copy} is {numbers[copy, 0]}; tasks must be finite")
+        self._next_tasks = numbers.copy()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
+        """Starts an episode in every copy, or in those of ``options["reset_mask"]``, booleans ``[num_envs]``.
+
+        Copy i draws from a generator of its own, which ``seed`` sets to ``seed + i``. Returns observations
+        ``[num_envs, numbers]`` and the information ``x_position``.
+        """
+        if self._next_tasks is None:
+            raise RuntimeError("the copies have no tasks yet: call set_tasks(sample_tasks(num_envs, generator)) first")
+        chosen = self._chosen((options or {}).get("reset_mask"))
+        if seed is not None:
+            super().reset(seed=seed)
+            self._generators = [seeding.np_random(seed + copy)[0] for copy in range(self.num_envs)]
+        elif not self._generators:
+            self._generators = [seeding.np_random()[0] for _ in range(self.num_envs)]
+        model = self.physics.model
+        for copy in np.flatnonzero(chosen).tolist():
+            generator = self._generators[copy]
+            positions = generator.uniform(-RESET_NOISE, RESET_NOISE, model.nq)
+            self.physics.reset(copy, positions, RESET_NOISE * generator.standard_normal(model.nv))
+        self._tasks[chosen] = self._next_tasks[chosen]
+        self._elapsed[chosen] = 0
+        self._terminated[chosen] = False
+        self._was_reset |= chosen
+        return self._observe(), _informed(x_position=self.robot.x_position(self.physics))
+
+    def step(self, actions: NDArray[np.floating]) -> tuple[Floats, Floats, Mask, Mask, dict[str, Any]]:
+        """One control step of every copy.
+
+        Args:
+            actions: ``[num_envs, actuators]``; MuJoCo clips them to the action space, the control cost does not.
+
+        Returns:
+            observations ``[num_envs, numbers]``; rewards, terminated and truncated ``[num_envs]``; and the information
+            ``x_position`` (m) and ``x_velocity`` (m/s, the mean over the step), ``[num_envs]``.
+        """
+        actions = self._checked(actions)
+        running = self._was_reset & ~self._terminated & (self._elapsed < self.horizon)
+        before = self.robot.x_position(self.physics)
+        unstable = self.physics.step(actions, running)
+        if unstable:
+            copy = unstable[0]
+            raise RuntimeError(
+                f"the simulation of copy {copy} (task {self._tasks[copy].tolist()}) became unstable at step "
+                f"{self._elapsed[copy] + 1} of its episode"
+            )
+        self._elapsed += running
+        position = self.robot.x_position(self.physics)
+        velocity = (position - before) / self.physics.control_interval
+        fallen = self.robot.fallen(self.physics)
+        self._terminated |= fallen & running
+        task_reward = self.goal.reward(velocity, self._tasks[:, 0])
+        rewards = self.robot.reward(task_reward, actions, fallen, self.physics, self._weights)
+        rewards[~running] = 0.0
+        infos = _informed(x_position=position, x_velocity=velocity)
+        return self._observe(), rewards, self._terminated.copy(), self._elapsed >= self.horizon, infos
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self.physics.close()
+
+    def _observe(self) -> Floats:
+        observations = self.robot.observe(self.physics)
+        return np.concatenate((observations, self._tasks), axis=1) if self.observe_task else observations
+
+    def _chosen(self, mask: object) -> Mask:
+        if mask is None:
+            return np.ones(self.num_envs, dtype=np.bool_)
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
+            raise ValueError(f"options['reset_mask'] must be a NumPy array of {self.num_envs} booleans, got {mask!r}")
+        return mask
+
+    def _checked(self, actions: NDArray[np.floating]) -> NDArray[np.floating]:
+        if not self._was_reset.all():
+            raise RuntimeError("every copy must be reset before the first step")
+        actions = np.ascontiguousarray(actions)
+        if actions.shape != self.action_space.shape:
+            raise ValueError(f"expected actions of shape {self.action_space.shape}, got {actions.shape}")
+        if not np.isfinite(actions).all():
+            copy = int(np.flatnonzero(~np.isfinite(actions).all(axis=1))[0])
+            raise ValueError(
+                f"the action of copy {copy} (task {self._tasks[copy].tolist()}) is {actions[copy].tolist()}; "
+                "actions must be finite: has the policy diverged?"
+            )
+        return actions
+
+
+class HalfCheetahDirection(RunningTasks):
+    """HalfCheetah that runs forwards or backwards, reward ±v − cost; tasks ±1.
+
+    >>> cheetahs = HalfCheetahDirection(num_envs=4, rewards="paper")
+    >>> cheetahs.set_tasks(cheetahs.sample_tasks(4, torch.Generator().manual_seed(0)))
+    >>> observations, _ = cheetahs.reset(seed=0)
+    >>> observations, rewards, terminated, truncated, infos = cheetahs.step(np.zeros((4, 6), dtype=np.float32))
+    >>> observations.shape, rewards.shape
+    ((4, 17), (4,))
+    """
+
+    robot = HalfCheetah()
+    goal = Direction()
+
+
+class HalfCheetahVelocity(RunningTasks):
+    """HalfCheetah that runs at a velocity v* from U[0, 2] m/s, reward −abs(v − v*) − cost."""
+
+    robot = HalfCheetah()
+    goal = Velocity(high=2.0)
+
+
+class AntDirection(RunningTasks):
+    """Ant that runs along or against the x axis, reward ±v + survival − costs; tasks ±1."""
+
+    robot = Ant()
+    goal = Direction()
+
+
+class AntVelocity(RunningTasks):
+    """Ant that runs at a velocity v* from U[0, 3] m/s along the x axis, reward 1 − abs(v − v*) + survival − costs."""
+
+    robot = Ant()
+    goal = Velocity(high=3.0, bonus=1.0)
+
+
+def _gymnasium_asset(name: str) -> Path:
+    """A model that comes with Gymnasium, found without importing ``gymnasium.envs.mujoco`` and its renderer."""
+    return Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / name
+
+
+def _informed(**values: Floats) -> dict[str, Any]:
+    """Gymnasium's form of information about all copies: each with a mask of those that have it."""
+    infos: dict[str, Any] = {}
+    for name, value in values.items():
+        infos |= {name: value, f"_{name}": np.ones(len(value), dtype=np.bool_)}
+    return infos

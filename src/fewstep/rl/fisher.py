@@ -1,0 +1,70 @@
+"""The Fisher information of adapted policies in the shared parameters, as a product with vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from fewstep.rl.meta_policy import MetaPolicy
+from fewstep.tasks import Task
+
+
+def mean_kl(learner: MetaPolicy, trajectories: Task, old: Any) -> Tensor:
+    """KL(old ‖ adapted policy) at the query's observations: mean over the steps of a task, then over tasks.
+
+    Args:
+        learner: whose parameters as they are now give the adapted policies.
+        trajectories: of :meth:`fewstep.rl.MetaPolicy.collect`.
+        old: distributions of :meth:`fewstep.rl.MetaPolicy.distributions`, held fixed.
+    """
+    divergence: Tensor = old.kl(learner.distributions(trajectories))
+    return trajectories.query.mean(divergence).mean()
+
+
+class FisherProduct:
+    """v ↦ JᵀFJ·v, where J = dz/dθ through adaptation, z is what the adapted policies put out, and F its Fisher matrix.
+
+    At the parameters where the episodes were sampled that is exactly the Hessian of :func:`mean_kl`: the gradient of
+    the divergence in z is 0 there, and with it the term of second derivatives of z. So neither the divergence nor the
+    adaptation is differentiated once more. F is a closed form of the distribution. The graphs of J and Jᵀ are built
+    once, here, and every product runs through them: Jv is the derivative of the linear function u ↦ Jᵀu.
+
+    Args:
+        learner: the parameters that require a gradient are θ.
+        trajectories: of :meth:`fewstep.rl.MetaPolicy.collect`, at the present parameters.
+    """
+
+    def __init__(self, learner: MetaPolicy, trajectories: Task) -> None:
+        self._parameters = [value for value in learner.parameters() if value.requires_grad]
+        outputs = learner.distributions(trajectories)
+        leaves, self._structure = tree_flatten(outputs)
+        self._outputs: list[Tensor] = leaves
+        self._old = tree_unflatten([leaf.detach() for leaf in leaves], self._structure)
+        mask = trajectories.query.mask
+        self._weight = mask / (mask.sum((-2, -1), keepdim=True) * len(mask))
+        self._cotangents = [torch.zeros_like(leaf, requires_grad=True) for leaf in leaves]
+        self._pulled = self._pull(self._cotangents, again=True)
+
+    def __call__(self, vector: Sequence[Tensor]) -> list[Tensor]:
+        """The product with a vector, one tensor for each parameter; and so is the result."""
+        pairs = zip(self._pulled, vector, strict=True)
+        pulled, vectors = zip(*((p, v) for p, v in pairs if p.requires_grad), strict=True)  # some move no output
+        tangent = torch.autograd.grad(pulled, self._cotangents, vectors, retain_graph=True, materialize_grads=True)
+        weighted = tree_flatten(self._old.fisher(tree_unflatten(tangent, self._structure)))[0]
+        return self._pull([self._weight.view(*self._weight.shape, *[1] * (w.ndim - 3)) * w for w in weighted])
+
+    def _pull(self, cotangents: Sequence[Tensor], again: bool = False) -> list[Tensor]:
+        return list(
+            torch.autograd.grad(
+                self._outputs,
+                self._parameters,
+                cotangents,
+                retain_graph=True,
+                create_graph=again,
+                materialize_grads=True,
+            )
+        )

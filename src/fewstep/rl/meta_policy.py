@@ -1,0 +1,228 @@
+"""Meta-learning of a policy: the meta-learner whose support and query are episodes that it samples itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_map
+
+from fewstep.adaptation import Adjoint, Rule, Unrolled
+from fewstep.adaptation.rules import Params
+from fewstep.learner import MetaLearner, Scheduled
+from fewstep.learner.selection import Names
+from fewstep.learner.task_loss import LOSS_PREFIX, TaskLoss
+from fewstep.models.context import current_step
+from fewstep.objectives import Objective, query_loss
+from fewstep.rl.environment_tasks import EnvironmentTask
+from fewstep.rl.losses import mean_return, policy_gradient, surrogate
+from fewstep.rl.rollouts import Rollouts
+from fewstep.rl.trajectories import Trajectories
+from fewstep.tasks import Task
+
+
+class MetaPolicy(MetaLearner):
+    """A policy that is to adapt to a task from a few episodes (MAML, Algorithm 3).
+
+    Each inner step is a gradient step on episodes sampled anew by the policy adapted so far; the loss of the outer loop
+    is taken on episodes of the policy after the last one. Everything else is :class:`fewstep.MetaLearner`: rules,
+    adjoints, objectives, and which parameters are adapted.
+
+    Args:
+        policy: a module that gives a :class:`fewstep.rl.Distribution` for observations; it must run under
+            ``torch.vmap``. It is copied.
+        rollouts: how episodes are sampled, and from what environment.
+        rule: one inner update.
+        steps: inner updates, K. 0 learns one policy for all tasks (the paper's pretraining).
+        loss: of the outer loop, ``loss(policy, trajectories) -> scalar``; see :mod:`fewstep.rl.losses`.
+        inner_loss: of the inner loop.
+        adapts: which trainable parameters the inner loop moves.
+        adjoint: how dφ/dθ is obtained.
+        objective: what the outer loop minimises.
+        learns: which trainable parameters the outer loop learns.
+        test_scales: factors on the inner gradient of the first, second, … step in :meth:`score` and :meth:`adapt`, the
+            last for all further steps. The paper halves the rate after the first step.
+        chunk: at most this many tasks at once when the loss is differentiated.
+
+    >>> import fewstep
+    >>> from fewstep.rl import GaussianPolicy, environments
+    >>> rollouts = Rollouts(environments.PointNavigation(num_envs=20), episodes=5, horizon=10)
+    >>> learner = MetaPolicy(GaussianPolicy(2, 2), rollouts, rule=fewstep.GradientDescent(0.1), steps=1)
+    >>> tasks = fewstep.rl.EnvironmentTasks(rollouts.environment).sample(4)
+    >>> learner.meta_loss(tasks).backward()
+    >>> learner.score(tasks, steps=3).shape  # returns before and after 1, 2, 3 updates
+    torch.Size([4, 4])
+    """
+
+    metric = staticmethod(mean_return)
+    """What is measured if no other metric is named."""
+    maximize = True
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        rollouts: Rollouts,
+        *,
+        rule: Rule,
+        steps: int = 1,
+        loss: Callable[..., Tensor] = surrogate,
+        inner_loss: Callable[..., Tensor] = policy_gradient,
+        adapts: Names = "*",
+        adjoint: Adjoint | Scheduled[Adjoint] = Unrolled(),  # noqa: B008 - immutable
+        objective: Objective | Scheduled[Objective] = query_loss,
+        learns: Names = "*",
+        test_scales: Sequence[float] = (1.0, 0.5),
+        chunk: int | None = None,
+    ) -> None:
+        if not test_scales:
+            raise ValueError("test_scales must have at least one number; (1.0,) leaves every step as it is.")
+        super().__init__(
+            policy,
+            loss,
+            rule=rule,
+            steps=steps,
+            adapts=adapts,
+            adjoint=adjoint,
+            objective=objective,
+            learns=learns,
+            inner_loss=_OfCurrentStep(inner_loss),
+            vectorize=True,
+            chunk=chunk,
+        )
+        self.rollouts, self.test_scales = rollouts, tuple(test_scales)
+
+    def meta_loss(self, tasks: Task) -> Tensor:
+        """The meta-objective on episodes sampled now, averaged over tasks; a scalar ready for ``backward()``.
+
+        Args:
+            tasks: of :class:`fewstep.rl.EnvironmentTasks`, with a leading task axis.
+        """
+        return self.loss_on(self.collect(tasks))
+
+    def meta_gradient(self, tasks: Task) -> Tensor:
+        loss = self.meta_loss(tasks)
+        loss.backward()
+        return loss.detach()
+
+    def collect(self, tasks: Task) -> Task:
+        """Adapts to each task, and returns the episodes that were sampled meanwhile.
+
+        Returns:
+            As support the :class:`fewstep.rl.Trajectories` of each inner step, ``[tasks, steps, episodes, time, ...]``,
+            and as query those of the adapted policy, ``[tasks, episodes, time, ...]``. (Without inner steps the support
+            has one step, which nothing looks at.)
+        """
+        *explored, adapted = self._explore(_environment_tasks(tasks), self.steps, self.rule)[1]
+        return Task(_by_step(explored or [adapted]), adapted)
+
+    def loss_on(self, trajectories: Task) -> Tensor:
+        """The meta-objective on episodes that :meth:`collect` gave, as a function of the parameters as they are now."""
+        return super().meta_loss(trajectories)
+
+    def distributions(self, trajectories: Task) -> Any:
+        """What the adapted policies put out for the query's observations: a distribution, ``[tasks, episodes, time]``.
+
+        Differentiable in the learner's parameters, through adaptation to the support of :meth:`collect`.
+        """
+
+        def of(task: Task) -> Any:
+            adapted = self._own(self._path(task.support, self.steps)[-1])
+            return functional_call(self.model, adapted, (task.query.observations,))
+
+        return torch.vmap(of)(trajectories)
+
+    def adapt(self, support: EnvironmentTask, steps: int | None = None) -> nn.Module:
+        """A plain policy of the user's own class, adapted to one task by sampling episodes of it.
+
+        Args:
+            support: a single environment task, without task axis.
+            steps: inner updates; as in training if not given.
+        """
+        if isinstance(support, Task):
+            raise TypeError("adapt expects the support of one task; got a Task. Pass task.support.")
+        steps = self.steps if steps is None else steps
+        task, rule = tree_map(lambda tensor: tensor[None], support), _Scaled(self.rule, self.test_scales)
+        explored = self._explore(task, steps - 1, rule)[1]
+        with torch.no_grad():
+            adapted = self._adapted(explored, 1, rule)
+        return self._plain({name: value[0] for name, value in adapted.items()})
+
+    def score(self, tasks: Task, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
+        """A metric before adaptation and after every update, each on episodes sampled anew, ``[tasks, steps + 1]``.
+
+        Args:
+            tasks: a meta-batch.
+            metric: ``metric(policy, trajectories) -> scalar``; the mean undiscounted return if not given.
+            steps: inner updates; as in training if not given.
+        """
+        rule, measure = _Scaled(self.rule, self.test_scales), TaskLoss(self.model, metric or self.metric)
+        steps = self.steps if steps is None else steps
+        path, explored = self._explore(_environment_tasks(tasks), steps, rule)
+        with torch.no_grad():
+            return torch.stack([torch.vmap(measure)(*pair) for pair in zip(path, explored, strict=True)], 1)
+
+    @torch.no_grad()
+    def _explore(self, tasks: EnvironmentTask, steps: int, rule: Rule) -> tuple[list[Params], list[Trajectories]]:
+        """φ_0, …, φ_K, each adapted on the episodes of those before, and their episodes."""
+        path: list[Params] = []
+        explored: list[Trajectories] = []
+        for step in range(steps + 1):
+            path.append(self._adapted(explored, len(tasks.seed), rule))
+            explored.append(self.rollouts(self.model, self._own(path[-1]), tasks, step))
+        return path, explored
+
+    def _adapted(self, explored: Sequence[Trajectories], count: int, rule: Rule) -> Params:
+        """φ_k of each task, ``[tasks, ...]``, from the episodes of the k steps so far."""
+        params, adjoint = self._params(), self._now(self.adjoint)
+        if not explored:
+            return {name: value.expand(count, *value.shape) for name, value in params.items()}
+
+        def adapted(support: Trajectories) -> Params:
+            return adjoint(self._inner, params, support, rule, len(explored), self.adapts)[-1]
+
+        return torch.vmap(adapted)(_by_step(explored))
+
+    def _own(self, params: Params) -> Params:
+        """The policy's parameters, without those of a learned loss."""
+        return {name: value for name, value in params.items() if not name.startswith(LOSS_PREFIX)}
+
+
+class _OfCurrentStep(nn.Module):
+    """The loss of the inner step that is under way, on the episodes that were sampled for it."""
+
+    def __init__(self, loss: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, policy: nn.Module, trajectories: Trajectories) -> Tensor:
+        step = current_step() or 0
+        return self.loss(policy, tree_map(lambda tensor: tensor[step], trajectories))
+
+
+class _Scaled:
+    """A rule with a factor on the gradient of each step."""
+
+    def __init__(self, rule: Rule, scales: Sequence[float]) -> None:
+        self.rule, self.scales = rule, scales
+
+    def init(self, params: Params) -> Any:
+        return self.rule.init(params)
+
+    def update(self, params: Params, grads: Params, state: Any, step: int, loss: Tensor) -> tuple[Params, Any]:
+        scale = self.scales[min(step, len(self.scales) - 1)]
+        return self.rule.update(params, {name: scale * g for name, g in grads.items()}, state, step, loss)
+
+
+def _by_step(explored: Sequence[Trajectories]) -> Trajectories:
+    """The episodes of several steps as one, ``[tasks, steps, ...]``."""
+    return tree_map(lambda *tensors: torch.stack(tensors, 1), *explored)
+
+
+def _environment_tasks(tasks: Task) -> EnvironmentTask:
+    if not isinstance(tasks, Task) or not isinstance(tasks.support, EnvironmentTask):
+        came = type(tasks.support if isinstance(tasks, Task) else tasks).__name__
+        raise TypeError(f"Expected tasks of fewstep.rl.EnvironmentTasks(environment).sample(n); got {came}.")
+    return tasks.support
