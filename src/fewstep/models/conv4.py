@@ -38,7 +38,7 @@ class ConvBlock(nn.Module):
         activation: Callable[[Tensor], Tensor] = torch.relu,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3, memory_format=torch.channels_last))
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if isinstance(norm, nn.Identity) else None
         self.norm, self.pool, self.activation = norm, pool, activation
         nn.init.xavier_uniform_(self.weight)
