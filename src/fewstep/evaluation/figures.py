@@ -76,7 +76,7 @@ def plot_learning_curve(
                 color=colour,
             )
     panels[0].set_title("training", fontsize=10)
-    if shown == "loss":
+    if shown == "loss" and metric != "mean_return":  # surrogates of a return have either sign
         panels[0].set_yscale("log")
         _plain_ticks(panels[0])
     tidy(panels[0], "outer iterations", "meta-loss" if shown == "loss" else "return after adaptation")
