@@ -8,7 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import fewstep as fs
 from fewstep.learner.graph_rewrites import simplify
-from fewstep.learner.inductor import compiled
+from fewstep.learner.inductor import _is_light, compiled
 
 X = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 
@@ -115,3 +115,10 @@ def test_without_the_short_cut(monkeypatch):
     torch.testing.assert_close(ours.meta_gradient(tasks), eager.meta_gradient(tasks))
     for one, two in zip(ours.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(one.grad, two.grad)
+
+
+@pytest.mark.parametrize(("examples", "light"), [(10, True), (100_000, False)])
+def test_only_graphs_of_small_tensors_are_compiled_lightly(examples, light, monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert _is_light(traced(lambda x: x.topk(1)[0] + 1, torch.zeros(examples, 2)).graph) is light

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
+from torch.utils._pytree import tree_leaves
 
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.learner.graph_rewrites import simplify
@@ -29,9 +30,10 @@ CPU_OPTIONS: dict[str, Any] = {
 SHORT_CUT = torch.__version__.startswith("2.13.")
 """Whether this is the PyTorch whose inner functions are known; with others the graph takes the public way."""
 
-if SHORT_CUT and sys.platform == "linux" and platform.machine() == "x86_64":
-    # Most of the time at -O3 goes into the calls between kernels. What -O1 loses in the kernels, smaller ones win back.
-    CPU_OPTIONS |= {"cpp.march": "native -O1", "cpp.max_horizontal_fusion_size": 2}
+FEW_ELEMENTS = 2**16
+# Where no tensor has more, the kernels are short, and -O3 spends most of its time on the calls between them. -O1 costs
+# such a step 2%, a larger convolutional network a third. The text goes into the command line as it stands.
+LIGHT_OPTIONS: dict[str, Any] = {"cpp.march": "native -O1", "cpp.max_horizontal_fusion_size": 2}
 
 
 def compiled(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
@@ -68,11 +70,12 @@ def _compiled_directly(function: Callable[..., list[Tensor]], example: Sequence[
         graph = make_fx(function, decomposition_table=select_decomp_table())(*example)
     if not _is_functional(graph.graph):
         return _compiled_publicly(graph, example, CPU_OPTIONS)
+    options = {**CPU_OPTIONS, **(LIGHT_OPTIONS if _is_light(graph.graph) else {})}
     simplify(graph.graph)
     _avoid_transposed_factors(graph.graph)
     outputs: Any = graph.graph.output_node().args[0]
     graph.graph.output_node().meta["user_visible_output_idxs"] = list(range(len(outputs)))
-    with config.patch(CPU_OPTIONS):
+    with config.patch(options):
         run = compile_fx_inner(graph, [mode.from_tensor(t) for t in example], cpp_wrapper=True, is_inference=True)
     return lambda *tensors: run(list(tensors))
 
@@ -87,6 +90,13 @@ def _is_functional(graph: torch.fx.Graph) -> bool:
         if torch.Tag.nondeterministic_seeded in node.target.tags or "as_strided" in node.target.name():
             return False
     return True
+
+
+def _is_light(graph: torch.fx.Graph) -> bool:
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    noted = (tensor for node in graph.nodes for tensor in tree_leaves(node.meta.get("val")))
+    return max(tensor.numel() for tensor in noted if isinstance(tensor, Tensor)) <= FEW_ELEMENTS
 
 
 @contextmanager
