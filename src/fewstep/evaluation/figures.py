@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewstep.evaluation.numbers import in_percent
+from fewstep.evaluation.numbers import has_either_sign, in_percent
 
 COLOURS = ("#0f6fb5", "#d1495b", "#2e933c", "#8f5fbf", "#e08e1b", "#555b66", "#12a4a0", "#a0522d")
 GREY = "#555b66"
@@ -76,7 +76,7 @@ def plot_learning_curve(
                 color=colour,
             )
     panels[0].set_title("training", fontsize=10)
-    if shown == "loss" and metric != "mean_return":  # surrogates of a return have either sign
+    if shown == "loss" and not has_either_sign(metric):  # or else so has the meta-loss, a surrogate
         panels[0].set_yscale("log")
         _plain_ticks(panels[0])
     tidy(panels[0], "outer iterations", "meta-loss" if shown == "loss" else "return after adaptation")
@@ -168,7 +168,7 @@ def _scale(axes: Any, metric: str) -> None:
     if in_percent(metric):
         low, high = axes.get_ylim()
         axes.set_ylim(max(0, low), min(100.5, high))
-    elif metric != "mean_return":
+    elif not has_either_sign(metric):
         axes.set_yscale("log")
         _plain_ticks(axes)
 

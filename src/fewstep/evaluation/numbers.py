@@ -10,6 +10,11 @@ def in_percent(metric: str) -> bool:
     return metric == "accuracy"
 
 
+def has_either_sign(metric: str) -> bool:
+    """Whether a metric of this name may be negative, as returns are, and so has no logarithm."""
+    return metric == "mean_return"
+
+
 def written(metric: str, mean: float, ci95: float | None = None) -> str:
     """A mean for people to read, with half of its confidence interval if given.
 

@@ -48,7 +48,6 @@ class Experiment(Protocol):
 
     iterations: int
     meta_batch: int
-    outer_lr: float
 
     @property
     def tasks_per_iteration(self) -> float:

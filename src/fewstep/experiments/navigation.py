@@ -30,8 +30,6 @@ class Navigation:
     """Step size of the inner loop, and of the first update at test; it is halved for the others."""
     steps: int = 1
     """Inner steps in training."""
-    outer_lr: float = 0.0
-    """Not used: TRPO finds the length of its step by itself."""
     max_kl: float = 0.01
     """Bound on how far TRPO moves the adapted policies in one step."""
     cg_tasks: int | None = 5

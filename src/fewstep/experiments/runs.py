@@ -80,7 +80,7 @@ class Run:
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         if training.schedule == "cosine":
             scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
-                optimizer, experiment.iterations, eta_min=experiment.outer_lr / 100
+                optimizer, experiment.iterations, eta_min=optimizer.param_groups[0]["lr"] / 100
             )
         elif training.schedule == "linear":
             scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, experiment.iterations)

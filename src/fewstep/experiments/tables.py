@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fewstep.experiments import few_shot_tables
 from fewstep.experiments.results import Found
@@ -30,27 +30,29 @@ def tables_of(table: str, found: dict[str, Found]) -> dict[str, Rows]:
 
 def error_table(found: dict[str, Found], steps: Sequence[int] = (1, 5, 10)) -> Rows:
     """Errors after some numbers of inner steps, the paper's beside them, seeds and iterations."""
-    header = ["experiment", *(f"{k} step{'s' * (k > 1)}" for k in steps), *(f"paper, {k}" for k in steps)]
-    table = [[*header, "seeds", "iterations"]]
-    for name, result in found.items():
-        paper = result.row.paper
-        ours = [_error(*result.at(k)) for k in steps]
-        theirs = [f"{paper[k]:.2f}" if k in paper else "–" for k in steps]
-        seeds = ", ".join(str(seed) for seed in result.seeds)
-        table.append([name, *ours, *theirs, seeds, result.trained])
-    return table
+    return _over_steps(found, steps, "step", lambda result, k: _error(*result.at(k)), digits=2)
 
 
 def return_table(found: dict[str, Found], steps: Sequence[int] = (0, 1, 2, 3)) -> Rows:
     """Returns after some numbers of updates, the paper's beside them, seeds and iterations."""
-    header = ["experiment", *(f"{k} update{'s' * (k != 1)}" for k in steps), *(f"paper, {k}" for k in steps)]
+    return _over_steps(found, steps, "update", _return, digits=1)
+
+
+def _over_steps(
+    found: dict[str, Found], steps: Sequence[int], step: str, ours: Callable[[Found, int], str], digits: int
+) -> Rows:
+    header = ["experiment", *(f"{k} {step}{'s' * (k != 1)}" for k in steps), *(f"paper, {k}" for k in steps)]
     table = [[*header, "seeds", "iterations"]]
     for name, result in found.items():
         paper = result.row.paper
-        ours = ["{:.1f} ± {:.1f}".format(*result.at(k)) if k <= result.steps else "–" for k in steps]
-        theirs = [f"{paper[k]:.1f}" if k in paper else "–" for k in steps]
-        table.append([name, *ours, *theirs, ", ".join(str(seed) for seed in result.seeds), result.trained])
+        measured = [ours(result, k) for k in steps]
+        theirs = [f"{paper[k]:.{digits}f}" if k in paper else "–" for k in steps]
+        table.append([name, *measured, *theirs, ", ".join(str(seed) for seed in result.seeds), result.trained])
     return table
+
+
+def _return(result: Found, updates: int) -> str:
+    return "{:.1f} ± {:.1f}".format(*result.at(updates)) if updates <= result.steps else "–"
 
 
 def _error(mean: float, interval: float) -> str:

@@ -1,10 +1,11 @@
-"""A traced graph with fewer nodes and the same numbers, so that there is less to compile."""
+"""A traced graph rewritten, with the same numbers: fewer nodes to compile, and faster products."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import Graph, Node
 
 aten = torch.ops.aten
@@ -27,6 +28,21 @@ def simplify(graph: Graph) -> None:
         if node not in returned and (same := _without_effect(node) or _without_neutral(node)) is not None:
             node.replace_all_uses_with(same)
     graph.eliminate_dead_code()
+
+
+def avoid_transposed_factors(graph: Graph) -> None:
+    """Aᵀ·Bᵀ as (B·A)ᵀ: MKL takes seven times as long for a batch of small products whose factors are both transposed.
+
+    Second derivatives are full of them.
+    """
+    bmm, permute = aten.bmm.default, aten.permute.default
+    for node in graph.find_nodes(op="call_function", target=bmm):
+        if all(_is_transposed(factor.meta.get("val")) for factor in node.args):
+            with graph.inserting_before(node):
+                second, first = (graph.call_function(permute, (factor, [0, 2, 1])) for factor in node.args)
+                product = graph.call_function(bmm, (first, second))
+                node.replace_all_uses_with(graph.call_function(permute, (product, [0, 2, 1])))
+            graph.erase_node(node)
 
 
 def _join_views(node: Any) -> None:
@@ -71,3 +87,10 @@ def _same(node: Node, other: Any) -> bool:
         return False
     one, two = node.meta["val"], other.meta["val"]
     return one.dtype == two.dtype and one.shape == two.shape and one.stride() == two.stride()
+
+
+def _is_transposed(matrices: Tensor | None) -> bool:
+    if matrices is None:
+        return False
+    rows, columns = matrices.shape[1:]
+    return rows > 1 and columns > 1 and matrices.stride(1) == 1 and matrices.stride(2) >= rows

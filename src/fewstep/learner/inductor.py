@@ -17,7 +17,7 @@ from torch.fx import GraphModule
 from torch.utils._pytree import tree_leaves
 
 from fewstep.adaptation.random_numbers import replayed
-from fewstep.learner.graph_rewrites import simplify
+from fewstep.learner.graph_rewrites import avoid_transposed_factors, simplify
 
 # One C++ file for the whole graph, kernels and calls: one run of the compiler, and no Python between kernels.
 # Precompiled headers and the trial compilation of vector instructions cost more than they save here.
@@ -51,7 +51,7 @@ def compiled(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -
 
 def _compiled_publicly(graph: GraphModule, example: Sequence[Tensor], options: dict[str, Any]) -> Any:
     if options:
-        _avoid_transposed_factors(graph.graph)
+        avoid_transposed_factors(graph.graph)
     for node in graph.graph.nodes:  # what the trace noted of its tensors, which the compiler works out again
         node.meta.pop("val", None)
     return torch._inductor.compile(graph, list(example), options=options)
@@ -72,7 +72,7 @@ def _compiled_directly(function: Callable[..., list[Tensor]], example: Sequence[
         return _compiled_publicly(graph, example, CPU_OPTIONS)
     options = {**CPU_OPTIONS, **(LIGHT_OPTIONS if _is_light(graph.graph) else {})}
     simplify(graph.graph)
-    _avoid_transposed_factors(graph.graph)
+    avoid_transposed_factors(graph.graph)
     outputs: Any = graph.graph.output_node().args[0]
     graph.graph.output_node().meta["user_visible_output_idxs"] = list(range(len(outputs)))
     with config.patch(options):
@@ -109,25 +109,3 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _avoid_transposed_factors(graph: torch.fx.Graph) -> None:
-    """Aᵀ·Bᵀ as (B·A)ᵀ: MKL takes seven times as long for a batch of small products whose factors are both transposed.
-
-    Second derivatives are full of them.
-    """
-    bmm, permute = torch.ops.aten.bmm.default, torch.ops.aten.permute.default
-    for node in graph.find_nodes(op="call_function", target=bmm):
-        if all(_is_transposed(factor.meta.get("val")) for factor in node.args):
-            with graph.inserting_before(node):
-                second, first = (graph.call_function(permute, (factor, [0, 2, 1])) for factor in node.args)
-                product = graph.call_function(bmm, (first, second))
-                node.replace_all_uses_with(graph.call_function(permute, (product, [0, 2, 1])))
-            graph.erase_node(node)
-
-
-def _is_transposed(matrices: Tensor | None) -> bool:
-    if matrices is None:
-        return False
-    rows, columns = matrices.shape[1:]
-    return rows > 1 and columns > 1 and matrices.stride(1) == 1 and matrices.stride(2) >= rows

@@ -152,11 +152,11 @@ class MetaLearner(nn.Module):
         Returns:
             The meta-objective, detached.
         """
-        self._look_at(tasks)
         if not self._compiles(tasks) or type(self).meta_loss is not MetaLearner.meta_loss:
             loss = self.meta_loss(tasks)
             loss.backward()
             return loss.detach()
+        self._look_at(tasks)
         self._update_running_norms(tasks)
         tensors = [value for _, value in self._tensors()]
         loss, gradients = self._compiled.value_and_gradients(tensors, tasks, self._variant())

@@ -102,11 +102,6 @@ class MetaPolicy(MetaLearner):
         """
         return self.loss_on(self.collect(tasks))
 
-    def meta_gradient(self, tasks: Task) -> Tensor:
-        loss = self.meta_loss(tasks)
-        loss.backward()
-        return loss.detach()
-
     def collect(self, tasks: Task) -> Task:
         """Adapts to each task, and returns the episodes that were sampled meanwhile.
 

@@ -16,10 +16,15 @@ class _Network(nn.Module):
     """The perceptron of both policies, with a context beside the observation if there is one."""
 
     def __init__(
-        self, observations: int, outputs: int, hidden: Sequence[int], activation: Callable[[], nn.Module], context: int
+        self,
+        observations: int,
+        actions: int,
+        hidden: Sequence[int] = (100, 100),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        context: int = 0,
     ) -> None:
         super().__init__()
-        self.network = MLP(observations + context, hidden, outputs, activation)
+        self.network = MLP(observations + context, hidden, actions, activation)
         for layer in self.network:
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
@@ -84,16 +89,6 @@ class CategoricalPolicy(_Network):
     >>> CategoricalPolicy(observations=4, actions=3)(torch.zeros(7, 4)).logits.shape
     torch.Size([7, 3])
     """
-
-    def __init__(
-        self,
-        observations: int,
-        actions: int,
-        hidden: Sequence[int] = (100, 100),
-        activation: Callable[[], nn.Module] = nn.ReLU,
-        context: int = 0,
-    ) -> None:
-        super().__init__(observations, actions, hidden, activation, context)
 
     def forward(self, observations: Tensor) -> Categorical:
         """The distribution of actions for observations ``[..., observations]``."""

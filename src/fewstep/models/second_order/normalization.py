@@ -51,8 +51,10 @@ def normalize_and_pool(x: Tensor, eps: float) -> Tensor:
 
 
 class _Normalize(Operation):
+    """z, and what the derivatives go by: mean, r, and with pooling z again and the places of the largest."""
+
     @staticmethod
-    def forward(x: Tensor, eps: float, channel: int) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(x: Tensor, eps: float, channel: int) -> tuple[Tensor, ...]:
         centred, mean, rstd = _centred(x, eps, channel)
         return centred.mul_(rstd), mean, rstd
 
@@ -60,42 +62,25 @@ class _Normalize(Operation):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
         ctx.channel = inputs[2]
-        Operation.keep(ctx, inputs[0], *output[1:])
+        Operation.keep(ctx, inputs[0], *output[1:], *[None] * (5 - len(output)))
+        ctx.kept = len(output) - 1
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        x, mean, rstd = ctx.saved_tensors
-        return None if g is None else _Back.apply(g, x, mean, rstd, None, None, ctx.channel)[0], None, None
+        return None if g is None else _Back.apply(g, *ctx.saved_tensors, ctx.channel)[0], None, None
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: Any) -> tuple[Tensor, None, None]:
-        x, mean, rstd = ctx.saved_tensors
-        return _Forth.apply(dx, x, mean, rstd, None, None, ctx.channel)[0], None, None
+    def jvp(ctx: Any, dx: Tensor, *_: Any) -> tuple[Any, ...]:
+        return _Forth.apply(dx, *ctx.saved_tensors, ctx.channel)[0], *[None] * ctx.kept
 
 
-class _NormalizeAndPool(Operation):
+class _NormalizeAndPool(_Normalize):
     @staticmethod
     def forward(x: Tensor, eps: float, channel: int) -> tuple[Tensor, ...]:
         mean, rstd = _statistics(x, eps, channel)
         values, places = largest(x)
         z = (values - mean).mul_(rstd)
-        return z, z.clone(), mean, rstd, places
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.channel = inputs[2]
-        Operation.keep(ctx, inputs[0], *output[1:])
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        x, z, mean, rstd, places = ctx.saved_tensors
-        return None if g is None else _Back.apply(g, x, mean, rstd, z, places, ctx.channel)[0], None, None
-
-    @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: Any) -> tuple[Any, ...]:
-        x, z, mean, rstd, places = ctx.saved_tensors
-        return _Forth.apply(dx, x, mean, rstd, z, places, ctx.channel)[0], None, None, None, None
+        return z, mean, rstd, z.clone(), places
 
 
 class _Back(Operation):
@@ -105,8 +90,10 @@ class _Back(Operation):
     def forward(
         g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, z: Tensor | None, places: Tensor | None, channel: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        n = _count(x, channel)
-        mean_g, mean_zg = _sum(g, channel) / n, _sum(g * (_z(x, mean, rstd) if z is None else z), channel) / n
+        if z is None:
+            mean_g, mean_zg = _means(g, x, mean, rstd, channel)
+        else:
+            mean_g, mean_zg = (_sum(values, channel) / _count(x, channel) for values in (g, g * z))
         of_x = -rstd.square() * mean_zg
         result = torch.addcmul(-rstd * mean_g - of_x * mean, x, of_x)
         result = result.addcmul_(g, rstd) if places is None else add_at(places, g * rstd, result)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+NO_TASKS = "the copies have no tasks yet: call set_tasks(sample_tasks(num_envs, generator)) first"
 
 
 @runtime_checkable
@@ -35,3 +38,18 @@ class TaskEnvironment(Protocol):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]: ...
 
     def close(self, **kwargs: Any) -> None: ...
+
+
+def check_tasks(tasks: Tensor, num_envs: int, numbers: int | None = None) -> None:
+    """Raises a ``ValueError`` if tasks are not ``[num_envs, numbers]``; of any size of its own if not given."""
+    if tasks.ndim != 2 or len(tasks) != num_envs or numbers not in (None, tasks.shape[1]):
+        raise ValueError(
+            f"expected a task for each of the {num_envs} copies, shape [{num_envs}, {numbers or 'numbers'}], "
+            f"got shape {list(tasks.shape)}"
+        )
+
+
+def check_actions(actions: NDArray[Any], expected: tuple[int, ...] | None) -> None:
+    """Raises a ``ValueError`` if the actions of all copies have another shape than the action space."""
+    if actions.shape != expected:
+        raise ValueError(f"expected actions of shape {expected}, got {actions.shape}")

@@ -16,12 +16,14 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewstep.rl.environments.base import NO_TASKS, check_actions, check_tasks
+
 Environment = gymnasium.Env[Any, Any]
 
 _TERMINATED, _TRUNCATED, _FAILURE = "fewstep_terminated", "fewstep_truncated", "fewstep_failure"
 
 
-class EnvironmentFailed(RuntimeError):  # noqa: N818 - says what happened  # noqa: N818 - as TrainingDiverged
+class EnvironmentFailed(RuntimeError):  # noqa: N818 - says what happened
     """A copy of an environment raised an error, died, or gave what it must not; the message names copy and task."""
 
 
@@ -110,18 +112,14 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
 
     def set_tasks(self, tasks: Tensor) -> None:
         """Gives each copy its task, ``[num_envs, numbers]``; it holds from the next reset on."""
-        if tasks.ndim != 2 or len(tasks) != self.num_envs:
-            raise ValueError(
-                f"expected a task for each of the {self.num_envs} copies, shape [{self.num_envs}, numbers], "
-                f"got shape {list(tasks.shape)}"
-            )
+        check_tasks(tasks, self.num_envs)
         self._tasks = tasks.detach().cpu().numpy().copy()
         self._ask(self._copies.set_attr, "next_task", list(self._tasks))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts an episode in every copy, with ``seed`` + i in copy i, or in those of ``options["reset_mask"]``."""
         if self._tasks is None:
-            raise RuntimeError("the copies have no tasks yet: call set_tasks(sample_tasks(num_envs, generator)) first")
+            raise RuntimeError(NO_TASKS)
         options = None if options is None else dict(options)  # Gymnasium takes the mask out of it
         observations, infos = self._ask(self._copies.reset, seed=seed, options=options)
         self._raise_first(_taken(infos, _FAILURE))
@@ -132,8 +130,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
     ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """One step of every copy; ``actions`` are ``[num_envs, ...]`` as the action space says."""
         actions = np.asarray(actions)
-        if actions.shape != self.action_space.shape:
-            raise ValueError(f"expected actions of shape {self.action_space.shape}, got {actions.shape}")
+        check_actions(actions, self.action_space.shape)
         observations, rewards, _, _, infos = self._ask(self._copies.step, actions)
         self._raise_first(_taken(infos, _FAILURE))
         return observations, rewards, _taken(infos, _TERMINATED), _taken(infos, _TRUNCATED), infos

@@ -15,6 +15,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewstep.rl.environments.base import NO_TASKS, check_actions, check_tasks
 from fewstep.rl.environments.goals import Direction, Goal, Velocity
 from fewstep.rl.environments.physics import Floats, Mask, Physics
 from fewstep.rl.environments.robots import Ant, Convention, HalfCheetah, Robot
@@ -103,11 +104,7 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
 
     def set_tasks(self, tasks: Tensor) -> None:
         """Gives each copy its task, ``[num_envs, 1]``; it holds from the next reset on."""
-        if tuple(tasks.shape) != (self.num_envs, 1):
-            raise ValueError(
-                f"expected a task for each of the {self.num_envs} copies, shape [{self.num_envs}, 1], "
-                f"got shape {list(tasks.shape)}"
-            )
+        check_tasks(tasks, self.num_envs, 1)
         numbers = tasks.detach().cpu().double().numpy()
         if not np.isfinite(numbers).all():
             copy = int(np.flatnonzero(~np.isfinite(numbers[:, 0]))[0])
@@ -121,7 +118,7 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         ``[num_envs, numbers]`` and the information ``x_position``.
         """
         if self._next_tasks is None:
-            raise RuntimeError("the copies have no tasks yet: call set_tasks(sample_tasks(num_envs, generator)) first")
+            raise RuntimeError(NO_TASKS)
         chosen = self._chosen((options or {}).get("reset_mask"))
         if seed is not None:
             super().reset(seed=seed)
@@ -188,8 +185,7 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         if not self._was_reset.all():
             raise RuntimeError("every copy must be reset before the first step")
         actions = np.ascontiguousarray(actions)
-        if actions.shape != self.action_space.shape:
-            raise ValueError(f"expected actions of shape {self.action_space.shape}, got {actions.shape}")
+        check_actions(actions, self.action_space.shape)
         if not np.isfinite(actions).all():
             copy = int(np.flatnonzero(~np.isfinite(actions).all(axis=1))[0])
             raise ValueError(
