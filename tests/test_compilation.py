@@ -7,8 +7,8 @@ from torch._inductor.decomposition import select_decomp_table
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import fewstep as fs
-from fewstep.learner.graph_rewrites import simplify
-from fewstep.learner.inductor import _is_light, compiled
+from fewstep.compiling.graph_rewrites import simplify
+from fewstep.compiling.inductor import _is_light, compiled
 
 X = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 
@@ -108,7 +108,7 @@ def test_compiled_dropout_draws_anew():
 
 
 def test_without_the_short_cut(monkeypatch):
-    monkeypatch.setattr("fewstep.learner.inductor.SHORT_CUT", False)
+    monkeypatch.setattr("fewstep.compiling.inductor.SHORT_CUT", False)
     tasks = fs.tasks.Sinusoids().sample(3, fs.tasks.generator(0, 0))
     model = fs.models.MLP(1, [4], 1)
     eager, ours = (fs.maml(model, fs.mse, 0.1, compile=compile) for compile in (False, True))

@@ -102,7 +102,7 @@ def test_the_gradient_is_that_of_a_loop_over_tasks(name: str):
     vmapped = [value.grad.clone() for value in one.parameters()]
     assert all(gradient.abs().sum() > 0 for gradient in vmapped[-2:])
     loop = learner(name).double()
-    loop._each._vmaps = False
+    loop._each.vmaps = False
     loop.meta_loss(tasks).backward()
     for found, value in zip(vmapped, loop.parameters(), strict=True):
         torch.testing.assert_close(found, value.grad, rtol=1e-6, atol=1e-9)
@@ -238,7 +238,7 @@ def test_large_tasks_are_looped_over_and_leave_no_graph():
     torch.testing.assert_close(loss, torch.stack(losses).mean())
     found = [value.grad.clone() for value in one.parameters()]
     one.zero_grad()
-    one._each._vmaps = True
+    one._each.vmaps = True
     one.meta_loss(tasks).backward()
     for value, gradient in zip(one.parameters(), found, strict=True):
         torch.testing.assert_close(gradient, value.grad, rtol=1e-3, atol=1e-5)

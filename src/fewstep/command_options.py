@@ -93,7 +93,7 @@ class Reproduce:
     """
 
     table: tyro.conf.Positional[str] = "sinusoid"
-    """Which table: sinusoid, omniglot, mini-imagenet, glyphs or navigation."""
+    """Which table: sinusoid, omniglot, mini-imagenet, glyphs, navigation, cheetah or ant."""
     rows: str | None = None
     """Only the experiments whose names match this shell-style pattern, e.g. '*-5shot-*'. If not given, for omniglot and
     mini-imagenet the rows that a paper prints a number for, for the others all. '*' is all of them."""

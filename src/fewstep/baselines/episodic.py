@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.baselines.each_task import EachTask
 from fewstep.baselines.labels import check_labels, check_padding, check_tasks
 from fewstep.learner.checks import check_model
+from fewstep.learner.each_task import EachTask
 from fewstep.tasks import Batch, Task
 
 Logits = Float[Tensor, "queries ways"]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.adaptation import Rule
-from fewstep.baselines.each_task import EachTask
 from fewstep.baselines.labels import check_labels, check_padding, check_tasks
 from fewstep.baselines.similarity import cosine
 from fewstep.learner import MetaLearner
 from fewstep.learner.checks import check_model
+from fewstep.learner.each_task import EachTask
 from fewstep.objectives import cross_entropy
 from fewstep.tasks import Batch, Task
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from fewstep.baselines.each_task import EachTask
 from fewstep.baselines.episodic import EpisodicLearner
 from fewstep.baselines.fine_tuned import FineTuned
 from fewstep.baselines.labels import check_labels
+from fewstep.learner.each_task import EachTask
 from fewstep.objectives import cross_entropy
 from fewstep.tasks import Batch, Task
 

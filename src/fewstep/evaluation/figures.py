@@ -102,6 +102,7 @@ def plot_over_steps(
     path: Path,
     metric: str,
     paper: Mapping[int, float] | None = None,
+    sharey: bool = True,
 ) -> Path:
     """A metric over inner steps, a panel each, with 95% intervals.
 
@@ -112,8 +113,9 @@ def plot_over_steps(
         path: the picture to write.
         metric: the name of the metric, the label of the vertical axis.
         paper: the paper's numbers by number of steps, marked in every panel.
+        sharey: one vertical axis for all panels.
     """
-    drawn, axes = figure(columns=len(panels), width=4.6, sharey=True)
+    drawn, axes = figure(columns=len(panels), width=4.6, sharey=sharey)
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for name, found in curves.items():

@@ -18,6 +18,8 @@ from fewstep.training import RunFolder, fit
 _BY_DEFAULT: dict[str, Callable[[Row], bool]] = {
     "sinusoid": lambda row: True,
     "navigation": lambda row: True,
+    "cheetah": lambda row: True,
+    "ant": lambda row: True,
     "omniglot": lambda row: bool(row.paper),
     "mini-imagenet": lambda row: bool(row.paper),
     "glyphs": lambda row: row.name != "glyphs-5way-1shot",  # which is glyphs-5way-1shot-maml

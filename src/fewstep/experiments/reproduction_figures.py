@@ -26,8 +26,11 @@ def figures_of(table: str, found: dict[str, Found], results: Path, into: Path) -
     """
     if table == "sinusoid":
         drawn = [plot_figure_3(found, into / "figure-3.png")]
-    elif table == "navigation":
-        drawn = [plot_returns(found, into / "navigation-updates.png")]
+    elif table in ("navigation", "cheetah", "ant"):
+        drawn = [
+            plot_returns(found, into / f"{table}-updates.png"),
+            plot_return_curves(found, results, into / f"{table}-curves.png"),
+        ]
     else:
         drawn = [
             plot_methods(methods_at_equal_budget(found), into / f"{table}-methods.png"),
@@ -52,11 +55,43 @@ def plot_figure_3(found: dict[str, Found], path: Path) -> Path | None:
 
 
 def plot_returns(found: dict[str, Found], path: Path) -> Path | None:
-    """Return over updates of every method (MAML, Figure 4); one that is not adapted is a point."""
-    if not found:
+    """Return over updates of every method, a panel for each environment (MAML, Figures 4 and 5).
+
+    A policy that is not adapted is a point, and the paper's numbers are not drawn: only those of 2D navigation compare.
+    """
+    panels: dict[str, dict[str, dict[str, Any]]] = {}
+    for result in found.values():
+        config = result.row.config
+        panels.setdefault(_title(config.world), {})[config.method] = result.curve()
+    return plot_over_steps(panels, path, "mean_return", sharey=False) if panels else None
+
+
+def plot_return_curves(found: dict[str, Found], results: Path, path: Path) -> Path | None:
+    """Return in validation over iterations, of the first seed of every method that is trained."""
+    panels: dict[str, dict[str, Sequence[dict[str, Any]]]] = {}
+    for name, result in found.items():
+        curves, config = load_curves(results, name), result.row.config
+        rows = [row for row in next(iter(curves.values()), []) if "validation" in row]
+        if len(rows) > 1:
+            panels.setdefault(_title(config.world), {})[config.method] = rows
+    if not panels:
         return None
-    curves = {name.partition("-")[2]: result.curve() for name, result in found.items()}
-    return plot_over_steps({"2D navigation": curves}, path, "mean_return")
+    drawn, (axes,) = figure(columns=len(panels), width=4.6, height=3.4)
+    for ax, (title, methods) in zip(axes, panels.items(), strict=True):
+        for colour, (method, validated) in zip(COLOURS * len(methods), methods.items(), strict=False):
+            x, mean, ci95 = ([row[key] for row in validated] for key in ("iteration", "validation", "validation_ci95"))
+            ax.plot(x, mean, color=colour, marker="o", markersize=3, label=method)
+            low, high = ([m + sign * c for m, c in zip(mean, ci95, strict=True)] for sign in (-1, 1))
+            ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlim(left=0)
+        tidy(ax, "outer iterations", "return in validation after the last update" if ax is axes[0] else "")
+        ax.legend(fontsize=7, loc="best")
+    return save(drawn, path)
+
+
+def _title(world: str) -> str:
+    return "2D navigation" if world == "navigation" else world.replace("-", ", ")
 
 
 def plot_methods(methods: Mapping[str, Found], path: Path) -> Path | None:

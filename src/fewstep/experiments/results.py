@@ -10,7 +10,7 @@ from typing import Any
 from fewstep.experiments.experiment import Row
 from fewstep.experiments.runs import EXPERIMENTS
 
-TABLES = ("sinusoid", "omniglot", "mini-imagenet", "glyphs", "navigation")
+TABLES = ("sinusoid", "omniglot", "mini-imagenet", "glyphs", "navigation", "cheetah", "ant")
 """What can be reproduced; the names of a table's experiments begin with its own."""
 
 

@@ -16,12 +16,12 @@ from fewstep.evaluation import Evaluation, evaluate
 from fewstep.experiments.costs import costs
 from fewstep.experiments.experiment import Row, Training
 from fewstep.experiments.few_shot_rows import ROWS as FEW_SHOT_ROWS
-from fewstep.experiments.navigation import ROWS as NAVIGATION_ROWS
 from fewstep.experiments.other_norms import OtherNorm, take_parameters, under_norm
+from fewstep.experiments.reinforcement import ROWS as REINFORCEMENT_ROWS
 from fewstep.experiments.sinusoid import ROWS as SINUSOID_ROWS
 from fewstep.training import RunFolder, fit
 
-EXPERIMENTS: dict[str, Row] = {row.name: row for row in (*SINUSOID_ROWS, *FEW_SHOT_ROWS, *NAVIGATION_ROWS)}
+EXPERIMENTS: dict[str, Row] = {row.name: row for row in (*SINUSOID_ROWS, *FEW_SHOT_ROWS, *REINFORCEMENT_ROWS)}
 """Every experiment by name."""
 
 

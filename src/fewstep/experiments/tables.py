@@ -16,8 +16,8 @@ def tables_of(table: str, found: dict[str, Found]) -> dict[str, Rows]:
     """The tables that results fill, by title."""
     if table == "sinusoid":
         return {"sinusoid: mean squared error ± 95% CI over 600 test tasks": error_table(found)}
-    if table == "navigation":
-        return {"2D navigation: mean return ± 95% CI over 40 test goals": return_table(found)}
+    if table in ("navigation", "cheetah", "ant"):
+        return {f"{table}: mean return ± 95% CI over 40 test tasks": return_table(found)}
     every = {
         f"{table}: accuracy in % ± 95% CI over test tasks, ours beside the paper's": few_shot_tables.of_the_papers,
         f"{table}: every method after as many training tasks": few_shot_tables.at_equal_budget,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_leaves, tree_map
 
+from fewstep.learner.each_task import SavedBytes
 from fewstep.learner.task_loss import TaskLoss
 from fewstep.tasks import Batch, Task
 
@@ -60,8 +61,8 @@ def check_task(loss: TaskLoss, model: nn.Module, params: Params, adapts: Sequenc
     adapted = {name: params[name].clone().requires_grad_() for name in adapts}
     buffers = {name: (buffer, buffer._version) for name, buffer in model.named_buffers()}
     random_state = torch.get_rng_state()
-    saved = _SavedBytes()
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+    saved = SavedBytes()
+    with torch.enable_grad(), saved:
         value = loss({**params, **adapted}, task.support)
     _check_value(value, task.support)
     for name, buffer in model.named_buffers():
@@ -87,15 +88,6 @@ def check_task(loss: TaskLoss, model: nn.Module, params: Params, adapts: Sequenc
     if not stochastic:
         _check_weights(loss, {**params, **adapted}, tasks)
     return Observed(saved.count, stochastic)
-
-
-class _SavedBytes:
-    def __init__(self) -> None:
-        self.count = 0
-
-    def pack(self, tensor: Tensor) -> Tensor:
-        self.count += tensor.numel() * tensor.element_size()
-        return tensor
 
 
 def _check_sets(tasks: Task, params: Params) -> None:

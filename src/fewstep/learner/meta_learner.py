@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -16,9 +14,10 @@ from torch.func import functional_call
 
 from fewstep.adaptation import Adjoint, Recomputed, Rule, Unrolled
 from fewstep.adaptation.random_numbers import replayed
+from fewstep.compiling import CompiledGradient, compiler_missing
 from fewstep.learner.checks import Observed, check_model, check_task
-from fewstep.learner.compilation import CompiledLoss, compiler_missing
-from fewstep.learner.gradients import accumulate
+from fewstep.learner.each_task import EachTask, on_cpu
+from fewstep.learner.gradients import with_gradients
 from fewstep.learner.reuse import Unmoved
 from fewstep.learner.selection import Names, select
 from fewstep.learner.task_loss import LOSS_PREFIX, QueryLoss, TaskLoss
@@ -26,9 +25,6 @@ from fewstep.models.context import inner_step, recording
 from fewstep.models.normalization import BatchNorm, RunningNorm
 from fewstep.objectives import Objective, query_loss
 from fewstep.tasks import Task
-
-VMAP_LIMIT = 9 * 2**19  # 4.5 MiB: benchmarks/vectorize.py
-"""On a CPU, tasks whose support loss keeps more bytes than this for its backward pass are looped over, not vmapped."""
 
 Choice = TypeVar("Choice")
 
@@ -62,7 +58,7 @@ class MetaLearner(nn.Module):
         inner_loss: the loss of the inner loop where it differs; an ``nn.Module`` makes it a learned loss.
         vectorize: ``True`` puts all tasks through the model at once (vmap); ``False`` loops over them; ``"auto"``
             chooses: a loop where vmap does not support the model, or, on a CPU, where one task alone keeps more than
-            ``VMAP_LIMIT`` bytes of activations; vmap otherwise.
+            ``fewstep.learner.VMAP_LIMIT`` bytes of activations; vmap otherwise.
         chunk: at most this many tasks at once under vmap; memory then does not grow with the meta-batch. A compiled
             meta-step takes all tasks at once.
         compile: compile the whole meta-step into one graph (the first call takes seconds). Numbers that are no
@@ -97,13 +93,9 @@ class MetaLearner(nn.Module):
         check_model(model)
         if not isinstance(steps, int) or steps < 0:
             raise ValueError(f"steps must be a whole number, 0 or more; got {steps!r}.")
-        if vectorize not in (True, False, "auto"):
-            raise ValueError(f'vectorize must be True, False or "auto"; got {vectorize!r}.')
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk must be None or at least 1; got {chunk}.")
         self.model, self.loss, self.inner_loss = copy.deepcopy((model, loss, inner_loss or loss))
         self.rule, self.steps, self.adjoint, self.objective = rule, steps, adjoint, objective
-        self.vectorize, self.chunk, self.compiles = vectorize, chunk, compile
+        self.compiles, self._each = compile, EachTask(vectorize, chunk)
         self.iteration = 0
         """The outer iteration, which :class:`Scheduled` choices follow; :func:`fewstep.fit` sets it."""
 
@@ -119,9 +111,8 @@ class MetaLearner(nn.Module):
         self._inner = TaskLoss(self.model, self.inner_loss, learned=True)
         self._check_choices()
         self._observed: Observed | None = None
-        self._vmaps: bool | None = None
         self._unmoved = Unmoved(self.model, self.adapts)
-        self._compiled = CompiledLoss(self._loss_from)
+        self._compiled = CompiledGradient(self._loss_from)
 
     def meta_loss(self, tasks: Task) -> Tensor:
         """The meta-objective, averaged over the tasks of a meta-batch; a scalar ready for ``backward()``.
@@ -133,16 +124,12 @@ class MetaLearner(nn.Module):
             ValueError: the first meta-batch shows something that cannot work (see :mod:`fewstep.learner.checks`).
         """
         self._look_at(tasks)
-        if not torch.is_grad_enabled():
-            return self._forward_only(tasks)
-        self._update_running_norms(tasks)
-        if self._compiles(tasks):
-            return self._compiled([value for _, value in self._tensors()], tasks, self._variant())
-        parts = self._parts(tasks)
-        if len(parts) == 1:
-            return self._mean(parts[0])
-        learned = [value for value in self.parameters() if value.requires_grad]
-        return accumulate([partial(self._sum, part) for part in parts], learned, 1 / len(tasks))
+        if torch.is_grad_enabled():
+            self._update_running_norms(tasks)
+            if self._compiles(tasks):
+                value, gradients = self._compiled(self._tensors(), tasks, self._variant())
+                return with_gradients(value, self._learned(), gradients)
+        return self._each.mean(self._task_objective, tasks, self._learned())
 
     def meta_gradient(self, tasks: Task) -> Tensor:
         """``meta_loss(tasks).backward()`` in one: the gradient is added to each parameter's ``grad``.
@@ -158,10 +145,8 @@ class MetaLearner(nn.Module):
             return loss.detach()
         self._look_at(tasks)
         self._update_running_norms(tasks)
-        tensors = [value for _, value in self._tensors()]
-        loss, gradients = self._compiled.value_and_gradients(tensors, tasks, self._variant())
-        learned = (value for value in tensors if value.requires_grad)
-        for value, gradient in zip(learned, gradients, strict=True):
+        loss, gradients = self._compiled(self._tensors(), tasks, self._variant())
+        for value, gradient in zip(self._learned(), gradients, strict=True):
             if gradient is not None:
                 value.grad = gradient if value.grad is None else value.grad + gradient
         return loss
@@ -208,11 +193,13 @@ class MetaLearner(nn.Module):
                 return torch.stack([query_loss(params, task.query) for params in path])
 
         with torch.no_grad():
-            return torch.cat([self._each(one, part) for part in self._parts(tasks)])
+            scores: Tensor = self._each(one, tasks)
+        return scores
 
     def forward(self, tasks: Task) -> Tensor:
         """The mean meta-objective of tasks taken at once; :meth:`meta_loss` is the way in."""
-        return self._mean(tasks)
+        objectives: Tensor = self._each.at_once(self._task_objective, tasks)
+        return objectives.mean()
 
     def _path(self, support: Any, steps: int) -> list[dict[str, Tensor]]:
         """[φ_0, …, φ_K] of one task."""
@@ -276,26 +263,7 @@ class MetaLearner(nn.Module):
     def _now(self, choice: Any) -> Any:
         return choice.choice(self.iteration) if isinstance(choice, Scheduled) else choice
 
-    # Tasks at once, in chunks, or one by one
-
-    def _each(self, function: Callable[[Task], Tensor], tasks: Task) -> Tensor:
-        """``function`` of each task, stacked."""
-        if self._vmaps:
-            return torch.vmap(function, randomness="different")(tasks)
-        return torch.stack([function(tasks[i]) for i in range(len(tasks))])
-
-    def _mean(self, tasks: Task) -> Tensor:
-        return self._each(self._task_objective, tasks).mean()
-
-    def _sum(self, tasks: Task) -> Tensor:
-        return self._each(self._task_objective, tasks).sum()
-
-    def _parts(self, tasks: Task) -> list[Task]:
-        size = (self.chunk or len(tasks)) if self._vmaps else 1
-        return [tasks] if size >= len(tasks) else [tasks[i : i + size] for i in range(0, len(tasks), size)]
-
-    def _forward_only(self, tasks: Task) -> Tensor:
-        return torch.stack([self._sum(part) for part in self._parts(tasks)]).sum() / len(tasks)
+    # The first meta-batch shows what goes together
 
     def _look_at(self, tasks: Task) -> None:
         """The first time: check that tasks, model and loss go together, and settle how tasks are batched."""
@@ -306,47 +274,31 @@ class MetaLearner(nn.Module):
 
     def _look(self, tasks: Task) -> Observed:
         observed = check_task(self._inner, self.model, self._params(), self.adapts, tasks)
-        if self.vectorize == "auto":
-            self._vmaps = not (tasks_on_cpu(tasks) and observed.saved_bytes > VMAP_LIMIT) and self._supports_vmap(tasks)
-        else:
-            self._vmaps = bool(self.vectorize)
+        self._each.settle(self._task_objective, tasks, observed.saved_bytes)
         if self.compiles and observed.stochastic and isinstance(self._now(self.adjoint), Recomputed):
             raise ValueError("compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled().")
         return observed
 
-    def _supports_vmap(self, tasks: Task) -> bool:
-        try:
-            with torch.no_grad():
-                torch.vmap(self._task_objective, randomness="different")(tasks[:1])
-        except (RuntimeError, ValueError) as error:
-            with torch.no_grad():
-                self._task_objective(tasks[0])  # raises what is wrong with the task, if it is not vmap
-            reason = str(error).strip().splitlines()[0]
-            warnings.warn(
-                f"Looping over tasks: the model does not run under torch.vmap ({reason}). "
-                "vectorize=False takes the loop without asking.",
-                stacklevel=5,  # the caller of meta_loss or score
-            )
-            return False
-        return True
-
     # Compiling: everything the loss depends on becomes an input of the graph
 
     def _compiles(self, tasks: Task) -> bool:
-        return self.compiles and not (tasks_on_cpu(tasks) and compiler_missing())
+        return self.compiles and not (on_cpu(tasks) and compiler_missing())
 
     def _variant(self) -> tuple[Any, ...]:
         return (self.training, self._now(self.adjoint), self._now(self.objective), self.steps)
 
-    def _tensors(self) -> list[tuple[str, Tensor]]:
-        return [*self.named_parameters(), *self.named_buffers()]
+    def _learned(self) -> list[Tensor]:
+        return [value for value in self.parameters() if value.requires_grad]
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.parameters(), *self.buffers()]
 
     def _loss_from(self, tensors: Any, tasks: Task) -> Tensor:
-        names = [name for name, _ in self._tensors()]
+        names = [name for name, _ in (*self.named_parameters(), *self.named_buffers())]
         return functional_call(self, dict(zip(names, tensors, strict=True)), (tasks,))
 
     def _apply(self, *args: Any, **kwargs: Any) -> MetaLearner:
-        self._compiled = CompiledLoss(self._loss_from)  # another device or dtype
+        self._compiled = CompiledGradient(self._loss_from)  # another device or dtype
         return super()._apply(*args, **kwargs)
 
     def _check_choices(self) -> None:
@@ -370,8 +322,3 @@ class MetaLearner(nn.Module):
                     f"{type(adjoint).__name__} gives no gradient to the rule's learned parameters {learned}; use a "
                     "rule without any, such as GradientDescent."
                 )
-
-
-def tasks_on_cpu(tasks: Task) -> bool:
-    """Whether the tensors of a meta-batch are on a CPU."""
-    return bool(torch.utils._pytree.tree_leaves(tasks)[0].device.type == "cpu")

@@ -9,6 +9,7 @@ from fewstep.rl.fisher import FisherProduct, mean_kl
 from fewstep.rl.losses import clipped_surrogate, dice, e_maml, mean_return, policy_gradient, surrogate
 from fewstep.rl.meta_policy import MetaPolicy
 from fewstep.rl.policies import CategoricalPolicy, GaussianPolicy
+from fewstep.rl.promp import ProMP
 from fewstep.rl.rollouts import Rollouts
 from fewstep.rl.trajectories import Trajectories
 from fewstep.rl.trpo import TRPO
@@ -24,6 +25,7 @@ __all__ = [
     "Gaussian",
     "GaussianPolicy",
     "MetaPolicy",
+    "ProMP",
     "Rollouts",
     "Trajectories",
     "clipped_surrogate",

@@ -153,11 +153,25 @@ class MetaPolicy(MetaLearner):
             metric: ``metric(policy, trajectories) -> scalar``; the mean undiscounted return if not given.
             steps: inner updates; as in training if not given.
         """
-        rule, measure = _Scaled(self.rule, self.test_scales), TaskLoss(self.model, metric or self.metric)
-        steps = self.steps if steps is None else steps
-        path, explored = self._explore(_environment_tasks(tasks), steps, rule)
+        measure = TaskLoss(self.model, metric or self.metric)
+        path, explored = self._tested(tasks, steps)
         with torch.no_grad():
             return torch.stack([torch.vmap(measure)(*pair) for pair in zip(path, explored, strict=True)], 1)
+
+    def episodes(self, tasks: Task, steps: int | None = None) -> list[Trajectories]:
+        """The episodes that :meth:`score` measures, before adaptation and after every update.
+
+        Each are :class:`fewstep.rl.Trajectories`, ``[tasks, episodes, time, ...]``.
+
+        Args:
+            tasks: a meta-batch.
+            steps: inner updates; as in training if not given.
+        """
+        return self._tested(tasks, steps)[1]
+
+    def _tested(self, tasks: Task, steps: int | None) -> tuple[list[Params], list[Trajectories]]:
+        steps = self.steps if steps is None else steps
+        return self._explore(_environment_tasks(tasks), steps, _Scaled(self.rule, self.test_scales))
 
     @torch.no_grad()
     def _explore(self, tasks: EnvironmentTask, steps: int, rule: Rule) -> tuple[list[Params], list[Trajectories]]:

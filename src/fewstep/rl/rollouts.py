@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class Rollouts:
                 raise ValueError(f"Rollouts: {name} must be between 0 and 1; got {value}.")
         self.environment, self.episodes, self.horizon = environment, episodes, horizon
         self.discount, self.gae_lambda, self.baseline = discount, gae_lambda, baseline
-        self._to_range = _to_range(environment)
+        self._to_range = to_range(environment)
 
     @torch.no_grad()
     def __call__(self, policy: nn.Module, params: Params, tasks: EnvironmentTask, step: int = 0) -> Trajectories:
@@ -83,10 +84,11 @@ class Rollouts:
         seed = generator(int(tasks.seed.sum()), step, stream=1).initial_seed()
 
         copies, episodes = self.environment.num_envs, count * self.episodes
-        rounds = [
-            self._round(policy, params, tasks, noise, range(start, min(start + copies, episodes)), seed + start)
-            for start in range(0, episodes, copies)
-        ]
+        with _one_thread():
+            rounds = [
+                self._round(policy, params, tasks, noise, range(start, min(start + copies, episodes)), seed + start)
+                for start in range(0, episodes, copies)
+            ]
         recorded = [torch.cat(parts, 1).unflatten(1, (count, -1)).movedim(0, 2) for parts in zip(*rounds, strict=True)]
         observations, actions, rewards, mask, log_probs = recorded
         returns = discounted_returns(rewards, mask, self.discount)
@@ -168,6 +170,17 @@ class Rollouts:
                 )
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch's threads wait for work in a loop, and so would take cores from an environment that has threads too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _checked(distribution: Any) -> Distribution:
     if not callable(getattr(distribution, "log_prob", None)) or not callable(getattr(distribution, "sample", None)):
         raise TypeError(
@@ -177,8 +190,8 @@ def _checked(distribution: Any) -> Distribution:
     return distribution
 
 
-def _to_range(environment: TaskEnvironment) -> Callable[[Tensor], Any]:
-    """What brings a policy's actions to the environment's action space, as arrays."""
+def to_range(environment: TaskEnvironment) -> Callable[[Tensor], Any]:
+    """What brings the actions of a policy, in [−1, 1] where they are numbers, to the action space, as arrays."""
     space = environment.single_action_space
     if hasattr(space, "n"):
         return lambda actions: actions.cpu().numpy()

@@ -12,6 +12,7 @@ from torch import Tensor
 from fewstep.adaptation.implicit import conjugate_gradients
 from fewstep.rl.fisher import FisherProduct, mean_kl
 from fewstep.rl.meta_policy import MetaPolicy
+from fewstep.rl.reports import Reports
 from fewstep.tasks import Task
 
 Product = Callable[[Sequence[Tensor]], Sequence[Tensor]]
@@ -70,7 +71,7 @@ class TRPO(torch.optim.Optimizer):
         }  # fmt: skip
         super().__init__([value for value in learner.parameters() if value.requires_grad], settings)
         self._learner = learner
-        self._reports: list[dict[str, float]] = []
+        self._reports = Reports()
 
     def step(self, closure: Any = None) -> Any:
         raise TypeError("TRPO samples episodes and searches along a line; call meta_step(tasks), or use fewstep.fit.")
@@ -86,8 +87,7 @@ class TRPO(torch.optim.Optimizer):
         """
         trajectories = self._learner.collect(tasks)
         loss, found, _ = self.search(trajectories)
-        returns = trajectories.support.returns[:, 0].mean(), trajectories.query.returns.mean()
-        self._reports.append({"return_before": returns[0].item(), "return_after": returns[1].item(), **found})
+        self._reports.add(trajectories, **found)
         return loss
 
     def report(self) -> dict[str, float]:
@@ -96,8 +96,7 @@ class TRPO(torch.optim.Optimizer):
         The mean return of the meta-batches before and after adaptation, the divergence of the step taken, and the share
         of steps that were found.
         """
-        reports, self._reports = self._reports, []
-        return {name: sum(r[name] for r in reports) / len(reports) for name in (reports[0] if reports else ())}
+        return self._reports.means()
 
     def direction(self, trajectories: Task, gradient: Sequence[Tensor], product: Product | None = None) -> list[Tensor]:
         """x with (JᵀFJ + damping)·x = −gradient, as far as conjugate gradients come.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import repeat
 from pathlib import Path
 
 import mujoco
@@ -80,11 +80,9 @@ class Physics:
         Returns those whose simulation is unstable: a position or velocity is not finite or beyond MuJoCo's bound, 1e10.
         """
         self._controls[:] = controls
-        copies = np.flatnonzero(chosen).tolist()
-        bounds = [len(copies) * thread // len(self._data) for thread in range(len(self._data) + 1)]
-        shares = [copies[start:end] for start, end in pairwise(bounds)]
-        others = self._pool.map(self._advance, self._data[1:], shares[1:]) if self._pool else ()
-        self._advance(self._data[0], shares[0])
+        copies = iter(np.flatnonzero(chosen).tolist())  # each thread takes the next until there is none
+        others = self._pool.map(self._advance, self._data[1:], repeat(copies)) if self._pool else ()
+        self._advance(self._data[0], copies)
         for _ in others:  # waits, and raises what was raised there
             pass
         motion = self.states[:, : self._columns(_STATE.mjSTATE_QVEL).stop]
@@ -95,7 +93,7 @@ class Physics:
         if self._pool:
             self._pool.shutdown()
 
-    def _advance(self, data: mujoco.MjData, copies: Sequence[int]) -> None:
+    def _advance(self, data: mujoco.MjData, copies: Iterator[int]) -> None:
         model, rows, frame_skip, contacts = self.model, self._rows, self.frame_skip, self._contacts
         put, step, take = mujoco.mj_setState, mujoco.mj_step, mujoco.mj_getState
         torso, forces = data.xpos[1], data.cfrc_ext

@@ -19,6 +19,7 @@ from fewstep.rl.environments.base import NO_TASKS, check_actions, check_tasks
 from fewstep.rl.environments.goals import Direction, Goal, Velocity
 from fewstep.rl.environments.physics import Floats, Mask, Physics
 from fewstep.rl.environments.robots import Ant, Convention, HalfCheetah, Robot
+from fewstep.rl.environments.viewer import Viewer
 
 RESET_NOISE = 0.1  # of Gymnasium's v5 environments: positions ± U[−0.1, 0.1], velocities + 0.1·N(0, 1)
 
@@ -42,6 +43,7 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         horizon: control steps of 0.05 s after which an episode is truncated.
         observe_task: append the task to the observation, as the oracle baseline has it.
         threads: how many threads step the copies; the numbers do not depend on it.
+        render_mode: ``"rgb_array"`` for :meth:`render` to give pictures; it needs an OpenGL renderer.
 
     Raises:
         ValueError: if an argument, a set of tasks or of actions is not what it has to be.
@@ -60,6 +62,7 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         horizon: int = 200,
         observe_task: bool = False,
         threads: int = 1,
+        render_mode: str | None = None,
     ) -> None:
         for name, value in (("num_envs", num_envs), ("horizon", horizon), ("threads", threads)):
             if value < 1:
@@ -76,9 +79,13 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
             contacts=self.robot.contacts,
             threads=threads,
         )
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f'render_mode must be None or "rgb_array", got {render_mode!r}')
+        self.render_mode = render_mode
+        self._viewer: Viewer | None = None
         self.metadata = {
             "autoreset_mode": AutoresetMode.DISABLED,
-            "render_modes": [],
+            "render_modes": ["rgb_array"],
             "render_fps": round(1 / self.physics.control_interval),
         }
         self._weights = self.robot.weights[rewards]
@@ -167,7 +174,21 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         infos = _informed(x_position=position, x_velocity=velocity)
         return self._observe(), rewards, self._terminated.copy(), self._elapsed >= self.horizon, infos
 
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
+        """A picture of every copy, seen by a camera that follows it, ``[180, 320, 3]`` each; None without a mode.
+
+        Raises:
+            RuntimeError: there is no OpenGL renderer; the message says what to install.
+        """
+        if self.render_mode is None:
+            return None
+        if self._viewer is None:
+            self._viewer = Viewer(self.physics.model)
+        return tuple(self._viewer.picture(self.physics.states[copy]) for copy in range(self.num_envs))
+
     def close_extras(self, **kwargs: Any) -> None:
+        if self._viewer is not None:
+            self._viewer.close()
         self.physics.close()
 
     def _observe(self) -> Floats:

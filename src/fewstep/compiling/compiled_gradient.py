@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fewstep.learner.gradients import with_gradients
-from fewstep.learner.inductor import compiled
+from fewstep.compiling.inductor import compiled
 
 
-class CompiledLoss:
-    """``function(tensors, tasks) -> loss`` with its gradient in the tensors that require one, compiled.
+class CompiledGradient:
+    """``function(tensors, tasks) -> loss`` and its gradient in the tensors that require one, compiled.
 
     Compiled anew for other shapes, dtypes or devices, and for another ``variant``.
     """
@@ -26,16 +25,9 @@ class CompiledLoss:
         self._compiled: dict[Hashable, tuple[Callable[..., Sequence[Tensor]], list[bool]]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CompiledLoss, (self.function,)  # copied or pickled without what is compiled
+        return CompiledGradient, (self.function,)  # copied or pickled without what is compiled
 
-    def __call__(self, tensors: Sequence[Tensor], tasks: Any, variant: Hashable) -> Tensor:
-        """The loss, ready for ``backward()``."""
-        value, gradients = self.value_and_gradients(tensors, tasks, variant)
-        return with_gradients(value, [tensor for tensor in tensors if tensor.requires_grad], gradients)
-
-    def value_and_gradients(
-        self, tensors: Sequence[Tensor], tasks: Any, variant: Hashable
-    ) -> tuple[Tensor, list[Tensor | None]]:
+    def __call__(self, tensors: Sequence[Tensor], tasks: Any, variant: Hashable) -> tuple[Tensor, list[Tensor | None]]:
         """The loss, and its gradient in every tensor that requires one; ``None`` where it does not reach."""
         leaves, spec = tree_flatten(tasks)
         key = (variant, spec, tuple((leaf.shape, leaf.dtype, leaf.device, leaf.stride()) for leaf in leaves))

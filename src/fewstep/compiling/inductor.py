@@ -17,7 +17,7 @@ from torch.fx import GraphModule
 from torch.utils._pytree import tree_leaves
 
 from fewstep.adaptation.random_numbers import replayed
-from fewstep.learner.graph_rewrites import avoid_transposed_factors, simplify
+from fewstep.compiling.graph_rewrites import avoid_transposed_factors, simplify
 
 # One C++ file for the whole graph, kernels and calls: one run of the compiler, and no Python between kernels.
 # Precompiled headers and the trial compilation of vector instructions cost more than they save here.

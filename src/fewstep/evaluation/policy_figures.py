@@ -1,0 +1,145 @@
+"""What a policy does before and after adaptation: paths in the plane (MAML, Figure 4), and films of robots."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewstep.evaluation.figures import COLOURS, GREY, figure, save, tidy
+from fewstep.tasks import Task, generator
+
+FRAMES_PER_SECOND = 10
+"""Of the film, at the speed of life."""
+
+
+def plot_paths(learner: Any, path: Path, steps: int, goals: int = 4, seed: int = 0) -> Path:
+    """Paths of a point to its goal: a row for each goal, a column before adaptation and after every update.
+
+    Args:
+        learner: a :class:`fewstep.rl.MetaPolicy` of 2D navigation.
+        path: the picture to write.
+        steps: updates.
+        goals: how many.
+        seed: of the goals and episodes.
+    """
+    from fewstep.rl import EnvironmentTasks
+
+    tasks = EnvironmentTasks(learner.rollouts.environment).sample(goals, generator(seed, 0, stream=2))
+    explored = learner.episodes(tasks, steps)
+    drawn, axes = figure(columns=steps + 1, rows=goals, width=2.3, height=2.3, sharex=True, sharey=True)
+    for update, episodes in enumerate(explored):
+        titled = "before adaptation" if update == 0 else f"after {update} update{'s' * (update > 1)}"
+        for row, (goal, ax) in enumerate(zip(tasks.support.numbers.tolist(), axes[:, update], strict=True)):
+            for episode in range(episodes.mask.shape[1]):
+                walked = episodes.observations[row, episode, : int(episodes.lengths[row, episode]), :2].cpu()
+                ax.plot(*walked.T, color=COLOURS[0], alpha=0.35, linewidth=0.7)
+            ax.plot(0, 0, "o", color=GREY, markersize=4, label="start")
+            ax.plot(*goal, "*", color=COLOURS[1], markersize=11, label="goal", zorder=3)
+            returned = float(episodes.returns[row].mean())
+            ax.text(0.03, 0.03, f"return {returned:.1f}", transform=ax.transAxes, fontsize=7)
+            ax.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
+            if row == 0:
+                ax.set_title(titled, fontsize=9)
+            tidy(ax)
+    axes[0][0].legend(fontsize=7, loc="upper left")
+    return save(drawn, path)
+
+
+def film(learner: Any, environment: Any, folder: Path, steps: int, seed: int = 0, seconds: float = 5.0) -> list[Path]:
+    """A robot before and after adaptation to two tasks: ``film.gif``, and some of its pictures as ``film.png``.
+
+    The two tasks are the lowest and the highest of a few; the policy acts without noise. Where there is no OpenGL
+    renderer nothing is drawn, and a warning says what to install.
+
+    Args:
+        learner: a :class:`fewstep.rl.MetaPolicy` of the environment's tasks.
+        environment: with one copy and ``render_mode="rgb_array"``.
+        folder: where the files go.
+        steps: updates; 0 for a policy that is not adapted.
+        seed: of the tasks.
+        seconds: length of the film.
+
+    Returns:
+        The files written.
+    """
+    from fewstep.rl import EnvironmentTasks
+
+    few = EnvironmentTasks(environment).sample(16, generator(seed, 0, stream=2))
+    order = few.support.numbers[:, 0].argsort()
+    shown = [(int(place), update) for place in (order[0], order[-1]) for update in sorted({0, steps})]
+    titles, shots = [], []
+    for place, update in shown:
+        task = few[place]
+        policy = learner.adapt(task.support, update)
+        try:
+            pictures, travelled = _shoot(policy, environment, task, seconds)
+        except RuntimeError as error:
+            warnings.warn(f"No film was drawn: {error}", stacklevel=2)
+            return []
+        when = "before adaptation" if update == 0 else f"after {update} update{'s' * (update > 1)}"
+        titles.append(f"task {float(task.support.numbers[0]):+.2f}, {when}: {travelled:+.1f} m in {seconds:g} s")
+        shots.append(pictures)
+    return [_write_gif(titles, shots, folder / "film.gif"), _write_strip(titles, shots, folder / "film.png")]
+
+
+@torch.no_grad()
+def _shoot(policy: Any, environment: Any, task: Task, seconds: float) -> tuple[list[Any], float]:
+    """Pictures of one episode, ``[height, width, 3]`` each, and how far the robot came along x, m."""
+    from fewstep.rl.rollouts import to_range
+
+    like, act = next(policy.parameters()), to_range(environment)
+    environment.set_tasks(task.support.numbers[None])
+    seen, infos = environment.reset(seed=0)
+    start = float(infos["x_position"][0])
+    every = max(1, round(environment.metadata["render_fps"] / FRAMES_PER_SECOND))
+    pictures = []
+    for t in range(round(seconds * environment.metadata["render_fps"])):
+        if t % every == 0:
+            pictures.append(environment.render()[0])
+        distribution = policy(torch.as_tensor(seen).to(like))
+        actions = distribution.sample(torch.zeros(1, environment.single_action_space.shape[0]).to(like))
+        seen, _, terminated, _, infos = environment.step(act(actions))
+        if terminated[0]:
+            break
+    return pictures, float(infos["x_position"][0]) - start
+
+
+def _write_gif(titles: Sequence[str], shots: Sequence[Sequence[Any]], path: Path) -> Path:
+    from PIL import Image
+
+    frames = []
+    for t in range(max(map(len, shots))):
+        now = [
+            _titled(title, pictures[min(t, len(pictures) - 1)]) for title, pictures in zip(titles, shots, strict=True)
+        ]
+        rows = [np.concatenate(now[i : i + 2], 1) for i in range(0, len(now), 2)]
+        frames.append(Image.fromarray(np.concatenate(rows)).quantize(64))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000 // FRAMES_PER_SECOND, loop=0)
+    return path
+
+
+def _titled(title: str, picture: Any) -> Any:
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (picture.shape[1], picture.shape[0] + 16), "white")
+    image.paste(Image.fromarray(picture), (0, 16))
+    ImageDraw.Draw(image).text((4, 2), title, fill="black")
+    return np.asarray(image)
+
+
+def _write_strip(titles: Sequence[str], shots: Sequence[Sequence[Any]], path: Path, pictures: int = 6) -> Path:
+    drawn, axes = figure(columns=pictures, rows=len(shots), width=1.9, height=1.2)
+    for title, shot, row in zip(titles, shots, axes, strict=True):
+        for number, ax in enumerate(row):
+            t = round(number * (len(shot) - 1) / (pictures - 1))
+            ax.imshow(shot[t])
+            ax.set_axis_off()
+            ax.text(4, 12, f"{t / FRAMES_PER_SECOND:.1f} s", fontsize=6, va="top", color="white")
+        row[0].set_title(title, fontsize=8, loc="left")
+    return save(drawn, path, colours=128)

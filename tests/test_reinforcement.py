@@ -1,0 +1,130 @@
+"""The experiments of reinforcement learning, from training to the table."""
+
+import json
+import shutil
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fewstep.evaluation.policy_figures import film
+from fewstep.experiments.curves import save_curve
+from fewstep.experiments.experiment import Training
+from fewstep.experiments.reinforcement import ROWS
+from fewstep.experiments.reproduction_figures import figures_of
+from fewstep.experiments.results import load_results
+from fewstep.experiments.runs import EXPERIMENTS, Run
+from fewstep.experiments.tables import tables_of
+from fewstep.rl.environments.viewer import working_backend
+
+SMALL = {"shots": 2, "meta_batch": 2, "test_task_count": 3, "iterations": 1, "horizon": 20}
+NAVIGATION = [row for row in ROWS if row.name.startswith("navigation-")]
+
+
+def trained(name: str, folder: Path, **settings: object) -> Run:
+    row = EXPERIMENTS[name]
+    training = Training(**{**row.training, "validation_tasks": 2, "validate_every": 1})
+    run = Run.create(row.name, replace(row.config, **{**SMALL, **settings}), training, folder / row.name)
+    run.train(progress=False)
+    run.evaluate()
+    return run
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("navigation")
+    for row in NAVIGATION:
+        run = trained(row.name, folder, iterations=2 if row.name == "navigation-maml" else 1)
+        shutil.copy(run.folder.results_file, folder / f"{row.name}-seed0.json")
+        save_curve(run.folder.metrics(), folder / "curves" / f"{row.name}-seed0.jsonl")
+    return folder
+
+
+def test_results_are_returns_after_every_update(results: Path):
+    for row in NAVIGATION:
+        found = json.loads((results / f"{row.name}-seed0.json").read_text())
+        assert (found["metric"], found["tasks"], found["queries"]) == ("mean_return", 3, None)
+        assert len(found["mean"]) == (1 if row.name == "navigation-oracle" else 4)
+        assert all(-40 < mean < 0 for mean in found["mean"])
+        assert found["adaptation_seconds"] > 0
+
+
+def test_every_method_is_another(results: Path):
+    found = {row.name: json.loads((results / f"{row.name}-seed0.json").read_text()) for row in NAVIGATION}
+    untrained = found["navigation-random"]["mean"]
+    of_other_policies = ("navigation-context", "navigation-oracle")
+    for name, one in found.items():
+        if name not in ("navigation-random", *of_other_policies):
+            assert one["mean"] != untrained, name
+    adapted = [tuple(one["mean"]) for name, one in found.items() if name not in of_other_policies]
+    assert len(set(adapted)) == len(adapted)
+
+
+def test_the_random_policy_is_not_trained(results: Path):
+    run = Run(results / "navigation-random")
+    fresh, trained = run._fresh_learner(compile=False), run.load_learner()
+    assert all((a == b).all() for a, b in zip(fresh.parameters(), trained.parameters(), strict=True))
+
+
+def test_they_fill_a_table_and_figures(results: Path, tmp_path: Path):
+    found = load_results(results, "navigation")
+    ((_, table),) = tables_of("navigation", found).items()
+    assert [row[0] for row in table[1:]] == [row.name for row in NAVIGATION]
+    rows = {row[0]: row for row in table[1:]}
+    assert rows["navigation-maml"][5:9] == ["-40.4", "-11.7", "-3.3", "-3.2"]
+    assert rows["navigation-oracle"][2] == "–", "the oracle is not adapted"
+    drawn = figures_of("navigation", found, results, tmp_path)
+    assert [file.name for file in drawn] == ["navigation-updates.png", "navigation-curves.png"]
+
+
+def test_a_run_of_navigation_draws_paths(results: Path):
+    files = Run(results / "navigation-maml").plot()
+    assert [file.name for file in files] == ["learning-curve.png", "steps.png", "paths.png"]
+
+
+def test_a_run_of_a_robot_draws_a_film_or_says_what_is_missing(tmp_path: Path):
+    run = trained("ant-velocity-oracle", tmp_path, horizon=5)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        files = [file.name for file in run.plot()]
+    if "film.gif" in files:
+        assert "film.png" in files
+        with Image.open(run.folder.path / "film.gif") as drawn:
+            assert drawn.n_frames > 1
+    else:
+        assert any("No film was drawn" in str(one.message) for one in warned)
+
+
+def test_a_film_shows_two_tasks_before_and_after_adaptation(tmp_path: Path):
+    if working_backend(None) is None:
+        pytest.skip("there is no OpenGL renderer here")
+    config = replace(EXPERIMENTS["cheetah-direction-maml"].config, **SMALL)
+    files = film(config.learner(compile=False), config.environment(1, render_mode="rgb_array"), tmp_path, 1, seconds=1)
+    with Image.open(files[0]) as drawn:
+        assert (drawn.n_frames, drawn.size) == (10, (640, 2 * (180 + 16)))
+
+
+def test_without_a_renderer_there_is_a_clear_word(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fewstep.rl.environments.viewer.working_backend", lambda asked_for: None)
+    environment = EXPERIMENTS["cheetah-direction-maml"].config.environment(1, render_mode="rgb_array")
+    environment.set_tasks(environment.sample_tasks(1, torch.Generator().manual_seed(0)))
+    environment.reset(seed=0)
+    with pytest.raises(RuntimeError, match="libosmesa6"):
+        environment.render()
+
+
+def test_a_renderer_that_does_not_exist_does_not_work():
+    assert working_backend("nothing") is None
+
+
+def test_robots_are_trained_on_the_papers_rewards():
+    for name in ("cheetah-direction-maml", "cheetah-velocity-maml", "ant-direction-maml", "ant-velocity-maml"):
+        config = EXPERIMENTS[name].config
+        environment = config.environment(1)
+        assert (config.horizon, config.meta_batch, config.rewards) == (200, 40, "paper")
+        assert type(environment).__name__.lower() == name.replace("-maml", "").replace("-", "").replace(
+            "cheetah", "halfcheetah"
+        )
