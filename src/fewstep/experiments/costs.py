@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ def costs(
         tasks: test tasks; the time of up to 20 is taken.
     """
     seen = state["iteration"] * experiment.tasks_per_iteration
+    pace = statistics.median(state.get("paces") or [state["seconds"] / state["iteration"]])
     return {
         "training_tasks": round(seen),
         "training_seconds": state["seconds"],
         "validation_seconds": state.get("validation_seconds", 0.0),
-        "seconds_per_1000_tasks": 1000 * state["seconds"] / seen,
+        "seconds_per_1000_tasks": 1000 * pace / experiment.tasks_per_iteration,
         "adaptation_seconds": adaptation_seconds(learner, experiment.test_tasks(), steps, min(tasks, 20)),
         "threads": torch.get_num_threads(),
         "processor": processor(training.device),

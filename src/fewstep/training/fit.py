@@ -23,6 +23,9 @@ from fewstep.training.interrupt import Interruption
 from fewstep.training.progress import Progress
 from fewstep.training.run_folder import RunFolder
 
+PACES = 500
+"""Of so many lines of metrics a run remembers how fast it was."""
+
 
 class Trainable(Protocol):
     """What ``fit`` trains: a module with a loss of a meta-batch, such as :class:`fewstep.MetaLearner`."""
@@ -151,6 +154,7 @@ def fit(
     losses: list[Tensor] = []
     bar = Progress(title, state.iteration, iterations, progress)
     began, before = time.monotonic(), state.seconds + state.validation_seconds
+    lap_began, lap_from = began, state.iteration
     with Interruption() as interruption:
         try:
             for iteration in range(state.iteration, iterations):
@@ -173,6 +177,7 @@ def fit(
                 bar.update(done, loss.item, force=done == iterations)
                 saves = last or done % checkpoint_every == 0
                 if saves or done % log_every == 0:
+                    state.paces = [*state.paces, (time.monotonic() - lap_began) / (done - lap_from)][-PACES:]
                     record({"iteration": done, "loss": _mean_of(losses, done, folder), **report()})
                     losses.clear()
                 if validation is not None and (done % validate_every == 0 or done == iterations):
@@ -191,6 +196,8 @@ def fit(
                     if folder is not None:
                         state.seconds = before + time.monotonic() - began - state.validation_seconds
                         folder.save(state.snapshot())
+                if not losses:
+                    lap_began, lap_from = time.monotonic(), done
                 if interruption.requested is not None and done < iterations:
                     raise TrainingInterrupted(_how_to_go_on(done, iterations, folder), interruption.requested)
         finally:
@@ -215,6 +222,9 @@ class _State:
         self.seconds = 0.0
         """Spent training, validations not counted."""
         self.validation_seconds = 0.0
+        self.paces: list[float] = []
+        """Seconds per iteration, from one line of metrics to the next, of the last lines. Their median is not moved by
+        what else the machine does now and then, nor by the time that compiling takes."""
         self.best: float | None = None
 
     def snapshot(self) -> dict[str, Any]:
@@ -222,6 +232,7 @@ class _State:
             "iteration": self.iteration,
             "seconds": self.seconds,
             "validation_seconds": self.validation_seconds,
+            "paces": self.paces,
             "best": self.best,
             "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -232,6 +243,7 @@ class _State:
     def restore(self, snapshot: dict[str, Any]) -> None:
         self.iteration, self.seconds, self.best = snapshot["iteration"], snapshot["seconds"], snapshot["best"]
         self.validation_seconds = snapshot.get("validation_seconds", 0.0)  # older runs counted it as training
+        self.paces = snapshot.get("paces", [])
         self.learner.load_state_dict(snapshot["learner"])
         self.optimizer.load_state_dict(snapshot["optimizer"])
         if self.scheduler is not None:
