@@ -70,6 +70,8 @@ TABLE: dict[str, tuple[tuple[str, ...], Callable[[Results], Rows]]] = {
     "omniglot-ablation": (("omniglot",), few_shot_tables.ablation),
     "omniglot-policies": (("omniglot", "mini-imagenet"), few_shot_tables.policies),
     "mini-imagenet": (("mini-imagenet",), few_shot_tables.of_the_papers),
+    "navigation": (("navigation",), tables.return_table),
+    "robots": (("cheetah", "ant"), tables.return_table),
 }
 """From the name of a table to the results that it is made of, and how."""
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
-    """Values by least squares on the features [o, o², t, t², t³, 1] (Duan et al. 2016, section 4.2).
+    """Values by least squares on the features [o, o², t, t², t³, 1] (Duan et al. 2016).
 
     With o clipped to ±10 and t in hundreds of steps. Fitted to and predicted on the same episodes, for each task by
     itself, all tasks at once.

@@ -33,7 +33,7 @@ def policy_gradient(policy: Policy, trajectories: Trajectories) -> Tensor:
 def surrogate(policy: Policy, trajectories: Trajectories) -> Tensor:
     """−mean(π(a|s)/π_sampling(a|s)·Â), the importance-weighted return (TRPO, Schulman et al. 2015, equation 14).
 
-    As the inner loss it is ProMP's low-variance-curvature estimator (Rothfuss et al. 2019, equation 11).
+    As the inner loss it is ProMP's low-variance-curvature estimator (Rothfuss et al. 2019).
     """
     return -trajectories.mean(_ratio(policy, trajectories) * trajectories.advantages)
 
@@ -58,7 +58,7 @@ def dice(policy: Policy, trajectories: Trajectories) -> Tensor:
     """Right in derivatives of every order at the sampling policy: DiCE with a baseline (Foerster et al. 2018).
 
     −mean((□_t − □_{t−1})·Â_t) with □_t = exp(c_t − ⊥c_t), c_t = Σ_{k≤t} log π(a_k|s_k) and ⊥ a constant: the form of
-    Farquhar et al. 2019 (equation 11), where an advantage counts for how all actions up to its own were sampled. The
+    Farquhar et al. 2019, Loaded DiCE, where an advantage counts for how all actions up to its own were sampled. The
     first derivative is that of :func:`policy_gradient`; the value is 0.
     """
     log_probs = policy(trajectories.observations).log_prob(trajectories.actions) * trajectories.mask
