@@ -4,7 +4,8 @@
 step. The outer step is taken on episodes that were sampled before: gradient, 10 iterations of conjugate gradients, line
 search. The general product is the Hessian of the divergence times a vector, "forward over reverse" (a directional
 derivative of the gradient) or "double backward" (the gradient's graph is kept and gone through for every product).
-Before anything is timed, the directions are checked to be the same.
+The learner takes five tasks at a time (``chunk=5``), the general products all at once. Before anything is timed, the
+directions are checked to be the same.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def sampled(tasks: int, episodes: int, precision: torch.dtype) -> tuple[rl.MetaP
     torch.manual_seed(0)
     environment = rl.environments.PointNavigation(tasks * episodes)
     rollouts = rl.Rollouts(environment, episodes)
-    learner = rl.MetaPolicy(rl.GaussianPolicy(2, 2), rollouts, rule=fs.GradientDescent(0.1)).to(precision)
+    learner = rl.MetaPolicy(rl.GaussianPolicy(2, 2), rollouts, rule=fs.GradientDescent(0.1), chunk=5).to(precision)
     drawn = rl.EnvironmentTasks(environment).sample(tasks, fs.tasks.generator(0, 0)).to(precision)
     return learner, learner.collect(drawn)
 

@@ -41,6 +41,7 @@ CASES = {
     "dice inside": {"inner_loss": rl.dice},
     "a part adapted": {"adapts": "network.2.*"},
     "pretraining": {"steps": 0},
+    "in chunks": {"chunk": 3},
     "learned rates": {
         "steps": 2,
         "rule": fs.LearnedRates(rl.GaussianPolicy(2, 2, [8]).named_parameters(), 0.1, per="parameter"),

@@ -46,6 +46,8 @@ class Reinforcement:
     cg_tasks: int | None = 5
     """TRPO's Fisher matrix is taken of so many tasks of the meta-batch, which changes the direction of a step a little
     and saves most of its time; None takes all."""
+    chunk: int | None = 5
+    """Tasks that are differentiated at once; None for all."""
     meta_batch: int = 40
     """Tasks per outer iteration."""
     iterations: int = 500
@@ -74,7 +76,11 @@ class Reinforcement:
             space.shape[0] for space in (environment.single_observation_space, environment.single_action_space)
         )
         policy = rl.GaussianPolicy(observations, actions, context=self.context if self.method == "context" else 0)
-        choices: dict[str, Any] = {"rule": fewstep.GradientDescent(self.inner_lr), "steps": self.steps}
+        choices: dict[str, Any] = {
+            "rule": fewstep.GradientDescent(self.inner_lr),
+            "steps": self.steps,
+            "chunk": self.chunk,
+        }
         if self.method in ("pretrained", "oracle"):
             choices["steps"] = 0
         elif self.method == "fomaml":
@@ -158,7 +164,7 @@ _SUMMARIES: dict[Method, str] = {
     "random": "not trained: adapted from a random initialisation",
 }
 _WORLDS: dict[World, tuple[str, dict[str, Any]]] = {
-    "navigation": ("Figure 4", {"horizon": 100, "meta_batch": 20, "iterations": 300}),
+    "navigation": ("Figure 4", {"horizon": 100, "meta_batch": 20, "iterations": 150}),
     "cheetah-direction": ("Figure 5", {}),
     "cheetah-velocity": ("Figure 5", {}),
     "ant-direction": ("Figure 5", {"shots": 40}),

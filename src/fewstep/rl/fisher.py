@@ -34,23 +34,35 @@ class FisherProduct:
     once, here, and every product runs through them: Jv is the derivative of the linear function u ↦ Jᵀu.
 
     Args:
-        learner: the parameters that require a gradient are θ.
+        learner: the parameters that require a gradient are θ. At most its ``chunk`` of tasks are worked on at once.
         trajectories: of :meth:`fewstep.rl.MetaPolicy.collect`, at the present parameters.
     """
 
     def __init__(self, learner: MetaPolicy, trajectories: Task) -> None:
+        count = len(trajectories)
+        size = learner.chunk or count
+        self._parts = [_Part(learner, trajectories[i : i + size], count) for i in range(0, count, size)]
+
+    def __call__(self, vector: Sequence[Tensor]) -> list[Tensor]:
+        """The product with a vector, one tensor for each parameter; and so is the result."""
+        return [sum(parts[1:], start=parts[0]) for parts in zip(*(part(vector) for part in self._parts), strict=True)]
+
+
+class _Part:
+    """The share of some of ``count`` tasks."""
+
+    def __init__(self, learner: MetaPolicy, trajectories: Task, count: int) -> None:
         self._parameters = [value for value in learner.parameters() if value.requires_grad]
         outputs = learner.distributions(trajectories)
         leaves, self._structure = tree_flatten(outputs)
         self._outputs: list[Tensor] = leaves
         self._old = tree_unflatten([leaf.detach() for leaf in leaves], self._structure)
         mask = trajectories.query.mask
-        self._weight = mask / (mask.sum((-2, -1), keepdim=True) * len(mask))
+        self._weight = mask / (mask.sum((-2, -1), keepdim=True) * count)
         self._cotangents = [torch.zeros_like(leaf, requires_grad=True) for leaf in leaves]
         self._pulled = self._pull(self._cotangents, again=True)
 
     def __call__(self, vector: Sequence[Tensor]) -> list[Tensor]:
-        """The product with a vector, one tensor for each parameter; and so is the result."""
         pairs = zip(self._pulled, vector, strict=True)
         pulled, vectors = zip(*((p, v) for p, v in pairs if p.requires_grad), strict=True)  # some move no output
         tangent = torch.autograd.grad(pulled, self._cotangents, vectors, retain_graph=True, materialize_grads=True)
