@@ -17,6 +17,7 @@ from fewstep.experiments.few_shot import FewShot
 from fewstep.experiments.few_shot_methods import make_learner
 from fewstep.experiments.few_shot_methods import network as network_of
 from fewstep.models import BatchNorm, Conv4, FullyConnected, ResNet12, norm_layer
+from fewstep.tasks import Batch, Task
 
 pytestmark = pytest.mark.usefixtures("double")
 POLICIES = ["batch", "support", "running", "per_step", "group", "layer", "none"]
@@ -257,6 +258,25 @@ def test_networks_by_name(name: Any, kind: type, channels: int, size: int) -> No
     learner = make_learner(config, model, compile=False, classes=None)  # type: ignore[arg-type]
     assert not any(".norm." in name for name in learner.adapts)
     assert {"head.weight", "head.bias"} < set(learner.adapts)
+
+
+@pytest.mark.parametrize(("data", "channels", "size"), [("omniglot", 1, 28), ("mini-imagenet", 3, 84)])
+def test_a_channel_of_free_parameters_is_all_that_adapts(data: str, channels: int, size: int) -> None:
+    config = FewShot(data, "context", ways=3, shots=1, filters=4)  # type: ignore[arg-type]
+    learner = make_learner(config, network_of(config, size, channels), False, classes=None)  # type: ignore[arg-type]
+    assert learner.adapts == ["context"]
+    assert learner.model.context.shape == (1, size, size)
+    support = Batch(torch.rand(3, channels, size, size), torch.arange(3))
+    adapted = learner.adapt(support)
+    changed = {
+        n
+        for (n, a), b in zip(adapted.named_parameters(), learner.model.parameters(), strict=True)
+        if not torch.equal(a, b)
+    }
+    assert changed == {"context"}
+    learner.meta_loss(Task.stack([Task(support, support)])).backward()
+    assert learner.model.context.grad.abs().sum() > 0, "it is learned too"
+    assert learner.model.network.body[0].weight.grad[:, -1].abs().sum() > 0
 
 
 def test_mistakes_are_told() -> None:

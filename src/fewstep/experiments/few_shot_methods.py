@@ -8,14 +8,14 @@ from torch import nn
 
 import fewstep
 from fewstep import baselines
-from fewstep.models import ContextConv4, Conv4, FullyConnected, ResNet12, norm_layer
+from fewstep.models import ContextChannel, ContextConv4, Conv4, FullyConnected, ResNet12, norm_layer
 from fewstep.tasks.episodes import LabelledExamples
 
 if TYPE_CHECKING:
     from fewstep.experiments.few_shot import FewShot
 
 GradientMethod = Literal[
-    "maml", "fomaml", "anil", "boil", "meta-sgd", "maml++", "reptile", "imaml", "cavia", "meta-lstm"
+    "maml", "fomaml", "anil", "boil", "meta-sgd", "maml++", "reptile", "imaml", "cavia", "context", "meta-lstm"
 ]
 EpisodicMethod = Literal["protonet", "matching", "matching-context", "relation", "siamese", "mann"]
 ClassifierMethod = Literal["fine-tuning", "baseline++", "nearest-neighbour"]
@@ -27,11 +27,13 @@ AnyNetwork = Conv4 | FullyConnected | ResNet12
 def network(config: FewShot, image_size: int, channels: int) -> AnyNetwork:
     """The experiment's network for its images."""
     ways, filters, norm, steps = config.ways, config.filters, config.norm, config.steps
+    grey = channels == 1
+    channels += config.method == "context"
     match config.network:
-        case "paper" if channels == 1:
-            return Conv4.omniglot(ways, filters, norm, steps)
+        case "paper" if grey:
+            return Conv4.omniglot(ways, filters, norm, steps, channels)
         case "paper":
-            return Conv4.mini_imagenet(ways, filters, norm, steps, image_size)
+            return Conv4.mini_imagenet(ways, filters, norm, steps, image_size, channels)
         case "flat":
             pool = image_size > 28
             return Conv4(channels, ways, filters, image_size, pool=pool, norm=norm_layer(norm, steps=steps))
@@ -91,6 +93,9 @@ def _by_gradient(config: FewShot, model: AnyNetwork, compile: bool) -> fewstep.M
             return fewstep.imaml(model, loss, lr, steps, regularization=config.regularization, **moved)
         case "cavia":
             return fewstep.cavia(ContextConv4(_conv4(config, model), config.filters), loss, lr, steps, **options)
+        case "context":
+            with_context = ContextChannel(model, _conv4(config, model).image_size)
+            return fewstep.maml(with_context, loss, lr, steps, adapts="context", **options)
         case "meta-lstm":
             return fewstep.meta_lstm(model, loss, steps, chunk=None if compile else 1, **moved)
     raise ValueError(f"There is no method {config.method!r}.")

@@ -1,6 +1,6 @@
 """Networks; plain modules that know nothing of meta-learning."""
 
-from fewstep.models.context_conv4 import ContextConv4
+from fewstep.models.context_conv4 import ContextChannel, ContextConv4
 from fewstep.models.conv4 import Conv4, ConvBlock
 from fewstep.models.fully_connected import FullyConnected
 from fewstep.models.function import Function
@@ -11,6 +11,7 @@ from fewstep.models.resnet12 import ResNet12
 __all__ = [
     "MLP",
     "BatchNorm",
+    "ContextChannel",
     "ContextConv4",
     "Conv4",
     "ConvBlock",

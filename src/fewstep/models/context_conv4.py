@@ -1,4 +1,4 @@
-"""The network of CAVIA for images: Conv4 that context parameters modulate."""
+"""Networks for images with context parameters, which alone are adapted."""
 
 from __future__ import annotations
 
@@ -34,3 +34,27 @@ class ContextConv4(nn.Module):
         first, second, third, fourth = self.network.body
         maps = third(second(first(images)))
         return self.network.head(self.network.features_of(fourth(maps * (1 + scale) + shift)))
+
+
+class ContextChannel(nn.Module):
+    """A network that sees free parameters as one more channel beside those of the images (MAML, appendix C.2).
+
+    The paper's comparison with adapting a context vector: only ``context`` is adapted, and all is learned.
+
+    Args:
+        network: of images with one channel more than there are.
+        image_size: height and width.
+
+    >>> ContextChannel(Conv4(in_channels=2, ways=5), image_size=28)(torch.rand(10, 1, 28, 28)).shape
+    torch.Size([10, 5])
+    """
+
+    def __init__(self, network: nn.Module, image_size: int) -> None:
+        super().__init__()
+        self.network = network
+        self.context = nn.Parameter(torch.zeros(1, image_size, image_size))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[images, channels, height, width]`` to logits ``[images, ways]``."""
+        logits: Tensor = self.network(torch.cat([images, self.context.expand(len(images), -1, -1, -1)], 1))
+        return logits

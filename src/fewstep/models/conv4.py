@@ -118,22 +118,30 @@ class Conv4(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     @classmethod
-    def omniglot(cls, ways: int, filters: int = 64, norm: Policy = "batch", steps: int = 1) -> Conv4:
+    def omniglot(
+        cls, ways: int, filters: int = 64, norm: Policy = "batch", steps: int = 1, in_channels: int = 1
+    ) -> Conv4:
         """The MAML paper's network for Omniglot: stride 2, spatial mean, a head that starts from N(0, 1).
 
         A shift but no scale, ε = 1e-3, and by default the statistics of the batch, as in the paper's code. ``steps`` is
         that of :func:`fewstep.models.norm_layer`.
         """
-        network = cls(1, ways, filters, pool=False, spatial_mean=True, norm=_paper_norm(norm, steps))
+        network = cls(in_channels, ways, filters, pool=False, spatial_mean=True, norm=_paper_norm(norm, steps))
         nn.init.normal_(network.head.weight)
         return network
 
     @classmethod
     def mini_imagenet(
-        cls, ways: int, filters: int = 32, norm: Policy = "batch", steps: int = 1, image_size: int = 84
+        cls,
+        ways: int,
+        filters: int = 32,
+        norm: Policy = "batch",
+        steps: int = 1,
+        image_size: int = 84,
+        in_channels: int = 3,
     ) -> Conv4:
         """The MAML paper's network for miniImageNet: max-pooling, flattened features; norms as for Omniglot."""
-        return cls(3, ways, filters, image_size, norm=_paper_norm(norm, steps))
+        return cls(in_channels, ways, filters, image_size, norm=_paper_norm(norm, steps))
 
     @classmethod
     def maml_plus_plus(
