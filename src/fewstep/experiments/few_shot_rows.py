@@ -34,6 +34,7 @@ _SUMMARIES: dict[Method, str] = {
 }
 
 _MAML, _PLUS, _ANIL = "MAML, Table 1", "MAML++, Tables 1 and 2", "ANIL, Table 2"
+_REPTILE, _META_LSTM = "Reptile, Tables 1 and 2", "Meta-LSTM, Table 1"
 _PAPER: dict[tuple[str, int, int, Method], tuple[float, float | None, str]] = {
     ("omniglot", 5, 1, "maml"): (0.987, 0.004, _MAML),
     ("omniglot", 5, 5, "maml"): (0.999, 0.001, _MAML),
@@ -49,6 +50,41 @@ _PAPER: dict[tuple[str, int, int, Method], tuple[float, float | None, str]] = {
     ("mini-imagenet", 5, 5, "fomaml"): (0.6315, 0.0091, _MAML),
     ("mini-imagenet", 5, 1, "anil"): (0.467, 0.004, _ANIL),
     ("mini-imagenet", 5, 5, "anil"): (0.615, 0.005, _ANIL),
+    ("omniglot", 5, 1, "mann"): (0.828, None, _MAML),
+    ("omniglot", 5, 5, "mann"): (0.949, None, _MAML),
+    ("omniglot", 5, 1, "siamese"): (0.973, None, _MAML),
+    ("omniglot", 5, 5, "siamese"): (0.984, None, _MAML),
+    ("omniglot", 20, 1, "siamese"): (0.882, None, _MAML),
+    ("omniglot", 20, 5, "siamese"): (0.970, None, _MAML),
+    ("omniglot", 5, 1, "matching"): (0.981, None, _MAML),
+    ("omniglot", 5, 5, "matching"): (0.989, None, _MAML),
+    ("omniglot", 20, 1, "matching"): (0.938, None, _MAML),
+    ("omniglot", 20, 5, "matching"): (0.985, None, _MAML),
+    ("omniglot", 5, 1, "reptile"): (0.9768, None, _REPTILE),
+    ("omniglot", 5, 5, "reptile"): (0.9948, None, _REPTILE),
+    ("omniglot", 20, 1, "reptile"): (0.8943, None, _REPTILE),
+    ("omniglot", 20, 5, "reptile"): (0.9712, None, _REPTILE),
+    ("mini-imagenet", 5, 1, "fine-tuning"): (0.2886, 0.0054, _META_LSTM),
+    ("mini-imagenet", 5, 5, "fine-tuning"): (0.4979, 0.0079, _META_LSTM),
+    ("mini-imagenet", 5, 1, "nearest-neighbour"): (0.4108, 0.0070, _META_LSTM),
+    ("mini-imagenet", 5, 5, "nearest-neighbour"): (0.5104, 0.0065, _META_LSTM),
+    ("mini-imagenet", 5, 1, "matching-context"): (0.4356, 0.0084, _META_LSTM),
+    ("mini-imagenet", 5, 5, "matching-context"): (0.5531, 0.0073, _META_LSTM),
+    ("mini-imagenet", 5, 1, "meta-lstm"): (0.4344, 0.0077, _META_LSTM),
+    ("mini-imagenet", 5, 5, "meta-lstm"): (0.6060, 0.0071, _META_LSTM),
+    ("mini-imagenet", 5, 1, "reptile"): (0.4997, 0.0032, _REPTILE),
+    ("mini-imagenet", 5, 5, "reptile"): (0.6599, 0.0058, _REPTILE),
+    ("mini-imagenet", 5, 1, "meta-sgd"): (0.5047, 0.0187, "Meta-SGD"),
+    ("mini-imagenet", 5, 5, "meta-sgd"): (0.6403, 0.0094, "Meta-SGD"),
+    ("mini-imagenet", 5, 1, "imaml"): (0.4930, 0.0188, "implicit MAML"),
+    ("mini-imagenet", 5, 1, "cavia"): (0.4984, None, "CAVIA, 128 filters"),
+    ("mini-imagenet", 5, 5, "cavia"): (0.6463, None, "CAVIA, 128 filters"),
+    ("mini-imagenet", 5, 1, "boil"): (0.4961, None, "BOIL"),
+    ("mini-imagenet", 5, 5, "boil"): (0.6645, None, "BOIL"),
+    ("mini-imagenet", 5, 1, "relation"): (0.5044, None, "Relation networks"),
+    ("mini-imagenet", 5, 5, "relation"): (0.6532, None, "Relation networks"),
+    ("mini-imagenet", 5, 1, "baseline++"): (0.4824, None, "Baseline++"),
+    ("mini-imagenet", 5, 5, "baseline++"): (0.6643, None, "Baseline++"),
     ("mini-imagenet", 5, 1, "protonet"): (0.4942, None, "Prototypical networks, Table 2"),
     ("mini-imagenet", 5, 5, "protonet"): (0.6820, None, "Prototypical networks, Table 2"),
 }
@@ -63,6 +99,29 @@ def _row(
     return row if paper is None else _printed(row, paper)
 
 
+_ON_MINI_IMAGENET: dict[Method, dict[str, Any]] = {
+    "meta-sgd": {"steps": 1, "test_steps": 1},
+    "reptile": {"shots": 15, "steps": 8, "meta_batch": 5, "iterations": 100_000},
+    "cavia": {"filters": 128, "steps": 2, "test_steps": 2},
+}
+"""What the methods' own papers have otherwise than MAML's."""
+
+
+def _of_a_paper(config: FewShot) -> Row:
+    """A row at a paper's size, with its number where one is printed."""
+    shots = config.test_shots or config.shots
+    training: dict[str, Any] = {}
+    if config.method == "reptile":
+        training = {"schedule": "linear"}
+    elif config.method == "meta-lstm":
+        training = {"clip_norm": 0.25}
+    elif config.data == "mini-imagenet" and config.method not in get_args(ClassifierMethod):
+        training = {"clip_value": 10.0}
+    paper = _PAPER.get((config.data, config.ways, shots, config.method))
+    name = f"{config.data}-{config.ways}way-{shots}shot-{config.method}"
+    return _row(name, config, _SUMMARIES[config.method], paper, **training)
+
+
 def _printed(row: Row, paper: tuple[float, float | None, str]) -> Row:
     """The row with the paper's number."""
     number, ci95, source = paper
@@ -71,7 +130,7 @@ def _printed(row: Row, paper: tuple[float, float | None, str]) -> Row:
 
 
 def _of_the_papers() -> list[Row]:
-    """The MAML paper's protocol: its networks, rates, meta-batches and numbers of steps."""
+    """The MAML paper's protocol: its networks, rates, meta-batches and numbers of steps; Reptile has its own."""
     rows = []
     omniglot: list[tuple[int, int, dict[str, Any]]] = [
         (5, 1, {"steps": 1, "meta_batch": 32, "test_steps": 3}),
@@ -79,22 +138,27 @@ def _of_the_papers() -> list[Row]:
         (20, 1, {"steps": 5, "meta_batch": 16, "test_steps": 5}),
         (20, 5, {"steps": 5, "meta_batch": 16, "test_steps": 5}),
     ]
-    methods: list[Method] = ["maml", "fomaml", "anil", "boil", "meta-sgd", "protonet"]
+    methods: list[Method] = ["maml", "fomaml", "anil", "boil", "meta-sgd", "reptile", "protonet", "matching", "siamese"]
+    only_5way: list[Method] = ["context", "mann"]
     for ways, shots, options in omniglot:
-        printed_too: list[Method] = ["context"] if ways == 5 else []
-        for method in methods + printed_too:
-            config = FewShot("omniglot", method, ways, shots, queries=shots, **options)
-            paper = _PAPER.get(("omniglot", ways, shots, method))
-            rows.append(_row(f"omniglot-{ways}way-{shots}shot-{method}", _adjusted(config), _SUMMARIES[method], paper))
+        for method in methods + (only_5way if ways == 5 else []):
+            config = _adjusted(FewShot("omniglot", method, ways, shots, queries=shots, **options))
+            if method == "reptile":
+                config = replace(config, meta_batch=5, iterations=100_000 if ways == 5 else 200_000)
+                if ways == 20:
+                    config = replace(config, steps=10, inner_lr=5e-4)
+            rows.append(_of_a_paper(config))
+    every = [method for method in _SUMMARIES if method not in ("maml++", "context", "matching", "siamese", "mann")]
     for shots in (1, 5):
-        for method in methods:
+        for method in every:
             config = FewShot(
                 "mini-imagenet", method, 5, shots, queries=15, filters=32, inner_lr=0.05, steps=5, meta_batch=4,
                 test_steps=10,
             )  # fmt: skip
-            name = f"mini-imagenet-5way-{shots}shot-{method}"
-            paper = _PAPER.get(("mini-imagenet", 5, shots, method))
-            rows.append(_row(name, _adjusted(config), _SUMMARIES[method], paper, clip_value=10.0))
+            config = replace(_adjusted(config), **_ON_MINI_IMAGENET.get(method, {}))
+            if method == "meta-lstm" and shots == 1:
+                config = replace(config, steps=12, test_steps=12)
+            rows.append(_of_a_paper(config))
     for shots, printed in ((1, (0.897, 0.011, _MAML)), (5, (0.975, 0.006, _MAML))):
         config = FewShot("omniglot", "maml", 5, shots, queries=shots, network="no-conv")
         summary = "MAML without convolutions: layers of 256, 128, 64 and 64"
