@@ -13,9 +13,9 @@ from gymnasium.spaces import Box, Discrete  # noqa: E402
 from gymnasium.vector import VectorEnv  # noqa: E402
 from gymnasium.wrappers.vector import RecordEpisodeStatistics  # noqa: E402
 
+from fewstep.rl.environments import SingleTask  # noqa: E402
 from fewstep.rl.environments.base import TaskEnvironment  # noqa: E402
 from fewstep.rl.environments.gymnasium_tasks import EnvironmentFailed, GymnasiumTasks  # noqa: E402
-from fewstep.rl.environments.single import SingleTask  # noqa: E402
 
 
 class Line(gymnasium.Env):
@@ -199,7 +199,7 @@ def test_bad_input_is_named():
 def test_meta_world(monkeypatch):
     metaworld = pytest.importorskip("metaworld", reason='needs Meta-World: pip install "fewstep[metaworld]"')
     monkeypatch.setattr(metaworld, "_N_GOALS", 3)  # it simulates every environment to draw its goals
-    from fewstep.rl.environments.meta_world import meta_world
+    from fewstep.rl.environments import meta_world
 
     copies = meta_world("ML1", 2, task_name="reach-v3", horizon=3)
     tasks = copies.sample_tasks(2, torch.Generator().manual_seed(0))
@@ -216,7 +216,7 @@ def test_meta_world(monkeypatch):
 
 
 def test_meta_world_says_what_it_lacks(monkeypatch):
-    from fewstep.rl.environments.meta_world import meta_world
+    from fewstep.rl.environments import meta_world
 
     monkeypatch.setitem(__import__("sys").modules, "metaworld", None)
     with pytest.raises(ModuleNotFoundError, match=r"fewstep\[metaworld\]"):

@@ -14,6 +14,7 @@ from gymnasium.utils.env_checker import check_env  # noqa: E402
 from gymnasium.vector import AutoresetMode, VectorEnv  # noqa: E402
 from gymnasium.wrappers.vector import RecordEpisodeStatistics  # noqa: E402
 
+from fewstep.rl.environments import SingleTask  # noqa: E402
 from fewstep.rl.environments.base import TaskEnvironment  # noqa: E402
 from fewstep.rl.environments.running import (  # noqa: E402
     AntDirection,
@@ -21,7 +22,6 @@ from fewstep.rl.environments.running import (  # noqa: E402
     HalfCheetahDirection,
     HalfCheetahVelocity,
 )
-from fewstep.rl.environments.single import SingleTask  # noqa: E402
 
 ALL = [HalfCheetahDirection, HalfCheetahVelocity, AntDirection, AntVelocity]
 

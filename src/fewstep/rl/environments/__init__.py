@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fewstep.rl.environments.base import TaskEnvironment
     from fewstep.rl.environments.gymnasium_tasks import EnvironmentFailed, GymnasiumTasks
+    from fewstep.rl.environments.meta_world_tasks import meta_world
     from fewstep.rl.environments.point_navigation import PointNavigation
     from fewstep.rl.environments.running import AntDirection, AntVelocity, HalfCheetahDirection, HalfCheetahVelocity
+    from fewstep.rl.environments.single import SingleTask
 
 __all__ = [
     "AntDirection",
@@ -19,15 +21,19 @@ __all__ = [
     "HalfCheetahDirection",
     "HalfCheetahVelocity",
     "PointNavigation",
+    "SingleTask",
     "TaskEnvironment",
+    "meta_world",
 ]
 
 # Imported when first asked for: Gymnasium and MuJoCo are optional.
 _HOMES = {
     "base": ("TaskEnvironment",),
     "gymnasium_tasks": ("EnvironmentFailed", "GymnasiumTasks"),
+    "meta_world_tasks": ("meta_world",),
     "point_navigation": ("PointNavigation",),
     "running": ("AntDirection", "AntVelocity", "HalfCheetahDirection", "HalfCheetahVelocity"),
+    "single": ("SingleTask",),
 }
 
 

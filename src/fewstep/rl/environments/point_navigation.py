@@ -11,6 +11,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from fewstep.rl.environments.base import check_tasks
+
 
 class PointNavigation(VectorEnv[Any, Any, Any]):
     """2D navigation: from the origin to a goal that the point does not see, all copies at once.
@@ -56,11 +58,7 @@ class PointNavigation(VectorEnv[Any, Any, Any]):
 
     def set_tasks(self, tasks: Tensor) -> None:
         """Gives each copy its goal, ``[num_envs, 2]``; it holds from the next reset on."""
-        if tuple(tasks.shape) != (self.num_envs, 2):
-            raise ValueError(
-                f"PointNavigation has {self.num_envs} copies and takes a goal (x, y) for each, [{self.num_envs}, 2]; "
-                f"got {list(tasks.shape)}."
-            )
+        check_tasks(tasks, self.num_envs, 2)
         self._goals_from_reset = tasks.cpu().double().numpy()
 
     def reset(
