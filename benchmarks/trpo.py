@@ -37,7 +37,7 @@ class Divergence(nn.Module):
             self.old = learner.distributions(trajectories)
 
     def forward(self) -> Tensor:
-        return rl.mean_kl(self.learner, self.trajectories, self.old)
+        return rl.mean_kl(self.trajectories, self.old, self.learner.distributions(self.trajectories))
 
 
 def forward_over_reverse(learner: rl.MetaPolicy, trajectories: fs.tasks.Task) -> Product:

@@ -13,16 +13,15 @@ from fewstep.rl.meta_policy import MetaPolicy
 from fewstep.tasks import Task
 
 
-def mean_kl(learner: MetaPolicy, trajectories: Task, old: Any) -> Tensor:
-    """KL(old ‖ adapted policy) at the query's observations: mean over the steps of a task, then over tasks.
+def mean_kl(trajectories: Task, old: Any, new: Any) -> Tensor:
+    """KL(old ‖ new) of the adapted policies at the query's observations: mean over a task's steps, then over tasks.
 
     Args:
-        learner: whose parameters as they are now give the adapted policies.
         trajectories: of :meth:`fewstep.rl.MetaPolicy.collect`.
-        old: distributions of :meth:`fewstep.rl.MetaPolicy.distributions`, held fixed.
+        old: distributions of :meth:`fewstep.rl.MetaPolicy.distributions`.
+        new: the same at other parameters.
     """
-    divergence: Tensor = old.kl(learner.distributions(trajectories))
-    return trajectories.query.mean(divergence).mean()
+    return trajectories.query.mean(old.kl(new)).mean()
 
 
 class FisherProduct:

@@ -14,7 +14,7 @@ from fewstep.adaptation import Adjoint, Rule, Unrolled
 from fewstep.adaptation.rules import Params
 from fewstep.learner import MetaLearner, Scheduled
 from fewstep.learner.selection import Names
-from fewstep.learner.task_loss import LOSS_PREFIX, TaskLoss
+from fewstep.learner.task_loss import LOSS_PREFIX, QueryLoss, TaskLoss
 from fewstep.models.context import current_step
 from fewstep.objectives import Objective, query_loss
 from fewstep.rl.environment_tasks import EnvironmentTask
@@ -124,11 +124,18 @@ class MetaPolicy(MetaLearner):
         Differentiable in the learner's parameters, through adaptation to the support of :meth:`collect`.
         """
 
-        def of(task: Task) -> Any:
-            adapted = self._own(self._path(task.support, self.steps)[-1])
-            return functional_call(self.model, adapted, (task.query.observations,))
+        return self._each(lambda task: self._put_out(self._path(task.support, self.steps)[-1], task), trajectories)
 
-        return torch.vmap(of)(trajectories)
+    def loss_and_distributions(self, trajectories: Task) -> tuple[Tensor, Any]:
+        """:meth:`loss_on` and :meth:`distributions` of one adaptation."""
+
+        def both(task: Task) -> tuple[Tensor, Any]:
+            path = self._path(task.support, self.steps)
+            loss = self._now(self.objective)(QueryLoss(self._outer, path, task.support), path, task)
+            return loss, self._put_out(path[-1], task)
+
+        losses, distributions = self._each(both, trajectories)
+        return losses.mean(), distributions
 
     def adapt(self, support: EnvironmentTask, steps: int | None = None) -> nn.Module:
         """A plain policy of the user's own class, adapted to one task by sampling episodes of it.
@@ -194,6 +201,9 @@ class MetaPolicy(MetaLearner):
             return adjoint(self._inner, params, support, rule, len(explored), self.adapts)[-1]
 
         return torch.vmap(adapted)(_by_step(explored))
+
+    def _put_out(self, params: Params, task: Task) -> Any:
+        return functional_call(self.model, self._own(params), (task.query.observations,))
 
     def _own(self, params: Params) -> Params:
         """The policy's parameters, without those of a learned loss."""

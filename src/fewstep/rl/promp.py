@@ -66,7 +66,7 @@ class ProMP(torch.optim.Adam):
             (loss + self._kl_weight * moved).backward()
             self.step()
         with torch.no_grad():
-            self._reports.add(trajectories, kl=float(mean_kl(learner, trajectories, old)))
+            self._reports.add(trajectories, kl=float(mean_kl(trajectories, old, learner.distributions(trajectories))))
         return loss.detach()
 
     def report(self) -> dict[str, float]:

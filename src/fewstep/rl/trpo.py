@@ -150,9 +150,9 @@ class TRPO(torch.optim.Optimizer):
         for backtrack in range(settings["backtracks"]):
             for value, origin, x in zip(settings["params"], start, step, strict=True):
                 torch.add(origin, x, alpha=settings["shrink"] ** backtrack, out=value)
-            loss = learner.loss_on(trajectories)
+            loss, new = learner.loss_and_distributions(trajectories)
             if loss.isfinite() and loss < before:
-                kl = float(mean_kl(learner, trajectories, old))
+                kl = float(mean_kl(trajectories, old, new))
                 if kl <= settings["max_kl"]:
                     return loss, kl
         for value, origin in zip(settings["params"], start, strict=True):
