@@ -91,7 +91,9 @@ def plot_learning_curve(
             panels[1].axhline(
                 paper * _factor(metric), color=GREY, linestyle="--", linewidth=1.2, label="paper, at test"
             )
-            panels[1].legend(fontsize=8, loc="lower right" if in_percent(metric) else "upper right")
+            panels[1].legend(
+                fontsize=8, loc="lower right" if in_percent(metric) or has_either_sign(metric) else "upper right"
+            )
         _scale(panels[1], metric)
         tidy(panels[1], "outer iterations", _label(metric))
     return save(drawn, path)
