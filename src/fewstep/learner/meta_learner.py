@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -127,9 +127,10 @@ class MetaLearner(nn.Module):
         if torch.is_grad_enabled():
             self._update_running_norms(tasks)
             if self._compiles(tasks):
-                value, gradients = self._compiled(self._tensors(), tasks, self._variant())
-                return with_gradients(value, self._learned(), gradients)
-        return self._each.mean(self._task_objective, tasks, self._learned())
+                tensors = self._tensors()
+                value, gradients = self._compiled(tensors, tasks, self._variant())
+                return with_gradients(value, _learned(tensors), gradients)
+        return self._each.mean(self._task_objective, tasks, self.parameters())
 
     def meta_gradient(self, tasks: Task) -> Tensor:
         """``meta_loss(tasks).backward()`` in one: the gradient is added to each parameter's ``grad``.
@@ -145,8 +146,9 @@ class MetaLearner(nn.Module):
             return loss.detach()
         self._look_at(tasks)
         self._update_running_norms(tasks)
-        loss, gradients = self._compiled(self._tensors(), tasks, self._variant())
-        for value, gradient in zip(self._learned(), gradients, strict=True):
+        tensors = self._tensors()
+        loss, gradients = self._compiled(tensors, tasks, self._variant())
+        for value, gradient in zip(_learned(tensors), gradients, strict=True):
             if gradient is not None:
                 value.grad = gradient if value.grad is None else value.grad + gradient
         return loss
@@ -287,9 +289,6 @@ class MetaLearner(nn.Module):
     def _variant(self) -> tuple[Any, ...]:
         return (self.training, self._now(self.adjoint), self._now(self.objective), self.steps)
 
-    def _learned(self) -> list[Tensor]:
-        return [value for value in self.parameters() if value.requires_grad]
-
     def _tensors(self) -> list[Tensor]:
         return [*self.parameters(), *self.buffers()]
 
@@ -322,3 +321,7 @@ class MetaLearner(nn.Module):
                     f"{type(adjoint).__name__} gives no gradient to the rule's learned parameters {learned}; use a "
                     "rule without any, such as GradientDescent."
                 )
+
+
+def _learned(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [tensor for tensor in tensors if tensor.requires_grad]
