@@ -3,7 +3,9 @@
 Three contestants on one core: MuJoCo itself (``mj_step`` on one copy after the other, each through all of its actions,
 the fastest that Python can ask for), this library's vector environment, and Gymnasium's ``SyncVectorEnv`` of its own v5
 environments. They take the same random actions from the same starts, carry on where they were from turn to turn, and
-are checked to end in the same state, bit for bit. Before that, this library's environment on several threads.
+are checked to end in the same state, bit for bit. Before that, on several threads: this library's environment; whole
+episodes of policies, one for each of 40 tasks, with all that becomes of them; and an outer iteration of HalfCheetah by
+direction at the MAML paper's size (40 tasks × 20 episodes × 200 steps, before and after adaptation, and TRPO's step).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,8 @@ from measuring import console, in_turn, print_header, speedup, use_one_core
 from numpy.typing import NDArray
 from rich.table import Table
 
+import fewstep
+from fewstep import rl
 from fewstep.rl.environments.physics import STATE_PARTS, Floats, Mask, Physics
 from fewstep.rl.environments.robots import Ant
 from fewstep.rl.environments.running import AntDirection, HalfCheetahDirection, RunningTasks
@@ -158,6 +163,49 @@ def compare_threads(name: str, steps: int, rounds: int, threads: int) -> dict[st
     return times
 
 
+def learner_of(setting: Setting, tasks: int, threads: int) -> rl.MetaPolicy:
+    environment = setting.environment(setting.copies, rewards="paper", horizon=200, threads=threads)
+    spaces = environment.single_observation_space, environment.single_action_space
+    policy = rl.GaussianPolicy(*(space.shape[0] for space in spaces))
+    rollouts = rl.Rollouts(environment, setting.copies // tasks)
+    return rl.MetaPolicy(policy, rollouts, rule=fewstep.GradientDescent(0.1), chunk=5)
+
+
+def compare_policies(name: str, rounds: int, threads: int, tasks: int = 40) -> dict[str, list[float]]:
+    setting = SETTINGS[name]
+
+    def sampling(threads: int) -> Callable[[], object]:
+        torch.manual_seed(0)
+        learner = learner_of(setting, tasks, threads)
+        drawn = rl.EnvironmentTasks(learner.rollouts.environment).sample(tasks, fewstep.tasks.generator(0, 0)).support
+        params = {name: value.detach().expand(tasks, *value.shape) for name, value in learner.model.named_parameters()}
+        return lambda: learner.rollouts(learner.model, params, drawn)
+
+    times = in_turn({"1 thread": sampling(1), f"{threads} threads": sampling(threads)}, rounds, seconds=0.0)
+    title = f"{name}, {setting.copies} episodes of 200 steps, a policy for each of {tasks} tasks"
+    print_rates(title, times, 200 * setting.copies, "1 thread")
+    return times
+
+
+def time_iteration(rounds: int, threads: int, tasks: int = 40) -> list[float]:
+    torch.manual_seed(0)
+    torch.set_num_threads(threads)
+    learner = learner_of(SETTINGS["HalfCheetah"], tasks, threads)
+    optimizer = rl.TRPO(learner, cg_tasks=5)
+    drawn = rl.EnvironmentTasks(learner.rollouts.environment).sample(tasks, fewstep.tasks.generator(0, 0))
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        optimizer.meta_step(drawn)
+        times.append(time.perf_counter() - began)
+    torch.set_num_threads(1)
+    console.print(
+        f"An outer iteration of HalfCheetah by direction at the MAML paper's size, {threads} threads: median "
+        f"{statistics.median(times):.1f} s, best {min(times):.1f} s"
+    )
+    return times
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="turns that each has (default 9)")
@@ -172,6 +220,9 @@ def main() -> None:
     if options.threads > 1:  # first, while the process may run on all cores
         for name in options.robots:
             results[f"{name}, threads"] = compare_threads(name, options.steps, options.rounds, options.threads)
+        few = max(1, options.rounds // 3)
+        results["policies"] = compare_policies("HalfCheetah", few, options.threads)
+        results["iteration"] = {f"{options.threads} threads": time_iteration(few, options.threads)}
     use_one_core()
     for name in options.robots:
         results[name] = compare_on_one_core(name, options.steps, options.rounds)
