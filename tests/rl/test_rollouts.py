@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
 
 import fewstep as fs
 from fewstep import rl
-from fewstep.rl.environments import PointNavigation
+from fewstep.rl.environments import HalfCheetahDirection, PointNavigation
 
 
 def own_params(policy, tasks):
@@ -58,6 +59,27 @@ def test_the_number_of_copies_changes_nothing():
         found = sample(copies)[3]
         for ours, theirs in zip(vars(found).values(), vars(expected).values(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_copies_that_are_not_needed_stand_still():
+    def sampled(copies: int) -> tuple[rl.Trajectories, list[int]]:
+        cheetahs, policy = HalfCheetahDirection(copies, horizon=4), rl.GaussianPolicy(17, 6, [4])
+        rollouts = rl.Rollouts(cheetahs, episodes=2)
+        tasks = rl.EnvironmentTasks(cheetahs).sample(3, fs.tasks.generator(0, 0))
+        params = {name: value[None] for name, value in policy.named_parameters()}
+        advance, stepped = cheetahs.physics.step, []
+        cheetahs.physics.step = lambda actions, chosen: stepped.append(int(chosen.sum())) or advance(actions, chosen)
+        torch.manual_seed(0)
+        rollouts(policy, {name: value.expand(3, *value.shape[1:]) for name, value in params.items()}, tasks.support)
+        stepped.clear()
+        return rollouts(policy, params, tasks[:1].support), stepped
+
+    torch.manual_seed(0)
+    few, of_few = sampled(2)
+    torch.manual_seed(0)
+    many, of_many = sampled(6)
+    assert of_few == of_many == [2] * 4
+    assert all(torch.equal(a, b) for a, b in zip(tree_leaves(few), tree_leaves(many), strict=True))
 
 
 def test_is_a_function_of_seeds_and_step_only():

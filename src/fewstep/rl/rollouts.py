@@ -64,6 +64,7 @@ class Rollouts:
         self.environment, self.episodes, self.horizon = environment, episodes, horizon
         self.discount, self.gae_lambda, self.baseline = discount, gae_lambda, baseline
         self._to_range = to_range(environment)
+        self._all_were_reset = False
 
     @torch.no_grad()
     def __call__(self, policy: nn.Module, params: Params, tasks: EnvironmentTask, step: int = 0) -> Trajectories:
@@ -111,7 +112,7 @@ class Rollouts:
         episodes: range,
         seed: int,
     ) -> list[Tensor]:
-        """One episode in each copy of the environment, ``[horizon, episodes, ...]``; copies too many repeat the last.
+        """One episode in each copy of the environment, ``[horizon, episodes, ...]``; copies too many stand still.
 
         Episodes are counted through all tasks. The policies work on whole tasks; where a round holds a part of one, its
         other rows are empty.
@@ -134,7 +135,7 @@ class Rollouts:
             return actions.flatten(0, 1)[rows], log_probs.flatten(0, 1)[rows]
 
         environment.set_tasks(tasks.numbers[torch.tensor(episodes)[copies] // self.episodes])
-        seen, _ = environment.reset(seed=seed)
+        seen, _ = environment.reset(seed=seed, options=self._only(count))
         alive = np.ones(count, dtype=bool)
         recorded: list[Tensor] = []
         for t in range(self.horizon):
@@ -157,6 +158,12 @@ class Rollouts:
             if not alive.any():
                 break
         return recorded
+
+    def _only(self, count: int) -> dict[str, Any] | None:
+        """Options that reset the first ``count`` copies only: those whose episode is over are not worth a step."""
+        number, all_were_reset = self.environment.num_envs, self._all_were_reset
+        self._all_were_reset = True
+        return {"reset_mask": np.arange(number) < count} if all_were_reset and count < number else None
 
     def _check(self, seen: Any, rewards: Any, alive: Any, t: int, episodes: range, tasks: EnvironmentTask) -> None:
         finite = np.isfinite(seen).reshape(len(alive), -1).all(1)
