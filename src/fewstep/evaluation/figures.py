@@ -67,7 +67,7 @@ def plot_learning_curve(
         colour = COLOURS[number % len(COLOURS)]
         _draw_losses(panels[0], name, colour, [(row["iteration"], row[shown]) for row in rows if shown in row])
         if validated:
-            _draw_interval(
+            draw_interval(
                 panels[1],
                 [row["iteration"] for row in rows if "validation" in row],
                 [row["validation"] for row in rows if "validation" in row],
@@ -123,7 +123,7 @@ def plot_over_steps(
         for name, found in curves.items():
             colour = COLOURS[names.index(name) % len(COLOURS)]
             steps = range(len(found["mean"]))
-            _draw_interval(ax, steps, found["mean"], found["ci95"], metric, color=colour, label=name)
+            draw_interval(ax, steps, found["mean"], found["ci95"], metric, color=colour, label=name)
         if paper:
             places, theirs = zip(*paper.items(), strict=True)
             values = [value * _factor(metric) for value in theirs]
@@ -146,7 +146,7 @@ def _draw_losses(axes: Any, name: str, colour: str, losses: Sequence[tuple[int, 
     axes.plot(middles, [sum(loss for _, loss in chunk) / len(chunk) for chunk in chunks], color=colour, label=name)
 
 
-def _draw_interval(
+def draw_interval(
     axes: Any, x: Sequence[float], mean: Sequence[float], ci95: Sequence[float], metric: str, **options: Any
 ) -> None:
     """A line through the means with a band of the intervals, or a bar where there is one mean only."""

@@ -33,7 +33,6 @@ def plot_paths(learner: Any, path: Path, steps: int, goals: int = 4, seed: int =
     explored = learner.episodes(tasks, steps)
     drawn, axes = figure(columns=steps + 1, rows=goals, width=2.3, height=2.3, sharex=True, sharey=True)
     for update, episodes in enumerate(explored):
-        titled = "before adaptation" if update == 0 else f"after {update} update{'s' * (update > 1)}"
         for row, (goal, ax) in enumerate(zip(tasks.support.numbers.tolist(), axes[:, update], strict=True)):
             for episode in range(episodes.mask.shape[1]):
                 walked = episodes.observations[row, episode, : int(episodes.lengths[row, episode]), :2].cpu()
@@ -44,10 +43,14 @@ def plot_paths(learner: Any, path: Path, steps: int, goals: int = 4, seed: int =
             ax.text(0.03, 0.03, f"return {returned:.1f}", transform=ax.transAxes, fontsize=7)
             ax.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
             if row == 0:
-                ax.set_title(titled, fontsize=9)
+                ax.set_title(_when(update), fontsize=9)
             tidy(ax)
     axes[0][0].legend(fontsize=7, loc="upper left")
     return save(drawn, path)
+
+
+def _when(update: int) -> str:
+    return "before adaptation" if update == 0 else f"after {update} update{'s' * (update > 1)}"
 
 
 def film(learner: Any, environment: Any, folder: Path, steps: int, seed: int = 0, seconds: float = 5.0) -> list[Path]:
@@ -81,8 +84,9 @@ def film(learner: Any, environment: Any, folder: Path, steps: int, seed: int = 0
         except RuntimeError as error:
             warnings.warn(f"No film was drawn: {error}", stacklevel=2)
             return []
-        when = "before adaptation" if update == 0 else f"after {update} update{'s' * (update > 1)}"
-        titles.append(f"task {float(task.support.numbers[0]):+.2f}, {when}: {travelled:+.1f} m in {seconds:g} s")
+        titles.append(
+            f"task {float(task.support.numbers[0]):+.2f}, {_when(update)}: {travelled:+.1f} m in {seconds:g} s"
+        )
         shots.append(pictures)
     return [_write_gif(titles, shots, folder / "film.gif"), _write_strip(titles, shots, folder / "film.png")]
 

@@ -16,10 +16,6 @@ from fewstep.experiments.runs import EXPERIMENTS
 from fewstep.training import RunFolder, fit
 
 _BY_DEFAULT: dict[str, Callable[[Row], bool]] = {
-    "sinusoid": lambda row: True,
-    "navigation": lambda row: True,
-    "cheetah": lambda row: True,
-    "ant": lambda row: True,
     "omniglot": lambda row: bool(row.paper),
     "mini-imagenet": lambda row: bool(row.paper),
     "glyphs": lambda row: row.name != "glyphs-5way-1shot",  # which is glyphs-5way-1shot-maml
@@ -29,15 +25,14 @@ _BY_DEFAULT: dict[str, Callable[[Row], bool]] = {
 def rows_of(table: str, pattern: str | None = None) -> list[Row]:
     """The rows of a table whose names match a shell-style pattern.
 
-    Without a pattern all rows of the sinusoid and of the glyphs, and of Omniglot and miniImageNet those that a paper
-    prints a number for.
+    Without a pattern all rows, but of Omniglot and miniImageNet only those that a paper prints a number for.
 
     Raises:
         ValueError: no row matches.
     """
     rows = [row for name, row in EXPERIMENTS.items() if name.startswith(f"{table}-")]
     if pattern is None:
-        return [row for row in rows if _BY_DEFAULT[table](row)]
+        return [row for row in rows if table not in _BY_DEFAULT or _BY_DEFAULT[table](row)]
     chosen = [row for row in rows if fnmatchcase(row.name, pattern)]
     if not chosen:
         raise ValueError(f"no experiment of {table} matches {pattern!r}; see `fewstep list '{table}-*'`.")

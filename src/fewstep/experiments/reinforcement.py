@@ -133,7 +133,7 @@ class Reinforcement:
         """The environment, with as many threads as PyTorch has."""
         observes = self.method == "oracle"
         if self.world == "navigation":
-            return rl.environments.PointNavigation(copies, observe_task=observes, horizon=self.horizon)
+            return rl.environments.PointNavigation(copies, observe_task=observes, horizon=self.horizon, **options)
         kind = {
             "cheetah-direction": rl.environments.HalfCheetahDirection,
             "cheetah-velocity": rl.environments.HalfCheetahVelocity,

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewstep.evaluation.figures import COLOURS, figure, plot_over_steps, save, tidy
+from fewstep.evaluation.figures import COLOURS, draw_interval, figure, plot_over_steps, save, tidy
 from fewstep.experiments.curves import load_curves
 from fewstep.experiments.few_shot_tables import budget_label, methods_at_equal_budget, percent
-from fewstep.experiments.results import Found
+from fewstep.experiments.results import OF_RETURNS, Found
 
 
 def figures_of(table: str, found: dict[str, Found], results: Path, into: Path) -> list[Path]:
@@ -26,7 +26,7 @@ def figures_of(table: str, found: dict[str, Found], results: Path, into: Path) -
     """
     if table == "sinusoid":
         drawn = [plot_figure_3(found, into / "figure-3.png")]
-    elif table in ("navigation", "cheetah", "ant"):
+    elif table in OF_RETURNS:
         drawn = [
             plot_returns(found, into / f"{table}-updates.png"),
             plot_return_curves(found, results, into / f"{table}-curves.png"),
@@ -80,9 +80,7 @@ def plot_return_curves(found: dict[str, Found], results: Path, path: Path) -> Pa
     for ax, (title, methods) in zip(axes, panels.items(), strict=True):
         for colour, (method, validated) in zip(COLOURS * len(methods), methods.items(), strict=False):
             x, mean, ci95 = ([row[key] for row in validated] for key in ("iteration", "validation", "validation_ci95"))
-            ax.plot(x, mean, color=colour, marker="o", markersize=3, label=method)
-            low, high = ([m + sign * c for m, c in zip(mean, ci95, strict=True)] for sign in (-1, 1))
-            ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+            draw_interval(ax, x, mean, ci95, "mean_return", color=colour, label=method)
         ax.set_title(title, fontsize=10)
         ax.set_xlim(left=0)
         tidy(ax, "outer iterations", "return in validation after the last update" if ax is axes[0] else "")
@@ -164,11 +162,8 @@ def plot_curves(found: dict[str, Found], results: Path, path: Path) -> Path | No
     axes = list(grid.flat)
     for ax, (name, (result, curves)) in zip(axes, panels.items(), strict=False):
         for colour, (seed, rows) in zip(COLOURS * len(curves), curves.items(), strict=False):
-            x, mean = [row["iteration"] for row in rows], [100 * row["validation"] for row in rows]
-            ci95 = [100 * row["validation_ci95"] for row in rows]
-            ax.plot(x, mean, color=colour, marker="o", markersize=3, label=f"validation, seed {seed}")
-            low, high = ([m + sign * c for m, c in zip(mean, ci95, strict=True)] for sign in (-1, 1))
-            ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+            x, mean, ci95 = ([row[key] for row in rows] for key in ("iteration", "validation", "validation_ci95"))
+            draw_interval(ax, x, mean, ci95, "accuracy", color=colour, label=f"validation, seed {seed}")
         steps = result.row.config.test_steps
         if steps in result.row.paper:
             paper, interval = result.row.paper[steps], result.row.paper_ci95.get(steps)

@@ -10,7 +10,10 @@ from typing import Any
 from fewstep.experiments.experiment import Row
 from fewstep.experiments.runs import EXPERIMENTS
 
-TABLES = ("sinusoid", "omniglot", "mini-imagenet", "glyphs", "navigation", "cheetah", "ant")
+OF_RETURNS = ("navigation", "cheetah", "ant")
+"""The tables of reinforcement learning."""
+
+TABLES = ("sinusoid", "omniglot", "mini-imagenet", "glyphs", *OF_RETURNS)
 """What can be reproduced; the names of a table's experiments begin with its own."""
 
 

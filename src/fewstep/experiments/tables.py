@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from fewstep.experiments import few_shot_tables
-from fewstep.experiments.results import Found
+from fewstep.experiments.results import OF_RETURNS, Found
 
 Rows = list[list[str]]
 """A table: the header, then its rows."""
@@ -16,7 +16,7 @@ def tables_of(table: str, found: dict[str, Found]) -> dict[str, Rows]:
     """The tables that results fill, by title."""
     if table == "sinusoid":
         return {"sinusoid: mean squared error ± 95% CI over 600 test tasks": error_table(found)}
-    if table in ("navigation", "cheetah", "ant"):
+    if table in OF_RETURNS:
         return {f"{table}: mean return ± 95% CI over 40 test tasks": return_table(found)}
     every = {
         f"{table}: accuracy in % ± 95% CI over test tasks, ours beside the paper's": few_shot_tables.of_the_papers,

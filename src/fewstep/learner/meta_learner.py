@@ -230,8 +230,11 @@ class MetaLearner(nn.Module):
         return nullcontext() if random or steps < 2 else self._unmoved.worked_out_once()
 
     def _task_objective(self, task: Task) -> Tensor:
-        path = self._path(task.support, self.steps)
-        return self._now(self.objective)(QueryLoss(self._outer, path, task.support), path, task)
+        return self._objective_of(self._path(task.support, self.steps), task)
+
+    def _objective_of(self, path: list[dict[str, Tensor]], task: Task) -> Tensor:
+        value: Tensor = self._now(self.objective)(QueryLoss(self._outer, path, task.support), path, task)
+        return value
 
     # Normalisation that depends on the task
 

@@ -14,7 +14,7 @@ from fewstep.adaptation import Adjoint, Rule, Unrolled
 from fewstep.adaptation.rules import Params
 from fewstep.learner import MetaLearner, Scheduled
 from fewstep.learner.selection import Names
-from fewstep.learner.task_loss import LOSS_PREFIX, QueryLoss, TaskLoss
+from fewstep.learner.task_loss import LOSS_PREFIX, TaskLoss
 from fewstep.models.context import current_step
 from fewstep.objectives import Objective, query_loss
 from fewstep.rl.environment_tasks import EnvironmentTask
@@ -131,8 +131,7 @@ class MetaPolicy(MetaLearner):
 
         def both(task: Task) -> tuple[Tensor, Any]:
             path = self._path(task.support, self.steps)
-            loss = self._now(self.objective)(QueryLoss(self._outer, path, task.support), path, task)
-            return loss, self._put_out(path[-1], task)
+            return self._objective_of(path, task), self._put_out(path[-1], task)
 
         losses, distributions = self._each(both, trajectories)
         return losses.mean(), distributions
