@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import fewstep as fs
-from fewstep import rl
+from fewstep import allocator, rl
 
 Product = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
@@ -70,7 +70,8 @@ def outer_step(learner: rl.MetaPolicy, trajectories: fs.tasks.Task, product: Any
     start = [value.detach().clone() for value in learner.parameters()]
 
     def step() -> list[Tensor]:
-        _, _, direction = optimizer.search(trajectories, product(learner, trajectories))
+        other = None if product is rl.FisherProduct else product(learner, trajectories)
+        _, _, direction = optimizer.search(trajectories, other)
         with torch.no_grad():
             for value, origin in zip(learner.parameters(), start, strict=True):
                 value.copy_(origin)
@@ -85,7 +86,7 @@ def direction_difference(precision: torch.dtype, tasks: int, episodes: int) -> d
     optimizer = rl.TRPO(learner)
     gradient = torch.autograd.grad(learner.loss_on(trajectories), list(learner.parameters()))
     found = {
-        name: torch.cat([x.flatten() for x in optimizer.direction(trajectories, gradient, make(learner, trajectories))])
+        name: torch.cat([x.flatten() for x in optimizer.direction(gradient, make(learner, trajectories))])
         for name, make in PRODUCTS.items()
     }
     ours = found.pop("Fisher product")
@@ -106,8 +107,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each product has its turn (default 5)")
     parser.add_argument("--tasks", type=int, default=20, help="tasks of the meta-batch (default 20)")
     parser.add_argument("--episodes", type=int, default=20, help="episodes of each task (default 20)")
+    parser.add_argument("--allocator", choices=allocator.NAMES, default="auto", help="as the command line's (auto)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     options = parser.parse_args()
+    allocator.restart_with(options.allocator)
     use_one_core()
     print_header(f"TRPO's outer step: {options.tasks} tasks × {options.episodes} episodes × 100 steps, one inner step")
     differences = direction_difference(torch.float64, options.tasks, options.episodes)

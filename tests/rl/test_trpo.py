@@ -97,8 +97,9 @@ def test_the_direction_solves_the_system():
     optimizer = rl.TRPO(learner, cg_steps=60, damping=1e-2)
     trajectories = learner.collect(worlds.tasks(learner))
     gradient = torch.autograd.grad(learner.loss_on(trajectories), learner.parameters())
-    direction = optimizer.direction(trajectories, gradient)
-    image = rl.FisherProduct(learner, trajectories)(direction)
+    product = rl.FisherProduct(learner, trajectories)
+    direction = optimizer.direction(gradient, product)
+    image = product(direction)
     solved = [f + 1e-2 * x for f, x in zip(image, direction, strict=True)]
     torch.testing.assert_close(solved, [-g for g in gradient], rtol=1e-6, atol=1e-8)
 
@@ -136,13 +137,29 @@ def test_a_step_that_finds_nothing_leaves_the_parameters_and_says_so(why, monkey
     assert all(torch.equal(a, b) for a, b in zip(before, learner.parameters(), strict=True))
 
 
-def test_a_subsample_of_tasks_gives_the_fisher_matrix():
-    learner = worlds.learner()
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("choices", CASES.values(), ids=CASES.keys())
+def test_the_pass_that_builds_the_product_gives_loss_gradient_and_distributions(choices):
+    learner = worlds.learner(**choices).double()
+    trajectories = learner.collect(worlds.tasks(learner))
+    loss = learner.loss_on(trajectories)
+    gradient = torch.autograd.grad(loss, learner.parameters(), materialize_grads=True)
+    for tasks in (None, 0, 2):
+        found = rl.FisherProduct(learner, trajectories, tasks)
+        torch.testing.assert_close(found.loss, loss.detach())
+        torch.testing.assert_close(found.gradient, list(gradient), rtol=1e-10, atol=1e-12)
+        assert rl.mean_kl(trajectories, found.distributions, learner.distributions(trajectories)) < 1e-12
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_a_subsample_of_tasks_gives_the_fisher_matrix(chunk):
+    learner = worlds.learner(chunk=chunk).double()
     trajectories = learner.collect(worlds.tasks(learner))
     gradient = torch.autograd.grad(learner.loss_on(trajectories), learner.parameters())
-    found = rl.TRPO(learner, cg_tasks=2).direction(trajectories, gradient)
-    expected = rl.TRPO(learner).direction(trajectories[:2], gradient)
-    torch.testing.assert_close(found, expected)
+    optimizer = rl.TRPO(learner, cg_tasks=2, damping=0.1)
+    expected = optimizer.direction(gradient, rl.FisherProduct(learner, trajectories[:2]))
+    torch.testing.assert_close(optimizer.search(trajectories)[2], expected)
 
 
 def test_is_an_optimizer_that_fit_and_checkpoints_know(tmp_path):

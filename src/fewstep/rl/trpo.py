@@ -98,19 +98,17 @@ class TRPO(torch.optim.Optimizer):
         """
         return self._reports.means()
 
-    def direction(self, trajectories: Task, gradient: Sequence[Tensor], product: Product | None = None) -> list[Tensor]:
+    def direction(self, gradient: Sequence[Tensor], product: Product) -> list[Tensor]:
         """x with (JᵀFJ + damping)·x = −gradient, as far as conjugate gradients come.
 
         Args:
-            trajectories: of :meth:`fewstep.rl.MetaPolicy.collect`.
             gradient: of the meta-objective.
-            product: another one in place of :class:`fewstep.rl.FisherProduct`.
+            product: v ↦ JᵀFJ·v, such as a :class:`fewstep.rl.FisherProduct`.
         """
         settings = self.param_groups[0]
-        fisher = product or FisherProduct(self._learner, trajectories[: settings["cg_tasks"]])
 
         def damped(vector: Sequence[Tensor]) -> list[Tensor]:
-            return [f + settings["damping"] * v for f, v in zip(fisher(vector), vector, strict=True)]
+            return [f + settings["damping"] * v for f, v in zip(product(vector), vector, strict=True)]
 
         return conjugate_gradients(damped, [-g for g in gradient], settings["cg_steps"])
 
@@ -121,38 +119,36 @@ class TRPO(torch.optim.Optimizer):
 
         Args:
             trajectories: of :meth:`fewstep.rl.MetaPolicy.collect`.
-            product: as for :meth:`direction`.
+            product: another one in place of :class:`fewstep.rl.FisherProduct`.
 
         Returns:
             The meta-objective after the step, what was found (``kl``, ``step_found``), and the direction.
         """
-        settings, learner = self.param_groups[0], self._learner
-        parameters: list[Tensor] = settings["params"]
-        before = learner.loss_on(trajectories)
-        gradient = torch.autograd.grad(before, parameters, materialize_grads=True)
-        before = before.detach()
-        direction = self.direction(trajectories, gradient, product)
+        settings = self.param_groups[0]
+        at = FisherProduct(self._learner, trajectories, settings["cg_tasks"] if product is None else 0)
+        direction = self.direction(at.gradient, product or at)
         # The residual of conjugate gradients is orthogonal to their solution: xᵀAx = −xᵀ·gradient.
-        curvature = -sum((x * g).sum().item() for x, g in zip(direction, gradient, strict=True))
+        curvature = -sum((x * g).sum().item() for x, g in zip(direction, at.gradient, strict=True))
         if curvature > 0 and math.isfinite(curvature):
             length = math.sqrt(2 * settings["max_kl"] / curvature)
-            found = self._backtrack(trajectories, [length * x for x in direction], before)
+            found = self._backtrack(trajectories, [length * x for x in direction], at)
             if found is not None:
                 return found[0], {"kl": found[1], "step_found": 1.0}, direction
-        return before, {"kl": 0.0, "step_found": 0.0}, direction
+        return at.loss, {"kl": 0.0, "step_found": 0.0}, direction
 
     @torch.no_grad()
-    def _backtrack(self, trajectories: Task, step: Sequence[Tensor], before: Tensor) -> tuple[Tensor, float] | None:
+    def _backtrack(
+        self, trajectories: Task, step: Sequence[Tensor], before: FisherProduct
+    ) -> tuple[Tensor, float] | None:
         """Moves the parameters by the longest part of ``step`` that is good, if any; loss and divergence there."""
         settings, learner = self.param_groups[0], self._learner
         start = [value.clone() for value in settings["params"]]
-        old = learner.distributions(trajectories)
         for backtrack in range(settings["backtracks"]):
             for value, origin, x in zip(settings["params"], start, step, strict=True):
                 torch.add(origin, x, alpha=settings["shrink"] ** backtrack, out=value)
             loss, new = learner.loss_and_distributions(trajectories)
-            if loss.isfinite() and loss < before:
-                kl = float(mean_kl(trajectories, old, new))
+            if loss.isfinite() and loss < before.loss:
+                kl = float(mean_kl(trajectories, before.distributions, new))
                 if kl <= settings["max_kl"]:
                     return loss, kl
         for value, origin in zip(settings["params"], start, strict=True):
