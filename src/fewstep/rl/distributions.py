@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fewstep.rl.pytree import pytree
+from fewstep.rl.record import Record
 
 
 class Distribution(Protocol):
@@ -38,9 +38,8 @@ class Distribution(Protocol):
         ...
 
 
-@pytree
 @dataclass(frozen=True, eq=False)
-class Gaussian:
+class Gaussian(Record):
     """Independent normal distributions of the numbers of an action.
 
     Args:
@@ -71,9 +70,8 @@ class Gaussian:
         return Gaussian(tangent.mean * (-2 * self.log_std).exp(), 2 * tangent.log_std)
 
 
-@pytree
 @dataclass(frozen=True, eq=False)
-class Categorical:
+class Categorical(Record):
     """A distribution over actions 0 … n − 1.
 
     Args:

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from fewstep.rl.environments.base import TaskEnvironment
-from fewstep.rl.pytree import pytree
+from fewstep.rl.record import Record
 from fewstep.tasks import Task
 
 
-@pytree
 @dataclass(frozen=True, eq=False)
-class EnvironmentTask:
+class EnvironmentTask(Record):
     """A task of an environment; of many tasks with a leading task axis.
 
     Args:

@@ -78,7 +78,7 @@ def e_maml(loss: TaskLoss, path: list[Params], task: Task) -> Tensor:
     """
     value: Any = loss(path[-1], task.query)
     for step, params in enumerate(path[:-1]):
-        explored: Trajectories = torch.utils._pytree.tree_map(lambda tensor, k=step: tensor[k], task.support)
+        explored: Trajectories = task.support[step]
         credit = task.query.credit.expand_as(explored.advantages)
         value = value + loss(params, replace(explored, advantages=credit))
     return value

@@ -146,7 +146,7 @@ class MetaPolicy(MetaLearner):
         if isinstance(support, Task):
             raise TypeError("adapt expects the support of one task; got a Task. Pass task.support.")
         steps = self.steps if steps is None else steps
-        task, rule = tree_map(lambda tensor: tensor[None], support), _Scaled(self.rule, self.test_scales)
+        task, rule = support[None], _Scaled(self.rule, self.test_scales)
         explored = self._explore(task, steps - 1, rule)[1]
         with torch.no_grad():
             adapted = self._adapted(explored, 1, rule)
@@ -217,8 +217,7 @@ class _OfCurrentStep(nn.Module):
         self.loss = loss
 
     def forward(self, policy: nn.Module, trajectories: Trajectories) -> Tensor:
-        step = current_step() or 0
-        return self.loss(policy, tree_map(lambda tensor: tensor[step], trajectories))
+        return self.loss(policy, trajectories[current_step() or 0])
 
 
 class _Scaled:

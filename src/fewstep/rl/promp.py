@@ -56,7 +56,7 @@ class ProMP(torch.optim.Adam):
         """
         learner = self._learner
         trajectories = learner.collect(tasks)
-        explored = torch.utils._pytree.tree_map(lambda tensor: tensor[:, 0], trajectories.support)
+        explored = trajectories.support[:, 0]
         with torch.no_grad():
             sampled_by, old = learner.model(explored.observations), learner.distributions(trajectories)
         for _ in range(self._epochs):

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fewstep.rl.pytree import pytree
+from fewstep.rl.record import Record
 
 
-@pytree
 @dataclass(frozen=True, eq=False)
-class Trajectories:
+class Trajectories(Record):
     """Episodes of one task, ``[episodes, time, ...]``, or of many, ``[tasks, episodes, time, ...]``.
 
     What comes after the end of an episode is zero and masked; a loss must honour the mask, as those of
