@@ -129,6 +129,17 @@ def test_a_run_that_has_come_far_enough_is_only_tested():
     assert other_process.metrics()[-1]["iteration"] == 5
 
 
+def test_a_run_goes_on_where_the_command_says(monkeypatch: pytest.MonkeyPatch):
+    reproduce("--rows", "sinusoid-5shot-oracle", "--iterations", "2")
+    asked = []
+    monkeypatch.setattr("fewstep.experiments.runs.torch.set_num_threads", asked.append)
+    reproduce("--rows", "sinusoid-5shot-oracle", "--iterations", "4", "--threads", "3")
+    assert set(asked) == {3}
+    asked.clear()
+    main(["evaluate", "r/sinusoid-5shot-oracle-seed0", "--tasks", "5", "--threads", "5", "--allocator", "default"])
+    assert set(asked) == {5}
+
+
 def test_a_row_that_fails_does_not_stop_the_others(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     source = Sinusoid.train_tasks
 

@@ -30,6 +30,10 @@ class Train:
     """The name of an experiment, such as sinusoid-5shot-maml."""
     resume: Path | None = None
     """Instead of an experiment: the run folder to go on with, exactly where its last checkpoint left it."""
+    device: str | None = None
+    """With --resume: where to go on, if not where it was begun: cpu, cuda, cuda:1, mps."""
+    threads: int | None = None
+    """With --resume: CPU threads from now on, if not as many as before."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,10 @@ class Evaluate:
     """Of the test tasks."""
     checkpoint: Literal["best", "last"] | None = None
     """Which checkpoint: best in validation, or last; the experiment's own choice if not given."""
+    device: str | None = None
+    """Where to test: cpu, cuda, cuda:1, mps; where it was trained if not given."""
+    threads: int | None = None
+    """CPU threads; as in training if not given."""
 
 
 @dataclass(frozen=True)

@@ -55,10 +55,10 @@ def list_experiments(options: List) -> None:
 def train(words: list[str]) -> None:
     """``fewstep train``"""
     if not words or words[0].startswith("-"):
-        resume = _parse(Train, "train", words or ["--help"]).resume
-        if resume is None:
+        options = _parse(Train, "train", words or ["--help"])
+        if options.resume is None:
             raise ValueError("train needs an experiment (see `fewstep list`) or --resume RUN.")
-        run = Run(resume)
+        run = Run(options.resume, options.device, options.threads)
     else:
         row = find(words[0])
         # The experiment's own fields become options, with the row's values as defaults.
@@ -82,7 +82,7 @@ def train(words: list[str]) -> None:
 
 def evaluate(options: Evaluate) -> None:
     """``fewstep evaluate``"""
-    run = Run(options.run)
+    run = Run(options.run, options.device, options.threads)
     found = run.evaluate(
         options.tasks, options.steps, options.seed, options.checkpoint, options.shots, options.queries, options.norm
     )

@@ -55,7 +55,7 @@ def reproduce(
 def _train_and_test(one: Planned, results: Path, training: Training, progress: bool) -> None:
     config = one.row.config
     if RunFolder(one.folder).config_file.exists():
-        run = Run(one.folder)
+        run = Run(one.folder, training.device, training.threads)
         if (run.name, run.experiment, run.training.seed) != (one.row.name, config, one.seed):
             raise ValueError(
                 f"{one.folder} holds a run with other settings than {one.row.name}; remove it, or use another --runs."

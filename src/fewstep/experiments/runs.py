@@ -43,9 +43,11 @@ class Run:
 
     Args:
         path: an existing run folder, made by :meth:`create`.
+        device: where to go on with it or test it; where it was begun if not given.
+        threads: CPU threads, likewise.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, device: str | None = None, threads: int | None = None) -> None:
         self.folder = RunFolder(path)
         if not self.folder.config_file.is_file():
             raise FileNotFoundError(
@@ -53,7 +55,9 @@ class Run:
             )
         config = json.loads(self.folder.config_file.read_text())
         self.name: str = config["experiment"]
-        self.training = Training(**config["training"])
+        place = {"device": device, "threads": threads}
+        chosen = {name: value for name, value in place.items() if value is not None}
+        self.training = Training(**{**config["training"], **chosen})
         self.experiment: Any = type(find(self.name).config)(**config["config"])
 
     @classmethod
