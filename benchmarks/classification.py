@@ -14,18 +14,18 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import console, in_turn, installed, print_header, print_times, speedup
+from measuring import console, in_turn, installed, parse_on_allocator, print_header, print_times, speedup
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 import fewstep as fs
-from fewstep import allocator
 
 MetaGradient = Callable[[], list[Tensor]]
 """Works out the meta-gradient, in the order of the network's parameters."""
@@ -196,8 +196,8 @@ def anil_against_maml(shots: int) -> dict[str, Callable[[], object]]:
     }
     for name, learner in learners.items():
         learner.meta_gradient(tasks)
-        calls[f"{name}, training"] = lambda learner=learner: learner.meta_gradient(tasks)  # type: ignore[misc]
-        calls[f"{name}, adaptation"] = lambda learner=learner: learner.adapt(tasks[0].support, 10)  # type: ignore[misc]
+        calls[f"{name}, training"] = partial(learner.meta_gradient, tasks)
+        calls[f"{name}, adaptation"] = partial(learner.adapt, tasks[0].support, 10)
     return calls
 
 
@@ -205,10 +205,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="how often each contestant has its turn (default 7)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's, all cores)")
-    parser.add_argument("--allocator", choices=allocator.NAMES, default="auto", help="as the command line's (auto)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    options = parser.parse_args()
-    allocator.restart_with(options.allocator)
+    options = parse_on_allocator(parser)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import statistics
@@ -26,6 +27,14 @@ def use_one_core() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
+
+
+def parse_on_allocator(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options, ``--allocator`` among them; the process starts again if it has to, to run on that."""
+    parser.add_argument("--allocator", choices=allocator.NAMES, default="auto", help="as the command line's (auto)")
+    options = parser.parse_args()
+    allocator.restart_with(options.allocator)
+    return options
 
 
 def print_header(title: str) -> None:

@@ -23,12 +23,12 @@ import mujoco
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from measuring import console, in_turn, print_header, speedup, use_one_core
+from measuring import console, in_turn, parse_on_allocator, print_header, speedup, use_one_core
 from numpy.typing import NDArray
 from rich.table import Table
 
 import fewstep
-from fewstep import allocator, rl
+from fewstep import rl
 from fewstep.rl.environments.physics import STATE_PARTS, Floats, Mask, Physics
 from fewstep.rl.environments.robots import Ant
 from fewstep.rl.environments.running import AntDirection, HalfCheetahDirection, RunningTasks
@@ -212,10 +212,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="control steps of every copy in a turn (default 10)")
     parser.add_argument("--threads", type=int, default=2, help="also on so many threads and cores (default 2)")
     parser.add_argument("--robots", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="default: all")
-    parser.add_argument("--allocator", choices=allocator.NAMES, default="auto", help="as the command line's (auto)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the seconds of all turns there")
-    options = parser.parse_args()
-    allocator.restart_with(options.allocator)
+    options = parse_on_allocator(parser)
     results = {}
     torch.set_num_threads(1)
     print_header(f"Environment steps, MuJoCo {mujoco.__version__}, Gymnasium {gymnasium.__version__}")

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import console, in_turn, print_header, print_times, speedup, use_one_core
+from measuring import console, in_turn, parse_on_allocator, print_header, print_times, speedup, use_one_core
 from torch import Tensor, nn
 from torch.func import functional_call
 
 import fewstep as fs
-from fewstep import allocator, rl
+from fewstep import rl
 
 Product = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
@@ -107,10 +107,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each product has its turn (default 5)")
     parser.add_argument("--tasks", type=int, default=20, help="tasks of the meta-batch (default 20)")
     parser.add_argument("--episodes", type=int, default=20, help="episodes of each task (default 20)")
-    parser.add_argument("--allocator", choices=allocator.NAMES, default="auto", help="as the command line's (auto)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    options = parser.parse_args()
-    allocator.restart_with(options.allocator)
+    options = parse_on_allocator(parser)
     use_one_core()
     print_header(f"TRPO's outer step: {options.tasks} tasks × {options.episodes} episodes × 100 steps, one inner step")
     differences = direction_difference(torch.float64, options.tasks, options.episodes)

@@ -14,12 +14,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
-from measuring import console, in_turn, print_header, speedup, use_one_core
+from measuring import console, in_turn, parse_on_allocator, print_header, speedup, use_one_core
 from rich.table import Table
 from torch import nn
 
 import fewstep as fs
-from fewstep import allocator
 from fewstep.learner import VMAP_LIMIT
 from fewstep.learner.checks import check_task
 from fewstep.learner.task_loss import TaskLoss
@@ -119,10 +118,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="turns that loop and vmap each have (default 9)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; with 1 (the default) on one core alone")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="only the networks that match, shell-style")
-    parser.add_argument("--allocator", choices=allocator.NAMES, default="auto", help="default: auto")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    options = parser.parse_args()
-    allocator.restart_with(options.allocator)
+    options = parse_on_allocator(parser)
     if options.threads == 1:
         use_one_core()
     torch.set_num_threads(options.threads)

@@ -56,6 +56,8 @@ def train(words: list[str]) -> None:
     """``fewstep train``"""
     if not words or words[0].startswith("-"):
         options = _parse(Train, "train", words or ["--help"])
+        if options.resume is None and options.experiment is not None:
+            raise ValueError(f"the experiment comes first: fewstep train {options.experiment} [options].")
         if options.resume is None:
             raise ValueError("train needs an experiment (see `fewstep list`) or --resume RUN.")
         run = Run(options.resume, options.device, options.threads)

@@ -54,6 +54,7 @@ def reproduce(
 
 def _train_and_test(one: Planned, results: Path, training: Training, progress: bool) -> None:
     config = one.row.config
+    training = replace(training, seed=one.seed, **one.row.training)
     if RunFolder(one.folder).config_file.exists():
         run = Run(one.folder, training.device, training.threads)
         if (run.name, run.experiment, run.training.seed) != (one.row.name, config, one.seed):
@@ -61,7 +62,7 @@ def _train_and_test(one: Planned, results: Path, training: Training, progress: b
                 f"{one.folder} holds a run with other settings than {one.row.name}; remove it, or use another --runs."
             )
     else:
-        run = Run.create(one.row.name, config, replace(training, seed=one.seed, **one.row.training), one.folder)
+        run = Run.create(one.row.name, config, training, one.folder)
     if one.left:  # else another process may be going on with it, whose files are not to be touched
         run.train(progress, until=one.iterations)
     others = tuple(k for k in one.row.other_shots if k != config.shots)

@@ -72,14 +72,15 @@ class _Part:
         loss, outputs = learner.loss_and_distributions(trajectories)
         loss = loss * (len(trajectories) / count)
         leaves, self._structure = tree_flatten(outputs)
-        cotangents = [torch.zeros_like(leaf, requires_grad=True) for leaf in leaves]
-        pulled = self._pull([loss, *leaves], [torch.ones_like(loss), *cotangents], again=self.curved)  # ∇loss + Jᵀ0
-        self.loss, self.gradient = loss.detach(), [value.detach() for value in pulled]
         self.distributions = tree_unflatten([leaf.detach() for leaf in leaves], self._structure)
         if self.curved:
-            self._outputs, self._cotangents, self._pulled = leaves, cotangents, pulled
             mask = trajectories.query.mask
             self._weight = mask / (mask.sum((-2, -1), keepdim=True) * curved)
+            self._outputs, self._cotangents = leaves, [torch.zeros_like(leaf, requires_grad=True) for leaf in leaves]
+            pulled = self._pulled = self._pull([loss, *leaves], [torch.ones_like(loss), *self._cotangents], again=True)
+        else:
+            pulled = self._pull([loss], [torch.ones_like(loss)])
+        self.loss, self.gradient = loss.detach(), [value.detach() for value in pulled]  # ∇loss + Jᵀ0
 
     def __call__(self, vector: Sequence[Tensor]) -> list[Tensor]:
         pairs = zip(self._pulled, vector, strict=True)
