@@ -4,7 +4,8 @@ The networks and sizes of the MAML paper: Omniglot 5-way 1-shot (32 tasks, 1 inn
 5 steps), miniImageNet 5-way 1-shot (4 tasks, 5 steps), exact second order. Images are random: the time does not depend
 on what they show. All contestants are checked to give the same meta-gradient first. Beside the times stands the
 arithmetic limit: the floating-point operations that PyTorch counts in the autograd loop, at the rate of a large matrix
-product. Then ANIL against MAML, and how long sampling takes.
+product. Then ANIL against MAML, and how long sampling takes. With ``--device cuda`` all of it on a GPU, where our
+meta-step is recorded as a CUDA graph too.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Setting:
     inner_lr: float
     network: Callable[[int], fs.models.Conv4]
 
-    def sample(self, tasks: int, dtype: torch.dtype = torch.float32) -> fs.tasks.Task:
+    def sample(self, tasks: int, device: str, dtype: torch.dtype = torch.float32) -> fs.tasks.Task:
         network = self.network(self.ways)
         size = network.in_channels, network.image_size, network.image_size
 
@@ -50,7 +51,7 @@ class Setting:
             labels = torch.arange(self.ways).repeat_interleave(per_class).expand(tasks, -1)
             return fs.tasks.Batch(torch.rand(*labels.shape, *size, dtype=dtype), labels)
 
-        return fs.tasks.Task(batch(1), batch(self.queries))
+        return fs.tasks.Task(batch(1), batch(self.queries)).to(device)
 
 
 SETTINGS = {
@@ -77,7 +78,7 @@ class PlainConv4(nn.Module):
         pooled = [nn.AdaptiveAvgPool2d(1)] if network.spatial_mean else []
         head = nn.Linear(network.features, network.head.out_features)
         head.load_state_dict(network.head.state_dict())
-        self.layers = nn.Sequential(*layers, *pooled, nn.Flatten(), head).to(network.head.weight.dtype)
+        self.layers = nn.Sequential(*layers, *pooled, nn.Flatten(), head).to(network.head.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -137,22 +138,24 @@ def with_fewstep(network: fs.models.Conv4, tasks: fs.tasks.Task, setting: Settin
     return meta_gradient
 
 
-def contestants(setting: Setting, tasks: fs.tasks.Task, dtype: torch.dtype) -> dict[str, MetaGradient]:
+def contestants(setting: Setting, tasks: fs.tasks.Task) -> dict[str, MetaGradient]:
     """All whose library is installed, on the same weights."""
     torch.manual_seed(0)
-    network = setting.network(setting.ways).to(dtype)
+    network = setting.network(setting.ways).to(tasks.support.x)
     makers: dict[str, Callable[[], MetaGradient]] = {
         "higher": lambda: with_higher(network, tasks, setting),
         "autograd loop": lambda: autograd_loop(network, tasks, setting),
         "fewstep": lambda: with_fewstep(network, tasks, setting),
         "fewstep, first order": lambda: with_fewstep(network, tasks, setting, adjoint=fs.FirstOrder()),
     }
+    if tasks.support.x.is_cuda:
+        makers["fewstep, recorded"] = lambda: with_fewstep(network, tasks, setting, compile=True)
     return installed(makers)
 
 
-def check_that_all_agree(setting: Setting) -> float:
+def check_that_all_agree(setting: Setting, device: str) -> float:
     """The largest relative difference from the autograd loop on two tasks in float64; fails if it is not rounding."""
-    competitors = contestants(setting, setting.sample(2, torch.float64), torch.float64)
+    competitors = contestants(setting, setting.sample(2, device, torch.float64))
     expected = competitors["autograd loop"]()
     scale = max(gradient.abs().max().item() for gradient in expected)
     largest = 0.0
@@ -169,30 +172,32 @@ def check_that_all_agree(setting: Setting) -> float:
 def operations(setting: Setting) -> float:
     """Floating-point operations of the convolutions and products of one meta-gradient, all tasks together."""
     torch.manual_seed(0)
-    meta_gradient = autograd_loop(setting.network(setting.ways), setting.sample(1), setting)
+    meta_gradient = autograd_loop(setting.network(setting.ways), setting.sample(1, "cpu"), setting)
     with FlopCounterMode(display=False) as counter:
         meta_gradient()
     return float(counter.get_total_flops() * setting.tasks)
 
 
-def product_rate(rounds: int) -> float:
-    """Floating-point operations per second of a product of two 1024 × 1024 matrices, the fastest of some rounds."""
-    a = torch.rand(1024, 1024)
+def product_rate(rounds: int, size: int, device: str) -> float:
+    """Floating-point operations per second of a product of two square matrices, the fastest of some rounds."""
+    a = torch.rand(size, size, device=device)
     times = in_turn({"product": lambda: a @ a}, rounds, seconds=0.1)
-    return 2 * 1024**3 / min(times["product"])
+    return 2 * size**3 / min(times["product"])
 
 
-def anil_against_maml(shots: int) -> dict[str, Callable[[], object]]:
+def anil_against_maml(shots: int, device: str) -> dict[str, Callable[[], object]]:
     """Training (4 tasks, 5 steps, 15 queries) and adaptation at test (10 steps) on miniImageNet's network."""
     calls: dict[str, Callable[[], object]] = {}
     labels = torch.arange(5).repeat_interleave(shots).expand(4, -1)
     support = fs.tasks.Batch(torch.rand(*labels.shape, 3, 84, 84), labels)
-    tasks = fs.tasks.Task(support, SETTINGS["miniImageNet, 5-way 1-shot, 4 tasks, 5 steps"].sample(4).query)
+    query = SETTINGS["miniImageNet, 5-way 1-shot, 4 tasks, 5 steps"].sample(4, device).query
+    tasks = fs.tasks.Task(support.to(device), query)
     torch.manual_seed(0)
-    network = fs.models.Conv4.mini_imagenet(5)
+    network = fs.models.Conv4.mini_imagenet(5).to(device)
+    options = {"compile": device == "cuda"}
     learners = {
-        "MAML": fs.maml(network, fs.cross_entropy, 0.05, 5),
-        "ANIL": fs.anil(network, fs.cross_entropy, 0.05, 5, head="head.*"),
+        "MAML": fs.maml(network, fs.cross_entropy, 0.05, 5, **options),
+        "ANIL": fs.anil(network, fs.cross_entropy, 0.05, 5, head="head.*", **options),
     }
     for name, learner in learners.items():
         learner.meta_gradient(tasks)
@@ -205,33 +210,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="how often each contestant has its turn (default 7)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's, all cores)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     options = parse_on_allocator(parser)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     if options.threads:
         torch.set_num_threads(options.threads)
 
-    print_header("Meta-gradients of few-shot classification")
+    print_header("Meta-gradients of few-shot classification", options.device)
     results: dict[str, Any] = {}
-    rate = results["operations per second"] = product_rate(options.rounds)
-    console.print(f"A product of two 1024 × 1024 matrices: {rate / 1e9:.0f} GFLOP/s.")
+    size = 1024 if options.device == "cpu" else 8192
+    rate = results["operations per second"] = product_rate(options.rounds, size, options.device)
+    console.print(f"A product of two {size} × {size} matrices: {rate / 1e9:,.0f} GFLOP/s.")
     for title, setting in SETTINGS.items():
-        difference = check_that_all_agree(setting)
+        difference = check_that_all_agree(setting, options.device)
         console.print(f"\nAll exact ones agree with the autograd loop to {difference:.0e}, in float64.")
-        competitors = contestants(setting, setting.sample(setting.tasks), torch.float32)
+        competitors = contestants(setting, setting.sample(setting.tasks, options.device))
         times = in_turn(competitors, options.rounds, seconds=0.3)
         print_times(title, times, next(iter(competitors)))
         needed = operations(setting)
-        ours = min(times["fewstep"])
+        ours = min(times.get("fewstep, recorded", times["fewstep"]))
         console.print(
-            f"Arithmetic limit: {needed / 1e9:.1f} GFLOP, {needed / rate * 1e3:.0f} ms; "
+            f"Arithmetic limit: {needed / 1e9:.1f} GFLOP, {needed / rate * 1e3:.3g} ms; "
             f"fewstep's fastest is {ours * rate / needed:.1f} times that."
         )
         results[title] = {"times": times, "operations": needed}
 
     for shots in (1, 5):
         title = f"miniImageNet, 5-way {shots}-shot: ANIL against MAML"
-        times = results[title] = in_turn(anil_against_maml(shots), options.rounds, seconds=0.3)
+        times = results[title] = in_turn(anil_against_maml(shots, options.device), options.rounds, seconds=0.3)
         console.print()
         print_times(title, times, "MAML, training")
         training, adaptation = (speedup(times, f"ANIL, {what}", f"MAML, {what}") for what in ("training", "adaptation"))
@@ -239,7 +246,9 @@ def main() -> None:
 
     setting = SETTINGS["Omniglot, 5-way 1-shot, 32 tasks, 1 step"]
     episodes = fs.tasks.Episodes(fs.datasets.glyphs("train"), ways=5, shots=1, queries=1, rotations=True)
-    step = with_fewstep(setting.network(5), episodes.sample(32), setting)
+    episodes = episodes.to(options.device)
+    network = setting.network(5).to(options.device)
+    step = with_fewstep(network, episodes.sample(32), setting, compile=options.device == "cuda")
     times = in_turn({"meta-step": step, "sampling": lambda: episodes.sample(32)}, options.rounds, seconds=0.3)
     share = results["sampling"] = speedup(times, "meta-step", "sampling")
     console.print(f"\nSampling the 32 tasks takes {share:.1%} of their meta-gradient's time.")

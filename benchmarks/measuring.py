@@ -8,7 +8,6 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fewstep import allocator
+from fewstep.training.processor import processor
 
 Made = TypeVar("Made")
 
@@ -37,11 +37,11 @@ def parse_on_allocator(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return options
 
 
-def print_header(title: str) -> None:
+def print_header(title: str, device: str = "cpu") -> None:
     console.print(f"[bold]{title}[/bold]")
     console.print(
         f"torch {torch.__version__}, Python {platform.python_version()}, {torch.get_num_threads()} thread, "
-        f"{_processor()}, allocator: {allocator.current()}"
+        f"{processor(device)}, allocator: {allocator.current()}"
     )
 
 
@@ -66,9 +66,11 @@ def in_turn(competitors: Mapping[str, Callable[[], object]], rounds: int, second
     for _ in range(rounds):
         for name, function in competitors.items():
             function()  # brings its code and data back into the caches
+            _finish()
             start = time.perf_counter()
             for _ in range(calls[name]):
                 function()
+            _finish()
             times[name].append((time.perf_counter() - start) / calls[name])
     return times
 
@@ -95,16 +97,15 @@ def speedup(times: Mapping[str, list[float]], name: str, reference: str) -> floa
 
 def _calls_in(function: Callable[[], object], seconds: float) -> int:
     for _ in range(3):
+        _finish()
         start = time.perf_counter()
         function()
+        _finish()
         elapsed = time.perf_counter() - start
     return max(1, round(seconds / elapsed))
 
 
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+def _finish() -> None:
+    """Waits for the GPU, if one is in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

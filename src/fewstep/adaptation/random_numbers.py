@@ -7,6 +7,16 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+
+def recorded() -> bool:
+    """Whether what runs now is recorded, to be run again later: traced for a compiler, or as a CUDA graph.
+
+    There are no states of generators then.
+    """
+    capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    return capturing or _get_current_dispatch_mode() is not None
 
 
 def random_state() -> dict[str, Tensor]:

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from fewstep.adaptation.inner_loop import Loss, gradient_and_value, partial_gradient
-from fewstep.adaptation.random_numbers import random_state, replayed
+from fewstep.adaptation.random_numbers import random_state, recorded, replayed
 from fewstep.adaptation.rules import Params
 
 
@@ -29,7 +28,7 @@ class _Call:
 
     def __init__(self, loss: Loss, names: tuple[str, ...], spec: TreeSpec) -> None:
         self.loss, self.names, self.spec = loss, names, spec
-        self.random_state = None if _get_current_dispatch_mode() else random_state()
+        self.random_state = None if recorded() else random_state()
 
     def value(self, leaves: Sequence[Tensor]) -> Tensor:
         params, batch = tree_unflatten(leaves, self.spec)

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from fewstep.compiling.captured import captured
 from fewstep.compiling.inductor import compiled
 
 
 class CompiledGradient:
     """``function(tensors, tasks) -> loss`` and its gradient in the tensors that require one, compiled.
 
-    Compiled anew for other shapes, dtypes or devices, and for another ``variant``.
+    On a CPU by TorchInductor, on a GPU as a CUDA graph. Anew for other shapes, dtypes or devices, and for another
+    ``variant``.
     """
 
     def __init__(self, function: Callable[[Sequence[Tensor], Any], Tensor]) -> None:
@@ -53,7 +55,8 @@ class CompiledGradient:
             reached[:] = [gradient is not None for gradient in gradients]
             return [value.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
-        return compiled(value_and_gradient, [*(tensor.detach() for tensor in tensors), *leaves]), reached
+        compile = captured if leaves[0].device.type == "cuda" else compiled
+        return compile(value_and_gradient, [*(tensor.detach() for tensor in tensors), *leaves]), reached
 
 
 @functools.cache

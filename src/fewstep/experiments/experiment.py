@@ -26,7 +26,8 @@ class Training:
     threads: int = 1
     """CPU threads; small networks are fastest with 1. 0 leaves it to PyTorch."""
     compile: bool = True
-    """Compile the whole meta-step into one graph (takes some seconds at the start; needs a C++ compiler on CPUs)."""
+    """Compile the whole meta-step into one graph: on CPUs takes some seconds at the start and needs a C++ compiler. On
+    CUDA devices its kernels are recorded as a CUDA graph in any case."""
     clip_value: float | None = None
     """Clamp every entry of the meta-gradient to plus or minus this."""
     clip_norm: float | None = None

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fewstep.experiments.few_shot_rows import ROWS as FEW_SHOT_ROWS
 from fewstep.experiments.other_norms import OtherNorm, take_parameters, under_norm
 from fewstep.experiments.reinforcement import ROWS as REINFORCEMENT_ROWS
 from fewstep.experiments.sinusoid import ROWS as SINUSOID_ROWS
+from fewstep.tasks import Episodes, TaskSource
 from fewstep.training import RunFolder, fit
 
 EXPERIMENTS: dict[str, Row] = {row.name: row for row in (*SINUSOID_ROWS, *FEW_SHOT_ROWS, *REINFORCEMENT_ROWS)}
@@ -55,9 +57,9 @@ class Run:
             )
         config = json.loads(self.folder.config_file.read_text())
         self.name: str = config["experiment"]
-        place = {"device": device, "threads": threads}
-        chosen = {name: value for name, value in place.items() if value is not None}
-        self.training = Training(**{**config["training"], **chosen})
+        self._begun = Training(**config["training"])
+        here: dict[str, Any] = {"device": device, "threads": threads}
+        self.training = replace(self._begun, **{name: value for name, value in here.items() if value is not None})
         self.experiment: Any = type(find(self.name).config)(**config["config"])
 
     @classmethod
@@ -79,7 +81,8 @@ class Run:
     def train(self, progress: bool = True, until: int | None = None) -> list[dict[str, Any]]:
         """Trains from where the folder stands to the end, or until so many iterations are done in all."""
         training, experiment = self.training, self.experiment
-        learner = self._fresh_learner(training.compile)
+        on_gpu = torch.device(training.device).type == "cuda"  # where compiling is a matter of a second or two
+        learner = self._fresh_learner(training.compile or on_gpu)
         optimizer = experiment.outer_optimizer(learner)
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         if training.schedule == "cosine":
@@ -92,7 +95,7 @@ class Run:
             raise ValueError(f"schedule must be constant, linear or cosine; got {training.schedule!r}.")
         return fit(
             learner,
-            experiment.train_tasks(),
+            _on(training.device, experiment.train_tasks()),
             optimizer,
             iterations=experiment.iterations if until is None else min(until, experiment.iterations),
             meta_batch=experiment.meta_batch,
@@ -100,7 +103,7 @@ class Run:
             scheduler=scheduler,
             clip_value=training.clip_value,
             clip_norm=training.clip_norm,
-            validation=experiment.validation_tasks(),
+            validation=_on(training.device, experiment.validation_tasks()),
             validate_every=training.validate_every,
             validation_tasks=training.validation_tasks,
             validation_steps=experiment.test_steps,
@@ -188,8 +191,8 @@ class Run:
             "checkpoint": which,
             "checkpoint_iteration": state["iteration"],
             "test_seed": seed,
-            **(costs(self.experiment, self.training, self.folder.load(), learner, steps, tasks) if trained else {}),
-            **provenance(self.experiment, self.training),
+            **(costs(self.experiment, self.folder.load(), learner, steps, tasks) if trained else {}),
+            **provenance(self.experiment, self._begun),
         }
         if shots:
             found = {str(k): test(learner, self.experiment.test_tasks(k, queries)) for k in shots}
@@ -235,6 +238,11 @@ class Run:
             torch.set_num_threads(training.threads)
         torch.manual_seed(training.seed)
         return (experiment or self.experiment).learner(compile).to(training.device, getattr(torch, training.dtype))
+
+
+def _on(device: str, source: TaskSource) -> TaskSource:
+    """The source with its images on the device where the learner is, if it has any."""
+    return source.to(device) if isinstance(source, Episodes) else source
 
 
 def provenance(experiment: Any, training: Training) -> dict[str, Any]:

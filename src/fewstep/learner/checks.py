@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_leaves, tree_map
 
+from fewstep.adaptation.random_numbers import random_state
 from fewstep.learner.each_task import SavedBytes
 from fewstep.learner.task_loss import TaskLoss
 from fewstep.tasks import Batch, Task
@@ -60,7 +61,7 @@ def check_task(loss: TaskLoss, model: nn.Module, params: Params, adapts: Sequenc
     params = {name: value.detach() for name, value in params.items()}
     adapted = {name: params[name].clone().requires_grad_() for name in adapts}
     buffers = {name: (buffer, buffer._version) for name, buffer in model.named_buffers()}
-    random_state = torch.get_rng_state()
+    before_value = random_state()
     saved = SavedBytes()
     with torch.enable_grad(), saved:
         value = loss({**params, **adapted}, task.support)
@@ -72,7 +73,8 @@ def check_task(loss: TaskLoss, model: nn.Module, params: Params, adapts: Sequenc
                 f"The model writes to its buffer {name} in forward; what one task writes would leak into the next. "
                 "Return new values instead, or make it a parameter."
             )
-    stochastic = not torch.equal(random_state, torch.get_rng_state())
+    after_value = random_state()
+    stochastic = not all(torch.equal(state, after_value[device]) for device, state in before_value.items())
     gradients: list[Tensor | None] = [None] * len(adapts)
     if value.requires_grad:
         gradients = list(torch.autograd.grad(value, list(adapted.values()), allow_unused=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -74,6 +75,14 @@ class Episodes:
         self._starts, self._counts = dataset.starts[:-1], counts
         self._equal = bool((counts == counts[0]).all())
 
+    def to(self, device: torch.device | str) -> Episodes:
+        """The same tasks, with all images on a device: a GPU then draws and turns them into floats itself."""
+        images = self.dataset.images
+        if images.device == torch.device(device):
+            return self
+        moved = _Examples(images.to(device), self.dataset.starts, self.dataset.classes)
+        return Episodes(moved, self.ways, self.shots, self.queries, self.rotations)
+
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
         """``n`` tasks: x ``[n, ways·shots, channels, height, width]`` between 0 and 1, y ``[n, ways·shots]``.
 
@@ -105,10 +114,14 @@ class Episodes:
         return Batch(x.unflatten(0, (n, ways * each)), labels)
 
 
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    images: Tensor
+    starts: Tensor
+    classes: Sequence[str]
+
+
 def _rotate(images: Tensor, turns: Tensor) -> Tensor:
     """Each of ``[count, channels, size, size]`` turned by its number of quarter turns, ``[count]``."""
-    rotated = torch.empty_like(images)
-    for quarter in range(4):
-        of_these = turns == quarter
-        rotated[of_these] = images[of_these].rot90(quarter, (2, 3))
-    return rotated
+    rotated = torch.stack([images.rot90(quarter, (2, 3)) for quarter in range(4)])
+    return rotated[turns, torch.arange(len(images), device=images.device)]

@@ -20,6 +20,7 @@ from fewstep.objectives import accuracy
 from fewstep.tasks import Task, TaskSource, generator
 from fewstep.tasks.batch import like
 from fewstep.training.interrupt import Interruption
+from fewstep.training.processor import processor
 from fewstep.training.progress import Progress
 from fewstep.training.run_folder import RunFolder
 
@@ -234,6 +235,7 @@ class _State:
             "validation_seconds": self.validation_seconds,
             "paces": self.paces,
             "best": self.best,
+            "processor": processor(next(iter(self.learner.parameters())).device),
             "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),

@@ -1,0 +1,189 @@
+"""CUDA: meta-steps recorded as graphs, and what they need. What can be seen without a GPU is tested without one."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import fewstep as fs
+from fewstep.experiments.experiment import Training
+from fewstep.experiments.runs import EXPERIMENTS, Run
+from fewstep.models import Conv4
+from fewstep.tasks import Batch, Episodes, Sinusoids, Task
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+METHODS = ["maml", "fomaml", "anil", "boil", "meta-sgd", "maml++", "reptile", "imaml", "cavia", "context", "meta-lstm"]
+
+
+def learner_of(method, compile, **options):
+    config = replace(EXPERIMENTS[f"glyphs-5way-1shot-{method}"].config, filters=4, **options)
+    torch.manual_seed(0)
+    return config.learner(compile)
+
+
+def episodes(seed, tasks=3):
+    generator = torch.Generator().manual_seed(seed)
+    return Episodes(fs.datasets.glyphs("test"), 5, 1, 1).sample(tasks, generator)
+
+
+def gradients(learner):
+    return [None if value.grad is None else value.grad.clone() for value in learner.parameters()]
+
+
+class ReadBack(TorchDispatchMode):
+    """Notes the operations whose result, or its shape, a program has to wait for."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        masked = name.startswith("index") and any(
+            torch.is_tensor(mask) and mask.dtype in (torch.bool, torch.uint8) for mask in args[1] or ()
+        )
+        if (
+            name in ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "lift_fresh", "lift_fresh_copy")
+            or masked
+        ):
+            self.found.append(name)
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_meta_step_reads_no_numbers_back(method):
+    learner, tasks = learner_of(method, False), episodes(0)
+    learner.meta_gradient(tasks)  # the first looks at what it was given
+    with ReadBack() as read_back:
+        learner.meta_gradient(tasks)
+    assert read_back.found == []
+
+
+def test_that_reading_back_is_noticed():
+    x = torch.ones(3)
+    with ReadBack() as read_back:
+        x.sum().item(), x[x > 0], x.nonzero()
+    assert read_back.found == ["_local_scalar_dense", "index", "nonzero"]
+
+
+@needs_gpu
+@pytest.mark.parametrize("method", METHODS)
+def test_a_recorded_meta_step_has_the_gradient_of_one_that_is_not(method):
+    eager, recorded = (learner_of(method, compile).to("cuda", torch.float64) for compile in (False, True))
+    for seed in range(3):
+        tasks = episodes(seed).to("cuda", torch.float64)
+        values = []
+        for learner in (eager, recorded):
+            learner.zero_grad()
+            values.append(learner.meta_gradient(tasks))
+        torch.testing.assert_close(values[1], values[0])
+        for ours, expected in zip(gradients(recorded), gradients(eager), strict=True):
+            torch.testing.assert_close(ours, expected)
+        with torch.no_grad():
+            for one, other in zip(eager.parameters(), recorded.parameters(), strict=True):
+                if one.grad is not None:
+                    one -= 0.01 * one.grad
+                    other.copy_(one)
+
+
+@needs_gpu
+def test_gradients_of_recorded_meta_steps_add_up():
+    learner = learner_of("maml", True).to("cuda", torch.float64)
+    first, second = (episodes(seed).to("cuda", torch.float64) for seed in (0, 1))
+    apart = []
+    for tasks in (first, second):
+        learner.zero_grad()
+        learner.meta_gradient(tasks)
+        apart.append(gradients(learner))
+    learner.zero_grad()
+    learner.meta_gradient(first)
+    loss = learner.meta_loss(second)
+    loss.backward()
+    for value, *parts in zip(learner.parameters(), *apart, strict=True):
+        if value.grad is not None:
+            torch.testing.assert_close(value.grad, sum(parts))
+
+
+@needs_gpu
+@pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed(), fs.FirstOrder()])
+def test_the_recorded_sinusoid_is_that_of_the_cpu(adjoint):
+    model = fs.models.MLP(1, [40, 40], 1).double()
+    tasks = Sinusoids(shots=5).sample(25, torch.Generator().manual_seed(0)).to("cpu", torch.float64)
+    found = []
+    for device in ("cpu", "cuda"):
+        learner = fs.maml(copy.deepcopy(model), fs.mse, 0.01, steps=3, adjoint=adjoint, compile=device == "cuda")
+        learner.to(device)
+        learner.meta_gradient(tasks.to(device))
+        found.append([value.cpu() for value in gradients(learner)])
+    torch.testing.assert_close(found[1], found[0])
+
+
+@needs_gpu
+def test_other_shapes_are_recorded_anew():
+    learner = learner_of("maml", True).cuda()
+    for tasks in (2, 5, 2):
+        expected = learner_of("maml", False).cuda().meta_gradient(episodes(tasks, tasks).to("cuda"))
+        torch.testing.assert_close(learner.meta_gradient(episodes(tasks, tasks).to("cuda")), expected)
+
+
+@needs_gpu
+def test_a_loss_that_reads_back_is_told_so():
+    def loss(model, batch):
+        value = fs.cross_entropy(model, batch)
+        return value * 2 if value.item() > 0 else value
+
+    learner = fs.maml(Conv4(1, 5, 4, 28), loss, 0.1, vectorize=False, compile=True).cuda()
+    with pytest.raises(RuntimeError, match=r"CUDA graph.*\.item\(\).*compile=False"):
+        learner.meta_gradient(episodes(0).to("cuda"))
+
+
+@needs_gpu
+def test_dropout_differs_from_replay_to_replay():
+    model = nn.Sequential(nn.Linear(1, 64), nn.Dropout(0.5), nn.Linear(64, 1))
+    learner = fs.maml(model, fs.mse, 0.1, compile=True).cuda()
+    tasks = Sinusoids(shots=5).sample(4).to("cuda")
+    assert len({learner.meta_gradient(tasks).item() for _ in range(5)}) == 5
+    assert learner._observed.stochastic
+
+
+@needs_gpu
+@pytest.mark.parametrize("rotations", [False, True])
+def test_a_gpu_draws_the_same_episodes(rotations):
+    source = Episodes(fs.datasets.glyphs("test"), 5, 1, 2, rotations)
+    here, there = (s.sample(7, torch.Generator().manual_seed(1)) for s in (source, source.to("cuda")))
+    assert there.support.x.is_cuda
+    for ours, expected in ((there.support, here.support), (there.query, here.query)):
+        torch.testing.assert_close(ours.x.cpu(), expected.x)
+        assert torch.equal(ours.y.cpu(), expected.y)
+
+
+@needs_gpu
+@pytest.mark.parametrize("method", ["maml", "protonet", "maml++", "mann", "fine-tuning"])
+def test_trains_on_a_gpu_goes_on_and_is_tested_on_a_cpu(method, tmp_path):
+    name = f"glyphs-5way-1shot-{method}"
+    config = replace(EXPERIMENTS[name].config, filters=8, iterations=6, meta_batch=4)
+    training = Training(device="cuda", compile=False, validate_every=3, validation_tasks=4, log_every=1)
+    whole, parts = (Run.create(name, config, training, tmp_path / folder) for folder in ("whole", "parts"))
+    whole.train(progress=False)
+    parts.train(progress=False, until=3)
+    parts.train(progress=False)
+    for ours, expected in zip(parts.folder.metrics(), whole.folder.metrics(), strict=True):
+        assert ours == pytest.approx(expected, rel=1e-3, abs=0.02)
+    results = Run(tmp_path / "parts", device="cpu").evaluate(tasks=4)
+    assert results["iterations"] == 6
+    assert results["processor"] == torch.cuda.get_device_name()
+    assert results["test_processor"] != results["processor"]
+    assert results["training"]["device"] == "cuda"
+
+
+@needs_gpu
+def test_an_adapted_model_is_that_of_the_cpu():
+    task = Task(Batch(torch.randn(5, 1, 28, 28), torch.arange(5)), Batch(torch.randn(5, 1, 28, 28), torch.arange(5)))
+    learner = learner_of("maml", False).double()
+    expected = learner.adapt(task.to("cpu", torch.float64).support)(task.query.x.double())
+    ours = learner.cuda().adapt(task.to("cuda", torch.float64).support)(task.query.x.double().cuda())
+    torch.testing.assert_close(ours.cpu(), expected)
