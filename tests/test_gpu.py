@@ -187,3 +187,15 @@ def test_an_adapted_model_is_that_of_the_cpu():
     expected = learner.adapt(task.to("cpu", torch.float64).support)(task.query.x.double())
     ours = learner.cuda().adapt(task.to("cuda", torch.float64).support)(task.query.x.double().cuda())
     torch.testing.assert_close(ours.cpu(), expected)
+
+
+@needs_gpu
+def test_recordings_of_one_learner_share_their_memory():
+    learner = learner_of("maml", True).cuda()
+    others = [learner_of("maml", False).cuda() for _ in range(2)]
+    sizes = (6, 5, 4, 6, 5, 4)
+    found = [learner.meta_gradient(episodes(n, n).to("cuda")) for n in sizes]
+    torch.testing.assert_close(found, [others[n % 2].meta_gradient(episodes(n, n).to("cuda")) for n in sizes])
+    pool = learner._compiled._memory
+    assert len(learner._compiled._compiled) == 3
+    assert sum(tuple(part["segment_pool_id"]) == tuple(pool) for part in torch.cuda.memory_snapshot()) > 0

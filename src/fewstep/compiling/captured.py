@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +14,17 @@ WARM_UP = 2
 """Calls before the one that is recorded: libraries make their workspaces and choose their kernels."""
 
 
-def captured(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+def captured(
+    function: Callable[..., list[Tensor]], example: Sequence[Tensor], memory: Any
+) -> Callable[..., Sequence[Tensor]]:
     """``function`` for CUDA tensors like those of ``example``, without Python or launches of single kernels.
 
     Small kernels take less time than Python needs to launch them one by one; recorded, they follow each other at once.
+
+    Args:
+        function: what is recorded; it leaves nothing in memory but what it returns.
+        example: its arguments.
+        memory: from ``torch.cuda.graph_pool_handle()``; functions of which one runs at a time can share it.
 
     Raises:
         RuntimeError: the function waits for the GPU, as it does to read a number back.
@@ -30,7 +38,7 @@ def captured(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -
             for _ in range(WARM_UP):
                 function(*inputs)
         try:
-            with torch.cuda.graph(graph, stream=stream):
+            with torch.cuda.graph(graph, memory, stream):
                 outputs = function(*inputs)
         except RuntimeError as error:
             raise RuntimeError(

@@ -25,6 +25,7 @@ class CompiledGradient:
     def __init__(self, function: Callable[[Sequence[Tensor], Any], Tensor]) -> None:
         self.function = function
         self._compiled: dict[Hashable, tuple[Callable[..., Sequence[Tensor]], list[bool]]] = {}
+        self._memory: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CompiledGradient, (self.function,)  # copied or pickled without what is compiled
@@ -55,8 +56,11 @@ class CompiledGradient:
             reached[:] = [gradient is not None for gradient in gradients]
             return [value.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
-        compile = captured if leaves[0].device.type == "cuda" else compiled
-        return compile(value_and_gradient, [*(tensor.detach() for tensor in tensors), *leaves]), reached
+        example = [*(tensor.detach() for tensor in tensors), *leaves]
+        if leaves[0].device.type == "cuda":
+            self._memory = self._memory or torch.cuda.graph_pool_handle()
+            return captured(value_and_gradient, example, self._memory), reached
+        return compiled(value_and_gradient, example), reached
 
 
 @functools.cache
