@@ -90,6 +90,11 @@ def test_glibc_is_tuned_in_place_or_refused():
         assert "ValueError: allocator='glibc'" in result.stderr
 
 
+def test_auto_goes_on_where_malloc_is_not_the_systems():
+    body = "allocator.tune, allocator._find_tcmalloc = lambda: False, lambda: None; allocator.restart_with('auto')"
+    assert run(body).returncode == 0
+
+
 def test_tcmalloc_restarts_once_with_the_same_arguments_or_tells_what_to_install():
     body = "allocator.restart_with('tcmalloc'); print(allocator.current(), sys.argv[2:], sys.flags.utf8_mode)"
     if not HAS_TCMALLOC:

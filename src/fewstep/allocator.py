@@ -86,7 +86,7 @@ def restart_with(name: str) -> None:
     if name not in NAMES:
         raise ValueError(f"allocator must be one of {', '.join(NAMES)}; got {name!r}.")
     chosen = choose() if name == "auto" else name
-    if chosen == "glibc" and not tune():
+    if chosen == "glibc" and not tune() and name != "auto":
         raise ValueError(
             f"allocator='glibc' sets options of glibc's malloc, and this process runs on another ({current()}). "
             "Take 'default', or unset LD_PRELOAD."

@@ -94,7 +94,7 @@ def test_the_layout_of_the_images_is_kept() -> None:
 def test_convolution_in_images_and_weights(
     stride: int, shared: bool, few_rows: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "FEW_ROWS", few_rows)
+    monkeypatch.setattr(products, "FEW_ROWS", {"cpu": few_rows})
     monkeypatch.setattr(products, "AT_ONCE", (at_once, at_once))
     generator = torch.Generator().manual_seed(0)
     tasks, options = 3, {"dtype": torch.float64, "generator": generator}

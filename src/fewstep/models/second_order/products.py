@@ -6,6 +6,7 @@ cache holds. For few images a task this is faster than the kernels for convoluti
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from itertools import product
 
@@ -19,8 +20,8 @@ aten = torch.ops.aten
 AT_ONCE = 2**21, 2**23
 """Bytes of patches that are written out at once on one CPU thread, as many as a core's cache holds, and on several."""
 
-FEW_ROWS = 500
-"""On a CPU, a task with more places than this in its images is left to the kernels for convolution."""
+FEW_ROWS = {"cpu": 500, "cuda": 2**13}
+"""A task with more places than this in its images is left to the kernels for convolution."""
 
 
 def convolution(x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -39,6 +40,10 @@ def convolution(x: Tensor, weight: Tensor, stride: int) -> Tensor:
 def weight_gradient(g: Tensor, x: Tensor, size: int, stride: int) -> Tensor:
     """The gradient of ⟨g, W ∗ x⟩ for W, ``[..., filters, size, size, channels]``."""
     g, x, tasks = _together(g, x)
+    if x.is_cuda and _has_many_rows(g[0].numel() // g.shape[2], x):  # products as deep as these leave a GPU idle
+        weight = channels_first(g.new_empty(g.shape[2], size, size, x.shape[2]))  # only its shape counts
+        found = [convolution_backward(*pair, weight, stride, 1) for pair in zip(g.unbind(), x.unbind(), strict=True)]
+        return channels_last(torch.stack(found)).unflatten(0, tasks)
     values = channels_last(g).flatten(1, 3)
     if x.shape[2] == 1:  # few columns: faster the other way round
         parts = [(patches.mT @ values[part]).mT for part, patches in _patches(x, size, stride)]
@@ -90,7 +95,7 @@ def convolution_backward(g: Tensor, x: Tensor, weight: Tensor, stride: int, want
 
 
 def _has_many_rows(rows: int, x: Tensor) -> bool:
-    return rows > FEW_ROWS and x.device.type == "cpu"
+    return rows > FEW_ROWS.get(x.device.type, sys.maxsize)
 
 
 def _together(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
