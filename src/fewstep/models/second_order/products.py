@@ -43,7 +43,7 @@ def weight_gradient(g: Tensor, x: Tensor, size: int, stride: int) -> Tensor:
     if x.is_cuda and _has_many_rows(g[0].numel() // g.shape[2], x):  # products as deep as these leave a GPU idle
         weight = channels_first(g.new_empty(g.shape[2], size, size, x.shape[2]))  # only its shape counts
         found = [convolution_backward(*pair, weight, stride, 1) for pair in zip(g.unbind(), x.unbind(), strict=True)]
-        return channels_last(torch.stack(found)).unflatten(0, tasks)
+        return channels_last(torch.stack(found)).reshape(*tasks, g.shape[2], size, size, x.shape[2])
     values = channels_last(g).flatten(1, 3)
     if x.shape[2] == 1:  # few columns: faster the other way round
         parts = [(patches.mT @ values[part]).mT for part, patches in _patches(x, size, stride)]
