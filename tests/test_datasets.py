@@ -117,6 +117,34 @@ def test_interrupted_cache_is_rebuilt():
     assert len(cached("toy", [], build)) == 6
 
 
+def test_processes_that_build_the_same_cache_do_not_disturb_each_other():
+    built = []
+
+    def build():
+        for label in range(3):
+            if label == 1:  # another process is faster
+                built.append(len(cached("toy", [], Builder())))
+            yield f"class{label}", np.full((label + 1, 2, 4, 3), 50 * label, np.uint8)
+
+    images = cached("toy", [], build)
+    assert [len(images), *built] == [6, 6]
+    assert images.images[:, 2, 1, 3].tolist() == [0, 50, 50, 100, 100, 100]
+    assert len(list(cache_folder().iterdir())) == 1
+
+
+def test_a_cache_that_appears_in_the_moment_of_renaming_is_kept(monkeypatch: pytest.MonkeyPatch):
+    rename = Path.rename
+
+    def rename_late(path: Path, target: Path):
+        monkeypatch.setattr(Path, "rename", rename)
+        assert len(cached("toy", [], Builder())) == 6
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_late)
+    assert len(cached("toy", [], Builder())) == 6
+    assert len(list(cache_folder().iterdir())) == 1
+
+
 @pytest.mark.parametrize("damage", ["cut", "no images", "no index", "half an index"])
 def test_damaged_cache_is_rebuilt(damage: str):
     build = Builder()

@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from fewstep.experiments.runs import EXPERIMENTS, Run
 from fewstep.experiments.sinusoid import Sinusoid
 from fewstep.experiments.tables import error_table, markdown, page, tables_of
 from fewstep.training import RunFolder
+from fewstep.training.processor import processor
 
 ROOT = Path(__file__).parent.parent
 
@@ -288,3 +289,39 @@ def test_pages_are_filled_from_whatever_results_there_are(tmp_path: Path, monkey
     assert "| omniglot-5way-1shot-maml | 90.0 ± 0.4 | 98.7 ± 0.4 | 3 | batch | 0 | 7 of 60,000 | 224 |" in partial
     assert partial.count("No results yet.") == empty.count("No results yet.") - 1
     assert error_table({})[1:] == []
+
+
+# Trained elsewhere
+
+
+def trained_elsewhere(tmp_path: Path) -> Run:
+    """A run whose checkpoint says that another processor has made it, in no time."""
+    name = "glyphs-5way-1shot-anil"
+    config = replace(EXPERIMENTS[name].config, filters=4, iterations=4, meta_batch=2)
+    run = Run.create(name, config, Training(compile=False, validation_tasks=2, log_every=1), tmp_path / "r")
+    run.train(progress=False, until=2)
+    state = run.folder.load()
+    run.folder.save({**state, "processors": ["Abacus"], "paces": [1e-9] * 2, "seconds": 2e-9})
+    return run
+
+
+def test_the_time_of_a_run_that_was_trained_elsewhere_is_measured_here(tmp_path: Path):
+    run = trained_elsewhere(tmp_path)
+    results = run.evaluate(tasks=2)
+    assert results["trained_on"] == ["Abacus"]
+    assert results["processor"] == processor()
+    assert results["seconds_per_1000_tasks"] > 1e-3
+    row = replace(EXPERIMENTS[run.name], config=run.experiment)
+    left = plan.seconds_left(plan.Planned(row, 0, 4, 2, run.folder.path), run.training)
+    assert left is not None
+    assert left > 1e-4
+
+
+def test_a_run_that_goes_on_elsewhere_forgets_how_fast_it_was(tmp_path: Path):
+    run = trained_elsewhere(tmp_path)
+    run.train(progress=False)
+    state = run.folder.load()
+    assert state["processors"] == ["Abacus", processor()]
+    assert len(state["paces"]) == 2
+    assert min(state["paces"]) > 1e-6
+    assert run.evaluate(tasks=2)["trained_on"] == ["Abacus", processor()]

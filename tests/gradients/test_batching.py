@@ -108,6 +108,16 @@ def test_meta_gradient_is_the_loss_and_backward_in_one(choices):
     assert_same({name: value.grad for name, value in learned(learner).items()}, doubled, atol=1e-10)
 
 
+def test_a_compiled_meta_gradient_lies_in_memory_as_its_parameter_does():
+    """As autograd would have it, and fused optimisers need it."""
+    learner = fs.maml(nn.Linear(3, 2), fs.mse, 0.1, compile=True)
+    learner.model.weight.data = torch.randn(3, 2).t()
+    x, y = torch.randn(4, 5, 3), torch.randn(4, 5, 2)
+    batch = fs.tasks.Batch(x, y)
+    learner.meta_gradient(fs.tasks.Task(batch, batch))
+    assert learner.model.weight.grad.stride() == learner.model.weight.stride() == (1, 2)
+
+
 def test_meta_gradient_is_that_of_an_overridden_meta_loss():
     class Scaled(fs.MetaLearner):
         def meta_loss(self, tasks):

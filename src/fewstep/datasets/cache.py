@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,9 @@ def _write(folder: Path, classes: Iterable[ClassImages]) -> None:
                 starts.append(starts[-1] + len(images))
         index = {"shape": [starts[-1], *(shape or ())], "starts": starts, "classes": names}
         (unfinished / "index.json").write_text(json.dumps(index))
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.rename(folder)
+        if _open(folder) is None:  # else another process was faster, and what it made may be in use
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # the same, in this very moment
+                unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

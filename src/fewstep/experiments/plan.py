@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import torch
-
+from fewstep.experiments.costs import seconds_per_iteration
 from fewstep.experiments.experiment import Row, Training
 from fewstep.experiments.runs import EXPERIMENTS
-from fewstep.training import RunFolder, fit
+from fewstep.training import RunFolder
+from fewstep.training.processor import processor
 
 _BY_DEFAULT: dict[str, Callable[[Row], bool]] = {
     "omniglot": lambda row: bool(row.paper),
@@ -120,30 +119,19 @@ def _done(folder: Path) -> int:
 def seconds_left(planned: Planned, training: Training) -> float | None:
     """About how long the training of a run will take on this machine; ``None`` if that cannot be told.
 
-    From the time that its iterations took so far; for a run that was not begun, from a few tasks. What will be
-    compiled is not guessed at.
+    From the time that its iterations took so far; for a run that was not begun, or on another processor, from a few
+    tasks. What will be compiled is not guessed at.
     """
     if planned.left == 0:
         return 0.0
     if planned.done:
-        return float(planned.left * RunFolder(planned.folder).load()["seconds"] / planned.done)
+        state, here = RunFolder(planned.folder).load(), processor(training.device)
+        if state.get("processors", [here]) == [here]:
+            return float(planned.left * state["seconds"] / planned.done)
     own = replace(training, **planned.row.training)
     if own.compile:
         return None
     try:
-        return planned.left * _seconds_per_iteration(planned.row, own)
+        return planned.left * seconds_per_iteration(planned.row.config, own, tasks=8)
     except Exception:  # whatever is wrong with this row, training it will say
         return None
-
-
-def _seconds_per_iteration(row: Row, training: Training, tasks: int = 8) -> float:
-    config = row.config
-    if training.threads:
-        torch.set_num_threads(training.threads)
-    learner = config.learner(compile=False).to(training.device, getattr(torch, training.dtype))
-    optimizer, source = config.outer_optimizer(learner), config.train_tasks()
-    tasks = min(tasks, config.meta_batch)
-    fit(learner, source, optimizer, iterations=1, meta_batch=1, progress=False)  # looks at the first tasks
-    began = time.monotonic()
-    fit(learner, source, optimizer, iterations=1, meta_batch=tasks, progress=False)
-    return (time.monotonic() - began) * config.meta_batch / tasks

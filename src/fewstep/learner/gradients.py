@@ -27,6 +27,13 @@ def accumulate(parts: Sequence[Callable[[], Tensor]], parameters: Sequence[Tenso
     return with_gradients(total, parameters, sums)
 
 
+def laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in the parameter's order in memory, which optimisers may rely on and autograd sees to."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
 class _WithGradients(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, worked_out: tuple[Tensor, Sequence[Tensor | None]], *parameters: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from fewstep.adaptation.random_numbers import replayed
 from fewstep.compiling import CompiledGradient, compiler_missing
 from fewstep.learner.checks import Observed, check_model, check_task
 from fewstep.learner.each_task import EachTask, on_cpu
-from fewstep.learner.gradients import with_gradients
+from fewstep.learner.gradients import laid_out_like, with_gradients
 from fewstep.learner.reuse import Unmoved
 from fewstep.learner.selection import Names, select
 from fewstep.learner.task_loss import LOSS_PREFIX, QueryLoss, TaskLoss
@@ -150,6 +150,7 @@ class MetaLearner(nn.Module):
         loss, gradients = self._compiled(tensors, tasks, self._variant())
         for value, gradient in zip(_learned(tensors), gradients, strict=True):
             if gradient is not None:
+                gradient = laid_out_like(value, gradient)
                 value.grad = gradient if value.grad is None else value.grad + gradient
         return loss
 

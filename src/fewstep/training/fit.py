@@ -227,6 +227,8 @@ class _State:
         """Seconds per iteration, from one line of metrics to the next, of the last lines. Their median is not moved by
         what else the machine does now and then, nor by the time that compiling takes."""
         self.best: float | None = None
+        self.processors = [processor(next(iter(learner.parameters())).device)]
+        """On what it was trained, the latest last."""
 
     def snapshot(self) -> dict[str, Any]:
         return {
@@ -235,7 +237,7 @@ class _State:
             "validation_seconds": self.validation_seconds,
             "paces": self.paces,
             "best": self.best,
-            "processor": processor(next(iter(self.learner.parameters())).device),
+            "processors": self.processors,
             "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
@@ -246,6 +248,10 @@ class _State:
         self.iteration, self.seconds, self.best = snapshot["iteration"], snapshot["seconds"], snapshot["best"]
         self.validation_seconds = snapshot.get("validation_seconds", 0.0)  # older runs counted it as training
         self.paces = snapshot.get("paces", [])
+        before = snapshot.get("processors", self.processors)
+        if before[-1] != self.processors[-1]:
+            self.paces = []
+        self.processors = [*(name for name in before if name != self.processors[-1]), self.processors[-1]]
         self.learner.load_state_dict(snapshot["learner"])
         self.optimizer.load_state_dict(snapshot["optimizer"])
         if self.scheduler is not None:
