@@ -51,7 +51,7 @@ def costs(
 def seconds_per_iteration(
     experiment: Experiment, training: Training, iterations: int = 1, tasks: int | None = None
 ) -> float:
-    """Of a fresh learner, not compiled: the mean over some iterations after one that is not timed.
+    """Of a fresh learner, on a CPU not compiled: the mean over some iterations after one that is not timed.
 
     Args:
         experiment: what is to be trained.
@@ -62,8 +62,8 @@ def seconds_per_iteration(
     if training.threads:
         torch.set_num_threads(training.threads)
     size = experiment.meta_batch if tasks is None else min(tasks, experiment.meta_batch)
-    learner = experiment.learner(compile=False).to(training.device, getattr(torch, training.dtype))
-    optimizer, source = experiment.outer_optimizer(learner), experiment.train_tasks()
+    learner = experiment.learner(training.records).to(training.device, getattr(torch, training.dtype))
+    optimizer, source = experiment.outer_optimizer(learner), training.placed(experiment.train_tasks())
     fit(learner, source, optimizer, iterations=1, meta_batch=size, progress=False)  # looks at the first tasks
     began = time.monotonic()
     fit(learner, source, optimizer, iterations=iterations, meta_batch=size, progress=False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep.experiments.other_norms import OtherNorm
-from fewstep.tasks import TaskSource
+from fewstep.tasks import Episodes, TaskSource
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,15 @@ class Training:
     """Iterations between validations."""
     validation_tasks: int = 400
     """Tasks to validate on, after as many inner steps as at test."""
+
+    @property
+    def records(self) -> bool:
+        """Whether meta-steps are recorded as CUDA graphs, which takes no compiler and about a second."""
+        return torch.device(self.device).type == "cuda"
+
+    def placed(self, source: TaskSource) -> TaskSource:
+        """The source with its images on the device, if it has any."""
+        return source.to(self.device) if isinstance(source, Episodes) else source
 
 
 class Experiment(Protocol):

@@ -20,7 +20,6 @@ from fewstep.experiments.few_shot_rows import ROWS as FEW_SHOT_ROWS
 from fewstep.experiments.other_norms import OtherNorm, take_parameters, under_norm
 from fewstep.experiments.reinforcement import ROWS as REINFORCEMENT_ROWS
 from fewstep.experiments.sinusoid import ROWS as SINUSOID_ROWS
-from fewstep.tasks import Episodes, TaskSource
 from fewstep.training import RunFolder, fit
 
 EXPERIMENTS: dict[str, Row] = {row.name: row for row in (*SINUSOID_ROWS, *FEW_SHOT_ROWS, *REINFORCEMENT_ROWS)}
@@ -81,8 +80,7 @@ class Run:
     def train(self, progress: bool = True, until: int | None = None) -> list[dict[str, Any]]:
         """Trains from where the folder stands to the end, or until so many iterations are done in all."""
         training, experiment = self.training, self.experiment
-        on_gpu = torch.device(training.device).type == "cuda"  # where compiling is a matter of a second or two
-        learner = self._fresh_learner(training.compile or on_gpu)
+        learner = self._fresh_learner(training.compile or training.records)
         optimizer = experiment.outer_optimizer(learner)
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         if training.schedule == "cosine":
@@ -95,7 +93,7 @@ class Run:
             raise ValueError(f"schedule must be constant, linear or cosine; got {training.schedule!r}.")
         return fit(
             learner,
-            _on(training.device, experiment.train_tasks()),
+            training.placed(experiment.train_tasks()),
             optimizer,
             iterations=experiment.iterations if until is None else min(until, experiment.iterations),
             meta_batch=experiment.meta_batch,
@@ -103,7 +101,7 @@ class Run:
             scheduler=scheduler,
             clip_value=training.clip_value,
             clip_norm=training.clip_norm,
-            validation=_on(training.device, experiment.validation_tasks()),
+            validation=training.placed(experiment.validation_tasks()),
             validate_every=training.validate_every,
             validation_tasks=training.validation_tasks,
             validation_steps=experiment.test_steps,
@@ -241,11 +239,6 @@ class Run:
             torch.set_num_threads(training.threads)
         torch.manual_seed(training.seed)
         return (experiment or self.experiment).learner(compile).to(training.device, getattr(torch, training.dtype))
-
-
-def _on(device: str, source: TaskSource) -> TaskSource:
-    """The source with its images on the device where the learner is, if it has any."""
-    return source.to(device) if isinstance(source, Episodes) else source
 
 
 def provenance(experiment: Any, training: Training) -> dict[str, Any]:
