@@ -121,7 +121,7 @@ class Reproduce:
     threads: int = 1
     """CPU threads; 0 leaves it to PyTorch."""
     compile: bool = True
-    """Compile the meta-step, in the rows that do not say otherwise."""
+    """Compile the meta-step, in the rows that do not say otherwise; on CUDA devices it is recorded in any case."""
     dry_run: bool = False
     """Say what would be trained and about how long it would take, and train nothing."""
     train: bool = True

@@ -61,11 +61,12 @@ class MetaLearner(nn.Module):
             ``fewstep.learner.VMAP_LIMIT`` bytes of activations; vmap otherwise.
         chunk: at most this many tasks at once under vmap; memory then does not grow with the meta-batch. A compiled
             meta-step takes all tasks at once.
-        compile: compile the whole meta-step into one graph (the first call takes seconds). Numbers that are no
-            parameters, such as a fixed inner learning rate, are compiled in.
+        compile: compile the whole meta-step into one graph: on a CPU by a C++ compiler (the first call takes seconds), on
+            a GPU as a CUDA graph. Numbers that are no parameters, such as a fixed inner learning rate, are compiled in.
 
     Raises:
         ValueError: a choice that cannot work, with the module or parameter and the fix.
+        RuntimeError: by the first meta-batch on a GPU, if what is to be compiled reads numbers back.
 
     >>> import torch, fewstep
     >>> learner = MetaLearner(torch.nn.Linear(1, 1), fewstep.mse, rule=fewstep.GradientDescent(0.1), steps=3)
