@@ -162,6 +162,10 @@ def test_mistakes_are_told_with_the_way_out(capsys: pytest.CaptureFixture[str]):
     assert "--iterations" in fails(capsys, "train", "sinusoid-5shot-maml", "--iterations", "many")
     assert "dtype must be" in fails(capsys, "train", "sinusoid-5shot-maml", "--dtype", "float8")
     assert "auto" in fails(capsys, "train", "sinusoid-5shot-maml", "--allocator", "cheese")
+    for command in (("train", "sinusoid-5shot-maml"), ("reproduce", "sinusoid", "--dry-run")):
+        for device in ("cheese", "cuda:99"):
+            assert f"no device '{device}' here" in fails(capsys, *command, "--device", device)
+    assert not Path("runs").exists()
 
 
 def test_a_run_is_not_trained_over(capsys: pytest.CaptureFixture[str]):

@@ -176,6 +176,7 @@ def reproduce(options: Reproduce) -> None:
     if options.train or options.dry_run:
         rows = rows_of(options.table, options.rows)
         training = Training(device=options.device, threads=options.threads, compile=options.compile)
+        training.check()
         planned = plan(rows, options.seeds, options.runs, results, options.iterations, options.budget)
         _print_plan(planned, training)
         if options.dry_run:

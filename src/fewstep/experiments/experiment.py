@@ -43,6 +43,18 @@ class Training:
     validation_tasks: int = 400
     """Tasks to validate on, after as many inner steps as at test."""
 
+    def check(self) -> None:
+        """Raises ``ValueError`` if it cannot be carried out here."""
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype must be float32 or float64; got {self.dtype!r}.")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # PyTorch raises either
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ValueError(
+                f"There is no device {self.device!r} here: {reason}. Take another, such as --device cpu."
+            ) from error
+
     @property
     def records(self) -> bool:
         """Whether meta-steps are recorded as CUDA graphs, which takes no compiler and about a second."""

@@ -67,7 +67,9 @@ class Run:
 
         Raises:
             FileExistsError: there is a run already.
+            ValueError: the training cannot be carried out here.
         """
+        training.check()
         folder = RunFolder(path)
         if folder.config_file.exists():
             raise FileExistsError(
@@ -233,8 +235,7 @@ class Run:
 
     def _fresh_learner(self, compile: bool, experiment: Any = None) -> Any:
         training = self.training
-        if training.dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype must be float32 or float64; got {training.dtype!r}.")
+        training.check()
         if training.threads:
             torch.set_num_threads(training.threads)
         torch.manual_seed(training.seed)
