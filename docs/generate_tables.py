@@ -53,10 +53,15 @@ def sinusoid_seeds(found: Results) -> Rows:
 
 
 def images_in_short(found: Results) -> Rows:
-    """Rows of the papers with their number, in fewer columns."""
-    header, *rows = few_shot_tables.of_the_papers(found)
+    """Rows of the papers with their number that were trained for at least a tenth, in fewer columns."""
+
+    def shown(result: Found) -> bool:
+        config = result.row.config
+        return bool(result.row.paper) and 10 * result.training_tasks >= config.iterations * config.tasks_per_iteration
+
+    header, *rows = few_shot_tables.of_the_papers({name: one for name, one in found.items() if shown(one)})
     kept = [header.index(name) for name in ("experiment", "ours", "paper", "seeds", "iterations")]
-    return [[row[i] for i in kept] for row in (header, *rows) if row is header or found[row[0]].row.paper]
+    return [[row[i] for i in kept] for row in (header, *rows)]
 
 
 TABLE: dict[str, tuple[tuple[str, ...], Callable[[Results], Rows]]] = {

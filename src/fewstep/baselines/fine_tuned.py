@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fewstep.adaptation import Rule
 from fewstep.baselines.labels import check_labels, check_padding, check_tasks
@@ -74,6 +75,8 @@ class FineTuned(nn.Module):
 class CosineHead(nn.Module):
     """Logits s·cos(f, w_k): a classifier that compares directions only (Baseline++ of Chen et al. 2019, section 3).
 
+    The w_k start at length 1. It makes no difference to the logits, but a gradient step turns a longer w_k less.
+
     Args:
         features: length of the feature vectors.
         classes: number of classes.
@@ -85,7 +88,7 @@ class CosineHead(nn.Module):
 
     def __init__(self, features: int, classes: int, scale: float = 10.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(classes, features))
+        self.weight = nn.Parameter(functional.normalize(torch.randn(classes, features), dim=-1))
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:

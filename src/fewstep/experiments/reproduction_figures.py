@@ -145,7 +145,8 @@ def _draw_times(axes: Any, values: Sequence[float | None], colour: str) -> None:
 def plot_curves(found: dict[str, Found], results: Path, path: Path) -> Path | None:
     """Validation accuracy over iterations of the runs of a paper's rows, and the paper's final accuracy as a line.
 
-    The paper's number is of test classes, the curve of validation classes: they agree only about.
+    The paper's number is of test classes, the curve of validation classes: they agree only about. A run that was
+    validated once has no curve yet.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -153,8 +154,9 @@ def plot_curves(found: dict[str, Found], results: Path, path: Path) -> Path | No
     for name, result in found.items():
         curves = load_curves(results, name)
         points = {seed: [row for row in rows if "validation" in row] for seed, rows in curves.items()}
-        if budget_label(name) is None and any(points.values()):
-            panels[name] = (result, {seed: rows for seed, rows in points.items() if rows})
+        drawable = {seed: rows for seed, rows in points.items() if len(rows) > 1}
+        if budget_label(name) is None and drawable:
+            panels[name] = (result, drawable)
     if not panels:
         return None
     columns = min(3, len(panels))
