@@ -191,3 +191,11 @@ def test_what_cannot_work():
     padded = Task.stack([episodes(1, shots=1)[0], episodes(1)[0]])
     with pytest.raises(ValueError, match="batch norm"):
         tuned.score(padded)
+
+
+def test_a_cosine_head_is_fitted_in_few_steps_to_long_features():
+    """Nearly so with weights of any length, but a step turns a longer one less: it must start short enough."""
+    features = torch.randn(6, 5, 256)
+    support, query = (Batch(features + 0.5 * torch.randn(6, 5, 256), torch.arange(5).expand(6, -1)) for _ in range(2))
+    learner = FineTuned(nn.Identity(), CosineHead(256, 5), ways=5, rule=fs.GradientDescent(0.1))
+    assert learner.score(Task(support, query), fs.accuracy, steps=20)[:, -1].min() == 1

@@ -265,7 +265,11 @@ def test_figures_are_drawn_of_what_there_is(tmp_path: Path):
     assert plot_curves(found(result(name)), tmp_path, tmp_path / "b.png") is None
     (tmp_path / "curves").mkdir()
     rows = [{"iteration": 10, "loss": 1.0}, {"iteration": 10, "validation": 0.3, "validation_ci95": 0.02}]
-    (tmp_path / f"curves/{name}-seed0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = tmp_path / f"curves/{name}-seed0.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert plot_curves(found(result(name)), tmp_path, tmp_path / "b.png") is None  # a point is no curve
+    rows.append({"iteration": 20, "validation": 0.4, "validation_ci95": 0.02})
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert plot_curves(found(result(name)), tmp_path, tmp_path / "b.png").is_file()
     methods = few_shot_tables.methods_at_equal_budget(found(result("glyphs-5way-1shot-maml")))
     assert plot_methods(methods, tmp_path / "a.png").is_file()
