@@ -197,5 +197,5 @@ def test_a_cosine_head_is_fitted_in_few_steps_to_long_features():
     """Nearly so with weights of any length, but a step turns a longer one less: it must start short enough."""
     features = torch.randn(6, 5, 256)
     support, query = (Batch(features + 0.5 * torch.randn(6, 5, 256), torch.arange(5).expand(6, -1)) for _ in range(2))
-    learner = FineTuned(nn.Identity(), CosineHead(256, 5), ways=5, rule=fs.GradientDescent(0.1))
-    assert learner.score(Task(support, query), fs.accuracy, steps=20)[:, -1].min() == 1
+    learner = FineTuned(nn.Identity(), CosineHead(256, 5), ways=5, rule=fewstep.GradientDescent(0.1))
+    assert learner.score(Task(support, query), fewstep.accuracy, steps=20)[:, -1].min() == 1
