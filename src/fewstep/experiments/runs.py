@@ -191,7 +191,7 @@ class Run:
             "checkpoint": which,
             "checkpoint_iteration": state["iteration"],
             "test_seed": seed,
-            **(self._costs(learner, steps, tasks) if trained else {}),
+            **(costs(self.experiment, self.training, self.folder.load(), learner, steps, tasks) if trained else {}),
             **provenance(self.experiment, self._begun),
         }
         if shots:
@@ -202,9 +202,6 @@ class Run:
             results["other_norms"] = {norm: {"mean": e.mean, "ci95": e.ci95} for norm, e in under.items()}
         self.folder.write_json(self.folder.results_file, results)
         return results
-
-    def _costs(self, learner: Any, steps: int, tasks: int) -> dict[str, Any]:
-        return costs(self.experiment, self.training, self.folder.load(), learner, steps, tasks)
 
     def plot(self) -> list[Path]:
         """Draws the learning curve, the results over inner steps if it was tested, and the experiment's own figures."""

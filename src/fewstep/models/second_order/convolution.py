@@ -98,8 +98,7 @@ class _WeightGradient(Operation):
     def forward(g: Tensor, x: Tensor, size: int, stride: int) -> Tensor:
         if g.ndim > 4 or x.shape[-3] == 1:
             return products.weight_gradient(g, x, size, stride)
-        weight = channels_first(g.new_empty(g.shape[-3], size, size, x.shape[-3]))  # only its shape counts
-        return channels_last(products.convolution_backward(g, x, weight, stride, 1))
+        return products.weight_gradient_of_one(g, x, size, stride)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -41,9 +41,9 @@ def weight_gradient(g: Tensor, x: Tensor, size: int, stride: int) -> Tensor:
     """The gradient of ⟨g, W ∗ x⟩ for W, ``[..., filters, size, size, channels]``."""
     g, x, tasks = _together(g, x)
     if x.is_cuda and _has_many_rows(g[0].numel() // g.shape[2], x):  # products as deep as these leave a GPU idle
-        weight = channels_first(g.new_empty(g.shape[2], size, size, x.shape[2]))  # only its shape counts
-        found = [convolution_backward(*pair, weight, stride, 1) for pair in zip(g.unbind(), x.unbind(), strict=True)]
-        return channels_last(torch.stack(found)).reshape(*tasks, g.shape[2], size, size, x.shape[2])
+        pairs = zip(g.unbind(), x.unbind(), strict=True)
+        found = torch.stack([weight_gradient_of_one(*pair, size, stride) for pair in pairs])
+        return found.reshape(*tasks, *found.shape[1:])
     values = channels_last(g).flatten(1, 3)
     if x.shape[2] == 1:  # few columns: faster the other way round
         parts = [(patches.mT @ values[part]).mT for part, patches in _patches(x, size, stride)]
@@ -85,6 +85,12 @@ def input_gradient_of_one(g: Tensor, weight: Tensor, height: int, width: int, st
     """The same by the kernel for convolution: g ``[examples, filters, ...]``, W ``[filters, channels, size, size]``."""
     x = channels_first(g.new_empty(len(g), height, width, weight.shape[1]))  # only its shape counts
     return convolution_backward(g, x, weight, stride, 0)
+
+
+def weight_gradient_of_one(g: Tensor, x: Tensor, size: int, stride: int) -> Tensor:
+    """Likewise that for W, ``[filters, size, size, channels]``: g ``[examples, filters, ...]``, x with its channels."""
+    weight = channels_first(g.new_empty(g.shape[1], size, size, x.shape[1]))  # only its shape counts
+    return channels_last(convolution_backward(g, x, weight, stride, 1))
 
 
 def convolution_backward(g: Tensor, x: Tensor, weight: Tensor, stride: int, wanted: int) -> Tensor:
