@@ -108,11 +108,12 @@ class MetaLSTM(nn.Module):
         # Plain products: nn.LSTM has neither vmap nor forward-mode derivatives. The loss is the same everywhere, so its
         # product is taken once and not for every coordinate. Gates and candidate are apart because functions of a slice
         # are slow.
-        of_loss, of_gradient = preprocess(loss), preprocess(gradient)
+        shared = preprocess(loss) @ self.lstm_input[:2] + self.lstm_bias
+        read = torch.cat([preprocess(gradient), state.hidden], -1)
+        weight = torch.cat([self.lstm_input[2:], self.lstm_hidden])
 
         def rows(units: slice) -> Tensor:
-            shared = of_loss @ self.lstm_input[:2, units] + self.lstm_bias[units]
-            return of_gradient @ self.lstm_input[2:, units] + state.hidden @ self.lstm_hidden[:, units] + shared
+            return torch.addmm(shared[units], read, weight[:, units])
 
         gates, candidate = rows(slice(3 * self.hidden)).sigmoid(), rows(slice(3 * self.hidden, None)).tanh()
         write, forget, output = gates.split(self.hidden, dim=-1)

@@ -97,7 +97,8 @@ def _by_gradient(config: FewShot, model: AnyNetwork, compile: bool) -> fewstep.M
             with_context = ContextChannel(model, _conv4(config, model).image_size)
             return fewstep.maml(with_context, loss, lr, steps, adapts="context", **options)
         case "meta-lstm":
-            return fewstep.meta_lstm(model, loss, steps, chunk=None if compile else 1, **moved)
+            # one by one 1.6 times as fast as under vmap: what its LSTM keeps for the way back leaves a CPU's caches
+            return fewstep.meta_lstm(model, loss, steps, vectorize="auto" if compile else False, **moved)
     raise ValueError(f"There is no method {config.method!r}.")
 
 
