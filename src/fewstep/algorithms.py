@@ -125,7 +125,8 @@ def imaml(
     Args:
         model: any ``nn.Module``.
         loss: ``loss(model, batch) -> scalar``.
-        inner_lr: step size of the gradient descent that solves the inner problem.
+        inner_lr: step size of the gradient descent that solves the inner problem; it comes to rest only below 2 over
+            the sum of λ and the loss's largest curvature.
         steps: its steps; many, so that φ comes near the regularised minimum.
         regularization: λ of the pull λ/2·‖φ − θ‖² to the shared parameters.
         cg_steps: conjugate-gradient iterations.
