@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fewstep.adaptation.inner_loop import Loss, partial_gradient
+from fewstep.adaptation.norms import twice_differentiable_norms
 from fewstep.adaptation.rules import Params
 
 Tensors = Sequence[Tensor]
@@ -58,21 +59,26 @@ class _ImplicitSolution(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         count, tensors = ctx.count, list(ctx.saved_tensors)  # φ, then η and the batch
         wanted = [i for i in range(count, len(tensors)) if ctx.needs_input_grad[4 + count + i]]
-        full_gradient = partial_gradient(ctx.value, tensors, [*range(count), *wanted])
-        primals = (*tensors[:count], *(tensors[i] for i in wanted))
+        # The gradient is worked out once; each product with its symmetric Jacobian is then one backward pass.
+        inputs = [*range(count), *wanted]
 
-        def hessian_product(vector: Tensors) -> tuple[Tensor, ...]:
-            tangents = (*vector, *(torch.zeros_like(tensor) for tensor in primals[count:]))
-            return torch.func.jvp(full_gradient, primals, tangents)[1]
+        def of_inputs(*replaced: Tensor) -> tuple[Tensor, ...]:
+            merged = list(tensors)
+            for place, tensor in zip(inputs, replaced, strict=True):
+                merged[place] = tensor
+            return partial_gradient(ctx.value, merged, range(count))(*merged[:count])
+
+        with twice_differentiable_norms():
+            hessian_product = torch.func.vjp(of_inputs, *(tensors[i] for i in inputs))[1]
 
         def system(vector: Tensors) -> list[Tensor]:
-            curvature = hessian_product(vector)[:count]
+            curvature = hessian_product(tuple(vector))[:count]
             return [v + hv / ctx.regularization for v, hv in zip(vector, curvature, strict=True)]
 
         x = conjugate_gradients(system, cotangents, ctx.cg_steps)
         rest: list[Tensor | None] = [None] * (len(tensors) - count)
         if wanted:
-            for i, mixed in zip(wanted, hessian_product(x)[count:], strict=True):
+            for i, mixed in zip(wanted, hessian_product(tuple(x))[count:], strict=True):
                 rest[i - count] = -mixed / ctx.regularization
         return None, None, None, None, *x, *([None] * count), *rest
 
