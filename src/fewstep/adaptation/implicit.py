@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fewstep.adaptation.inner_loop import Loss, partial_gradient
-from fewstep.adaptation.norms import twice_differentiable_norms
 from fewstep.adaptation.rules import Params
 
 Tensors = Sequence[Tensor]
@@ -59,17 +58,14 @@ class _ImplicitSolution(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         count, tensors = ctx.count, list(ctx.saved_tensors)  # φ, then η and the batch
         wanted = [i for i in range(count, len(tensors)) if ctx.needs_input_grad[4 + count + i]]
-        # The gradient is worked out once; each product with its symmetric Jacobian is then one backward pass.
         inputs = [*range(count), *wanted]
+        full_gradient = partial_gradient(ctx.value, tensors, inputs)
 
-        def of_inputs(*replaced: Tensor) -> tuple[Tensor, ...]:
-            merged = list(tensors)
-            for place, tensor in zip(inputs, replaced, strict=True):
-                merged[place] = tensor
-            return partial_gradient(ctx.value, merged, range(count))(*merged[:count])
+        def gradient(*values: Tensor) -> tuple[Tensor, ...]:
+            return full_gradient(*values)[:count]
 
-        with twice_differentiable_norms():
-            hessian_product = torch.func.vjp(of_inputs, *(tensors[i] for i in inputs))[1]
+        # Worked out once: each product with its symmetric Jacobian is then one backward pass.
+        hessian_product = torch.func.vjp(gradient, *(tensors[i] for i in inputs))[1]
 
         def system(vector: Tensors) -> list[Tensor]:
             curvature = hessian_product(tuple(vector))[:count]
