@@ -1,6 +1,7 @@
 """CUDA: meta-steps recorded as graphs, and what they need. What can be seen without a GPU is tested without one."""
 
 import copy
+import gc
 from dataclasses import replace
 
 import pytest
@@ -151,6 +152,27 @@ def test_dropout_differs_from_replay_to_replay():
     tasks = Sinusoids(shots=5).sample(4).to("cuda")
     assert len({learner.meta_gradient(tasks).item() for _ in range(5)}) == 5
     assert learner._observed.stochastic
+
+
+@needs_gpu
+def test_a_learner_that_is_garbage_does_not_spoil_a_recording():
+    tasks = Sinusoids(shots=5).sample(4).to("cuda")
+
+    def used():
+        learner = fs.maml(fs.models.MLP(1, [40, 40], 1), fs.mse, 0.1, compile=True).cuda()
+        learner.meta_gradient(tasks)
+        return learner
+
+    threshold = gc.get_threshold()
+    cycle = [used()]
+    cycle.append(cycle)
+    gc.collect()
+    del cycle
+    gc.set_threshold(1)
+    try:
+        used()
+    finally:
+        gc.set_threshold(*threshold)
 
 
 @needs_gpu

@@ -59,6 +59,12 @@ def test_lazy_model():
         ),
         (
             ValueError,
+            {"adjoint": fs.Implicit(), "inner_batch": 5},
+            r"Implicit differentiates the minimum of one loss.*inner_batch.*FirstOrder",
+        ),
+        (ValueError, {"inner_batch": 0}, r"inner_batch must be a whole number, 1 or more, or None for all; got 0"),
+        (
+            ValueError,
             {"adjoint": fs.Implicit(), "rule": fs.LearnedRates(SmoothNetwork().named_parameters(), 0.1, "tensor")},
             r"Implicit gives no gradient.*rates.*GradientDescent",
         ),
@@ -76,6 +82,8 @@ def test_choices_that_cannot_work(error, choices, words):
 def test_implicit_needs_a_positive_pull():
     with pytest.raises(ValueError, match=r"regularization must be positive; got 0"):
         fs.Implicit(regularization=0.0)
+    with pytest.raises(ValueError, match=r"damping must be 0 or more; got -1"):
+        fs.Implicit(damping=-1.0)
 
 
 def detached(model, batch):

@@ -95,7 +95,9 @@ def maml_plus_plus(
     return MetaLearner(model, loss, steps=steps, adjoint=annealed, **choices)
 
 
-def reptile(model: nn.Module, loss: TaskLoss, rule: Rule, steps: int = 5, **choices: Any) -> MetaLearner:
+def reptile(
+    model: nn.Module, loss: TaskLoss, rule: Rule, steps: int = 5, *, inner_batch: int | None = None, **choices: Any
+) -> MetaLearner:
     """Reptile: the meta-gradient is θ − φ, where the support set leads (Nichol et al. 2018, Algorithm 2).
 
     An outer ``torch.optim.SGD(lr=ε)`` makes it θ ← θ + ε·mean(φ − θ).
@@ -105,9 +107,13 @@ def reptile(model: nn.Module, loss: TaskLoss, rule: Rule, steps: int = 5, **choi
         loss: ``loss(model, batch) -> scalar``.
         rule: the inner update; the paper's is ``fewstep.Adam(1e-3, betas=(0.0, 0.999))``.
         steps: inner updates; with one, Reptile only minimises the joint loss of all tasks.
+        inner_batch: examples of the support set that each step sees, other ones than the last step. Without it every
+            step sees all, and little is left of what makes Reptile few-shot: that a step on some of a task's examples
+            should help on its others (section 5.1).
         **choices: any other argument of :class:`fewstep.MetaLearner`.
     """
-    return MetaLearner(model, loss, rule=rule, steps=steps, adjoint=FirstOrder(), objective=reptile_loss, **choices)
+    choices = {"adjoint": FirstOrder(), "objective": reptile_loss, "inner_batch": inner_batch, **choices}
+    return MetaLearner(model, loss, rule=rule, steps=steps, **choices)
 
 
 def imaml(
@@ -118,6 +124,7 @@ def imaml(
     *,
     regularization: float = 1.0,
     cg_steps: int = 5,
+    damping: float = 0.0,
     **choices: Any,
 ) -> MetaLearner:
     """Implicit MAML: the adjoint is a linear system at φ (Rajeswaran et al. 2019, Algorithm 2).
@@ -130,9 +137,10 @@ def imaml(
         steps: its steps; many, so that φ comes near the regularised minimum.
         regularization: λ of the pull λ/2·‖φ − θ‖² to the shared parameters.
         cg_steps: conjugate-gradient iterations.
+        damping: added to λ in the linear system, see :class:`fewstep.Implicit`.
         **choices: any other argument of :class:`fewstep.MetaLearner`.
     """
-    return maml(model, loss, inner_lr, steps, adjoint=Implicit(regularization, cg_steps), **choices)
+    return maml(model, loss, inner_lr, steps, adjoint=Implicit(regularization, cg_steps, damping), **choices)
 
 
 def cavia(

@@ -70,6 +70,39 @@ def test_reptile(vectorize):
     assert_same(meta_gradient(learner, tasks), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed(), fs.FirstOrder()])
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_each_step_sees_its_share_of_the_support_set(adjoint, vectorize):
+    """Seven examples in threes: steps on 0, 3, 6; on 1, 4; on 2, 5; and again on the first share."""
+    model, steps = fs.models.MLP(2, [5], 1), 4
+    learner = fs.MetaLearner(
+        model, fs.mse, rule=fs.GradientDescent(0.2), steps=steps, adjoint=adjoint, inner_batch=3, vectorize=vectorize
+    )
+    tasks = regression_tasks(shots=7)
+    shares = [[0, 3, 6], [1, 4], [2, 5], [0, 3, 6]]
+
+    theta = {name: value.detach().requires_grad_() for name, value in learner.model.named_parameters()}
+    losses = []
+    for i in range(len(tasks)):
+        phi = theta
+        for share in shares:
+            x, y = tasks.support[i].x[share], tasks.support[i].y[share]
+            loss = (torch.func.functional_call(model, phi, x) - y).square().mean()
+            second = adjoint != fs.FirstOrder()
+            slopes = torch.autograd.grad(loss, list(phi.values()), create_graph=second)
+            phi = {name: value - 0.2 * slope for (name, value), slope in zip(phi.items(), slopes, strict=True)}
+        query = tasks.query[i]
+        losses.append((torch.func.functional_call(model, phi, query.x) - query.y).square().mean())
+        for name, value in learner.adapt(tasks.support[i]).named_parameters():
+            torch.testing.assert_close(value.detach(), phi[name].detach())
+    expected = torch.autograd.grad(torch.stack(losses).mean(), list(theta.values()))
+    expected = dict(zip((f"model.{name}" for name in theta), expected, strict=True))
+    assert_same(meta_gradient(learner, tasks), expected, atol=1e-12)
+    whole = fs.maml(model, fs.mse, 0.2, steps, adjoint=adjoint)
+    batch_of_all = fs.maml(model, fs.mse, 0.2, steps, adjoint=adjoint, inner_batch=7)
+    assert_same(meta_gradient(batch_of_all, tasks), meta_gradient(whole, tasks), atol=1e-12)
+
+
 class Features(nn.Module):
     """Linear regression on features whose scale is shared and not adapted."""
 
@@ -113,6 +146,19 @@ def test_implicit_is_the_derivative_of_the_exact_solution(regularization, vector
     expected = dict(zip(("model.weight", "model.scale"), torch.autograd.grad(exact, (theta, scale)), strict=True))
     torch.testing.assert_close(learner.meta_loss(tasks), exact)
     assert_same(dict(sorted(meta_gradient(learner, tasks).items())), dict(sorted(expected.items())), atol=1e-10)
+
+
+def test_damping_stiffens_the_implicit_system():
+    """x = (I + ∇²L/(λ + d))⁻¹·∇L(φ; query) on the quadratic, whose curvature is A everywhere."""
+    regularization, damping, curvature = 2.0, 6.0, torch.tensor(CURVATURE)
+    choices = {"regularization": regularization, "damping": damping, "cg_steps": 2}
+    learner, tasks = fs.imaml(point(), quadratic, 0.3, 100, **choices), points()
+    theta, support, query = learner.model.theta.detach(), tasks.support.x[:, 0], tasks.query.x[:, 0]
+    both = curvature + regularization * torch.eye(2)
+    phi = torch.linalg.solve(both, support @ curvature + regularization * theta, left=False)
+    system = torch.eye(2) + curvature / (regularization + damping)
+    expected = torch.linalg.solve(system, (phi - query) @ curvature, left=False).mean(0)
+    assert_same(meta_gradient(learner, tasks), {"model.theta": expected}, atol=1e-12)
 
 
 def test_implicit_on_a_network_near_its_minimum():

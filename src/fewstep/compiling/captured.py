@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,7 +40,7 @@ def captured(
             for _ in range(WARM_UP):
                 function(*inputs)
         try:
-            with torch.cuda.graph(graph, memory, stream):
+            with _without_garbage_collection(), torch.cuda.graph(graph, memory, stream):
                 outputs = function(*inputs)
         except RuntimeError as error:
             raise RuntimeError(
@@ -53,3 +55,16 @@ def captured(
         return [output.clone() for output in outputs]  # the next replay writes to the same memory
 
     return replay
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Inside, Python's collector does not run: a graph recorded before, freed by it, would spoil the present one."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -56,6 +56,8 @@ class FewShot:
     """Step size of the inner loop, for the mean cross-entropy: N times that of the MAML paper, which divides by K."""
     steps: int = 1
     """Inner steps in training."""
+    inner_batch: int | None = None
+    """Support images that each inner step sees, others in the next; all if not given (Reptile takes minibatches)."""
     learned_rates: bool = True
     """MAML++: learn the rates per tensor and step."""
     multi_step: bool = True
@@ -64,6 +66,8 @@ class FewShot:
     """MAML++: first-order over the first half of training."""
     regularization: float = 2.0
     """Implicit MAML: the weight of the pull to the shared parameters."""
+    damping: float = 0.0
+    """Implicit MAML: added to that weight in the linear system."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Of the outer loop; Reptile's is sgd."""
     outer_lr: float = 1e-3

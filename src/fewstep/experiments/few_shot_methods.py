@@ -88,9 +88,10 @@ def _by_gradient(config: FewShot, model: AnyNetwork, compile: bool) -> fewstep.M
             )
         case "reptile":
             rule = fewstep.Adam(config.inner_lr, betas=(0.0, 0.999))
-            return fewstep.reptile(model, loss, rule, steps, **moved)
+            return fewstep.reptile(model, loss, rule, steps, inner_batch=config.inner_batch, **moved)
         case "imaml":
-            return fewstep.imaml(model, loss, lr, steps, regularization=config.regularization, **moved)
+            pull: dict[str, Any] = {"regularization": config.regularization, "damping": config.damping}
+            return fewstep.imaml(model, loss, lr, steps, **pull, **moved)
         case "cavia":
             return fewstep.cavia(ContextConv4(_conv4(config, model), config.filters), loss, lr, steps, **options)
         case "context":

@@ -20,7 +20,7 @@ from fewstep.learner.each_task import EachTask, on_cpu
 from fewstep.learner.gradients import laid_out_like, with_gradients
 from fewstep.learner.reuse import Unmoved
 from fewstep.learner.selection import Names, select
-from fewstep.learner.task_loss import LOSS_PREFIX, QueryLoss, TaskLoss
+from fewstep.learner.task_loss import LOSS_PREFIX, MinibatchLoss, QueryLoss, TaskLoss
 from fewstep.models.context import inner_step, recording
 from fewstep.models.normalization import BatchNorm, RunningNorm
 from fewstep.objectives import Objective, query_loss
@@ -56,6 +56,8 @@ class MetaLearner(nn.Module):
         objective: what the outer loop minimises, or a :class:`Scheduled` one.
         learns: which trainable parameters the outer loop learns.
         inner_loss: the loss of the inner loop where it differs; an ``nn.Module`` makes it a learned loss.
+        inner_batch: each inner step sees at most this many examples of the support set, the next step the next ones,
+            and so on in turns (Reptile); all at every step if not given.
         vectorize: ``True`` puts all tasks through the model at once (vmap); ``False`` loops over them; ``"auto"``
             chooses: a loop where vmap does not support the model, or, on a CPU, where one task alone keeps more than
             ``fewstep.learner.VMAP_LIMIT`` bytes of activations; vmap otherwise.
@@ -86,6 +88,7 @@ class MetaLearner(nn.Module):
         objective: Objective | Scheduled[Objective] = query_loss,
         learns: Names = "*",
         inner_loss: Callable[..., Tensor] | None = None,
+        inner_batch: int | None = None,
         vectorize: bool | str = "auto",
         chunk: int | None = None,
         compile: bool = False,
@@ -94,6 +97,8 @@ class MetaLearner(nn.Module):
         check_model(model)
         if not isinstance(steps, int) or steps < 0:
             raise ValueError(f"steps must be a whole number, 0 or more; got {steps!r}.")
+        if inner_batch is not None and (not isinstance(inner_batch, int) or inner_batch < 1):
+            raise ValueError(f"inner_batch must be a whole number, 1 or more, or None for all; got {inner_batch!r}.")
         self.model, self.loss, self.inner_loss = copy.deepcopy((model, loss, inner_loss or loss))
         self.rule, self.steps, self.adjoint, self.objective = rule, steps, adjoint, objective
         self.compiles, self._each = compile, EachTask(vectorize, chunk)
@@ -110,6 +115,7 @@ class MetaLearner(nn.Module):
             self.loss.requires_grad_(False)
         self._outer = TaskLoss(self.model, self.loss)
         self._inner = TaskLoss(self.model, self.inner_loss, learned=True)
+        self._step_loss = self._inner if inner_batch is None else MinibatchLoss(self._inner, inner_batch)
         self._check_choices()
         self._observed: Observed | None = None
         self._unmoved = Unmoved(self.model, self.adapts)
@@ -209,7 +215,7 @@ class MetaLearner(nn.Module):
         """[φ_0, …, φ_K] of one task."""
         adjoint = self._now(self.adjoint)
         with self._once(steps):
-            return adjoint(self._inner, self._params(), support, self.rule, steps, self.adapts)
+            return adjoint(self._step_loss, self._params(), support, self.rule, steps, self.adapts)
 
     def _plain(self, adapted: dict[str, Tensor]) -> nn.Module:
         """A copy of the model that holds φ and is as trainable as the one that was given."""
@@ -315,6 +321,11 @@ class MetaLearner(nn.Module):
         if not callable(adjoint) or not callable(objective):
             raise TypeError(f"adjoint and objective must be callable; got {adjoint!r} and {objective!r}.")
         if getattr(adjoint, "ends_only", False):
+            if self._step_loss is not self._inner:
+                raise ValueError(
+                    f"{type(adjoint).__name__} differentiates the minimum of one loss, and inner_batch gives each step "
+                    "a loss of its own; leave inner_batch out, or use Unrolled, Recomputed or FirstOrder."
+                )
             if getattr(objective, "weights", None):
                 raise ValueError(
                     f"{type(adjoint).__name__} differentiates the end of adaptation only, and {objective} weighs the "

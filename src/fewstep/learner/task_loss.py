@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map
 
-from fewstep.models.context import given, inner_step, recording
+from fewstep.models.context import current_step, given, inner_step, recording
 from fewstep.models.normalization import SupportNorm
 
 LOSS_PREFIX = "loss/"
@@ -38,6 +40,30 @@ class TaskLoss:
         lstm = _differentiable_lstm() if self._holds_lstm else nullcontext()
         with _differentiable_attention(), lstm:
             return functional_call(self._pair, named, (batch,))
+
+
+class MinibatchLoss:
+    """The loss of each inner step on its own share of the support set.
+
+    Step k sees the examples k, k + m, k + 2m, … of n, where m = ⌈n / size⌉ shares make up the set; after m steps the
+    first comes again. The classes of an episode lie one after the other, so that each share has them all.
+
+    Args:
+        loss: of a batch.
+        size: at most this many examples at once.
+    """
+
+    def __init__(self, loss: TaskLoss, size: int) -> None:
+        self.loss, self.size = loss, size
+
+    def __call__(self, params: dict[str, Tensor], batch: Any) -> Tensor:
+        step = current_step() or 0
+
+        def share(examples: Tensor) -> Tensor:
+            shares = math.ceil(len(examples) / self.size)
+            return examples[step % shares :: shares]
+
+        return self.loss(params, tree_map(share, batch))
 
 
 class QueryLoss:
