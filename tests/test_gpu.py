@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fewstep as fs
+from fewstep.compiling.captured import _without_garbage_collection
 from fewstep.experiments.experiment import Training
 from fewstep.experiments.runs import EXPERIMENTS, Run
 from fewstep.models import Conv4
@@ -155,24 +156,35 @@ def test_dropout_differs_from_replay_to_replay():
 
 
 @needs_gpu
-def test_a_learner_that_is_garbage_does_not_spoil_a_recording():
-    tasks = Sinusoids(shots=5).sample(4).to("cuda")
+def test_a_learner_that_becomes_garbage_does_not_spoil_a_recording():
+    tasks, model = Sinusoids(shots=5).sample(4).to("cuda"), fs.models.MLP(1, [8], 1)
+    earlier = fs.maml(model, fs.mse, 0.1, compile=True).cuda()
+    earlier.meta_gradient(tasks)
+    held = [[earlier]]
+    held[0].append(held[0])  # only the collector frees it
+    del earlier
 
-    def used():
-        learner = fs.maml(fs.models.MLP(1, [40, 40], 1), fs.mse, 0.1, compile=True).cuda()
-        learner.meta_gradient(tasks)
-        return learner
+    def loss(model, batch):
+        if torch.cuda.is_current_stream_capturing():
+            held.clear()
+        return fs.mse(model, batch)
 
     threshold = gc.get_threshold()
-    cycle = [used()]
-    cycle.append(cycle)
-    gc.collect()
-    del cycle
     gc.set_threshold(1)
     try:
-        used()
+        assert fs.maml(model, loss, 0.1, compile=True).cuda().meta_gradient(tasks).isfinite()
     finally:
         gc.set_threshold(*threshold)
+
+
+def test_the_collector_rests_while_a_graph_is_recorded():
+    assert gc.isenabled()
+    with _without_garbage_collection():
+        assert not gc.isenabled()
+        with _without_garbage_collection():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 @needs_gpu
