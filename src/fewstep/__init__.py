@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fewstep.adaptation import (
         Adam,
         Adjoint,
+        CarriedAdam,
         FirstOrder,
         GradientDescent,
         Implicit,
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Adam",
     "Adjoint",
+    "CarriedAdam",
     "Evaluation",
     "FirstOrder",
     "GradientDescent",
@@ -77,6 +79,7 @@ _HOMES = {
     "fewstep.adaptation": (
         "Adam",
         "Adjoint",
+        "CarriedAdam",
         "FirstOrder",
         "GradientDescent",
         "Implicit",

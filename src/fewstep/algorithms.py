@@ -105,7 +105,7 @@ def reptile(
     Args:
         model: any ``nn.Module``.
         loss: ``loss(model, batch) -> scalar``.
-        rule: the inner update; the paper's is ``fewstep.Adam(1e-3, betas=(0.0, 0.999))``.
+        rule: the inner update; the paper's is ``CarriedAdam(model.named_parameters(), 1e-3, betas=(0.0, 0.999))``.
         steps: inner updates; with one, Reptile only minimises the joint loss of all tasks.
         inner_batch: examples of the support set that each step sees, other ones than the last step. Without it every
             step sees all, and little is left of what makes Reptile few-shot: that a step on some of a task's examples

@@ -26,6 +26,13 @@ def inner_loop(
 
     ``gradients`` are the K ways to take ∇L, step by step; they differ in what they keep for the way back.
     """
+    return path_and_state(gradients, loss, params, batch, rule, adapts)[0]
+
+
+def path_and_state(
+    gradients: Sequence[Gradient], loss: Loss, params: Params, batch: Any, rule: Rule, adapts: Sequence[str]
+) -> tuple[list[Params], Any]:
+    """The same, and the rule's state after the last step."""
     path = [params]
     state = rule.init({name: params[name] for name in adapts})
     for step, gradient in enumerate(gradients):
@@ -33,7 +40,7 @@ def inner_loop(
         moved, state = rule.update({name: params[name] for name in adapts}, grads, state, step, value)
         params = {**params, **moved}
         path.append(params)
-    return path
+    return path, state
 
 
 def at_step(loss: Loss, step: int) -> Loss:

@@ -10,12 +10,19 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 Params = dict[str, Tensor]
+Moments = tuple[Params, Params, "Tensor | int"]
+"""Adam's first and second moments, and the steps that they have seen."""
 
 
 class Rule(Protocol):
-    """One inner update. A rule with learned weights is also an ``nn.Module`` (as all of this package are)."""
+    """One inner update. A rule with learned weights is also an ``nn.Module`` (as all of this package are).
+
+    A rule may also have ``carry(state)``: while training, it is given the state that the first task of each meta-batch
+    ends with, to keep in its buffers what the next tasks start from.
+    """
 
     def init(self, params: Params) -> Any:
         """The state before the first step: any pytree of tensors, e.g. a momentum per parameter."""
@@ -51,7 +58,7 @@ class GradientDescent(nn.Module):
 
 
 class Adam(nn.Module):
-    """Adam as an inner update (Kingma and Ba 2015, Algorithm 1); Reptile's inner loop uses it with β₁ = 0.
+    """Adam as an inner update (Kingma and Ba 2015, Algorithm 1), whose moments start at 0 in each task.
 
     Args:
         lr: the step size.
@@ -64,24 +71,72 @@ class Adam(nn.Module):
         super().__init__()
         self.lr, self.betas, self.eps = _rate(lr, "Adam"), betas, eps
 
-    def init(self, params: Params) -> tuple[Params, Params]:
+    def init(self, params: Params) -> Moments:
         zeros = {name: torch.zeros_like(value) for name, value in params.items()}
-        return zeros, zeros
+        return zeros, zeros, 0
 
-    def update(
-        self, params: Params, grads: Params, state: tuple[Params, Params], step: int, loss: Tensor
-    ) -> tuple[Params, tuple[Params, Params]]:
+    def update(self, params: Params, grads: Params, state: Moments, step: int, loss: Tensor) -> tuple[Params, Moments]:
         beta1, beta2 = self.betas
         first = {n: beta1 * state[0][n] + (1 - beta1) * grads[n] for n in params}
         second = {n: beta2 * state[1][n] + (1 - beta2) * grads[n].square() for n in params}
-        scale1, scale2 = 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)
+        count = state[2] + 1
+        scale1, scale2 = 1 - beta1**count, 1 - beta2**count
         moved = {
             n: params[n] - self.lr * (first[n] / scale1) / ((second[n] / scale2).sqrt() + self.eps) for n in params
         }
-        return moved, (first, second)
+        return moved, (first, second, count)
 
     def extra_repr(self) -> str:
         return f"lr={self.lr}, betas={self.betas}"
+
+
+class CarriedAdam(Adam):
+    """Adam whose moments go on from task to task: Reptile's inner loop, with β₁ = 0.
+
+    The paper (Nichol et al. 2018) only names Adam; the authors' code puts a task's parameters back and not the
+    optimiser. It matters: from moments of 0 the first step of each task moves every parameter by ``lr``, however small
+    its gradient. Tasks at test start from the same moments and leave nothing behind.
+
+    Args:
+        params: the adapted parameters by name, such as ``dict(model.named_parameters())``.
+        lr: the step size.
+        betas: decay of the first and second moments.
+        eps: added to the root of the second moment.
+    """
+
+    count: Tensor
+    """Steps that the moments have seen."""
+
+    def __init__(
+        self,
+        params: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(lr, betas, eps)
+        self.register_buffer("count", torch.zeros(()))
+        for name, value in dict(params).items():
+            for moment in ("first", "second"):
+                self.register_buffer(f"{moment}/{_key(name)}", torch.zeros_like(value, requires_grad=False))
+
+    def init(self, params: Params) -> Moments:
+        buffers = dict(self.named_buffers())
+        missing = [name for name in params if f"first/{_key(name)}" not in buffers]
+        if missing:
+            raise KeyError(
+                f"CarriedAdam has no moments for the adapted parameter(s) {missing}. Make it from the parameters that "
+                "are adapted."
+            )
+        first, second = ({n: buffers[f"{moment}/{_key(n)}"] for n in params} for moment in ("first", "second"))
+        return first, second, self.count
+
+    def carry(self, state: Moments) -> None:
+        """Keeps the moments that a task ended with."""
+        with torch.no_grad():
+            for kept, came in zip(self.init(state[0]), state, strict=True):
+                for before, after in zip(tree_leaves(kept), tree_leaves(came), strict=True):
+                    before.copy_(after)
 
 
 class LearnedRates(nn.Module):

@@ -20,7 +20,7 @@ def costs(
     """The part of ``results.json`` that speaks of time.
 
     The time per 1,000 training tasks is what training took on this processor; of a run that was trained on another one,
-    it is measured here.
+    or compiled on a CPU, it is measured here as :func:`seconds_per_iteration` does.
 
     Args:
         experiment: what was trained.
@@ -32,7 +32,7 @@ def costs(
     """
     here = processor(training.device)
     trained_on = state.get("processors", [here])
-    if here == trained_on[-1]:
+    if here == trained_on[-1] and (training.records or not training.compile):
         pace = statistics.median(state.get("paces") or [state["seconds"] / state["iteration"]])
     else:
         pace = seconds_per_iteration(experiment, training, iterations=5)

@@ -87,7 +87,7 @@ def _by_gradient(config: FewShot, model: AnyNetwork, compile: bool) -> fewstep.M
                 **moved,
             )
         case "reptile":
-            rule = fewstep.Adam(config.inner_lr, betas=(0.0, 0.999))
+            rule = fewstep.CarriedAdam(model.named_parameters(), config.inner_lr, betas=(0.0, 0.999))
             return fewstep.reptile(model, loss, rule, steps, inner_batch=config.inner_batch, **moved)
         case "imaml":
             pull: dict[str, Any] = {"regularization": config.regularization, "damping": config.damping}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fewstep.adaptation import Adjoint, Recomputed, Rule, Unrolled
+from fewstep.adaptation.inner_loop import gradient_and_value, path_and_state
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.compiling import CompiledGradient, compiler_missing
 from fewstep.learner.checks import Observed, check_model, check_task
@@ -132,7 +133,7 @@ class MetaLearner(nn.Module):
         """
         self._look_at(tasks)
         if torch.is_grad_enabled():
-            self._update_running_norms(tasks)
+            self._carry_on(tasks)
             if self._compiles(tasks):
                 tensors = self._tensors()
                 value, gradients = self._compiled(tensors, tasks, self._variant())
@@ -152,7 +153,7 @@ class MetaLearner(nn.Module):
             loss.backward()
             return loss.detach()
         self._look_at(tasks)
-        self._update_running_norms(tasks)
+        self._carry_on(tasks)
         tensors = self._tensors()
         loss, gradients = self._compiled(tensors, tasks, self._variant())
         for value, gradient in zip(_learned(tensors), gradients, strict=True):
@@ -256,13 +257,20 @@ class MetaLearner(nn.Module):
                 if isinstance(own, BatchNorm) and isinstance(its, BatchNorm):
                     its.settle(steps, statistics.get(own))
 
-    def _update_running_norms(self, tasks: Task) -> None:
+    def _carry_on(self, tasks: Task) -> None:
+        """Running norms and rules keep what goes on from task to task, as the first task of a meta-batch shows it."""
         running = [module for module in self.model.modules() if isinstance(module, RunningNorm)]
-        if running and self.training:
-            with torch.no_grad(), replayed():
-                path = self._path(tasks[0].support, self.steps)
+        carry = getattr(self.rule, "carry", None)
+        if not self.training or not (running or carry):
+            return
+        task, steps = tasks[0], [gradient_and_value] * self.steps
+        with torch.no_grad(), replayed():
+            if carry:
+                carry(path_and_state(steps, self._step_loss, self._params(), task.support, self.rule, self.adapts)[1])
+            if running:
+                path = self._path(task.support, self.steps)
                 with recording() as statistics:
-                    self._outer(path[-1], tasks[0].query)
+                    self._outer(path[-1], task.query)
                 for norm in running:
                     if norm in statistics:
                         norm.update(*statistics[norm])
