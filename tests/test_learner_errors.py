@@ -73,6 +73,11 @@ def test_lazy_model():
             {"rule": fs.LearnedRates({"head.weight": torch.ones(1, 2)}, 0.1, per="tensor")},
             r"no rate for.*first\.weight.*made for.*head\.weight",
         ),
+        (
+            KeyError,
+            {"rule": fs.CarriedAdam({"head.weight": torch.ones(1, 2)}, 0.1)},
+            r"no moments for.*first\.weight.*that are adapted",
+        ),
     ],
 )
 def test_choices_that_cannot_work(error, choices, words):

@@ -1,5 +1,7 @@
 """Update rules: against torch.optim, learned rates, and a rule with a learned cell."""
 
+import copy
+
 import pytest
 import torch
 from gradients.checks import SmoothNetwork, assert_matches_differences, assert_same, meta_gradient, regression_tasks
@@ -23,8 +25,9 @@ def bowl(params, batch):
         (fs.Adam(0.1), lambda params: torch.optim.Adam(params, 0.1)),
         (fs.Adam(0.2, betas=(0.0, 0.999)), lambda params: torch.optim.Adam(params, 0.2, betas=(0.0, 0.999))),
         (fs.Adam(0.1, (0.7, 0.8), 1e-2), lambda params: torch.optim.Adam(params, 0.1, (0.7, 0.8), 1e-2)),
+        (fs.CarriedAdam({"a": torch.empty(3), "b": torch.empty(2)}, 0.1), lambda params: torch.optim.Adam(params, 0.1)),
     ],
-    ids=["sgd", "momentum", "adam", "reptile's adam", "adam, all options"],
+    ids=["sgd", "momentum", "adam", "adam without first moment", "adam, all options", "carried adam"],
 )
 def test_same_as_torch_optim(rule, optimizer):
     params, batch = {"a": torch.randn(3), "b": torch.randn(2)}, torch.rand(3)
@@ -39,6 +42,48 @@ def test_same_as_torch_optim(rule, optimizer):
         for name, value in leaves.items():
             torch.testing.assert_close(ours[name], value.detach(), rtol=0, atol=1e-13)
     assert (ours["a"] - params["a"]).abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+@pytest.mark.parametrize("betas", [(0.0, 0.999), (0.9, 0.99)])
+def test_carried_adam_goes_on_from_task_to_task(betas, vectorize):
+    """One optimiser of PyTorch, under which the parameters are put back after each task."""
+    model, steps = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)), 3
+    rule = fs.CarriedAdam(model.named_parameters(), 0.05, betas)
+    learner = fs.reptile(model, fs.mse, rule, steps, vectorize=vectorize)
+    adapted = copy.deepcopy(model)
+    optimizer = torch.optim.Adam(adapted.parameters(), 0.05, betas)
+
+    def adapt(support):
+        adapted.load_state_dict(model.state_dict())
+        for _ in range(steps):
+            optimizer.zero_grad()
+            fs.mse(adapted, support).backward()
+            optimizer.step()
+        return [value.detach().clone() for value in adapted.parameters()]
+
+    for _ in range(3):
+        tasks = regression_tasks(count=2)
+        adapt(tasks.support[0])
+        moments = copy.deepcopy(optimizer.state_dict())
+        ends = []
+        for i in range(2):
+            optimizer.load_state_dict(copy.deepcopy(moments))
+            ends.append(adapt(tasks.support[i]))
+        optimizer.load_state_dict(moments)
+        learner.zero_grad()
+        learner.meta_gradient(tasks)
+        for start, came, *phis in zip(model.parameters(), learner.model.parameters(), *ends, strict=True):
+            torch.testing.assert_close(came.grad, start.detach() - torch.stack(phis).mean(0), rtol=0, atol=1e-12)
+    kept = copy.deepcopy(learner.state_dict())
+    assert kept["rule.count"] == 9
+    again = fs.reptile(model, fs.mse, fs.CarriedAdam(model.named_parameters(), 0.05, betas), steps)
+    again.load_state_dict(kept)
+    torch.testing.assert_close(again.adapt(tasks.support[0]).state_dict(), learner.adapt(tasks.support[0]).state_dict())
+    learner.eval().meta_gradient(tasks)
+    learner.score(tasks)
+    for name, value in learner.state_dict().items():
+        assert torch.equal(value, kept[name]), name
 
 
 @pytest.mark.parametrize("per", ["parameter", "tensor"])

@@ -5,6 +5,7 @@ A rule is pure: it returns new tensors and writes nothing. Whatever it learns ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -20,8 +21,9 @@ Moments = tuple[Params, Params, "Tensor | int"]
 class Rule(Protocol):
     """One inner update. A rule with learned weights is also an ``nn.Module`` (as all of this package are).
 
-    A rule may also have ``carry(state)``: while training, it is given the state that the first task of each meta-batch
-    ends with, to keep in its buffers what the next tasks start from.
+    A rule may also have ``carry(state)``: while training, the first task of each meta-batch is adapted to once ahead,
+    and ``carry`` is given the state at the end of that, to keep in buffers what this meta-batch and later ones start
+    from.
     """
 
     def init(self, params: Params) -> Any:
@@ -80,7 +82,7 @@ class Adam(nn.Module):
         first = {n: beta1 * state[0][n] + (1 - beta1) * grads[n] for n in params}
         second = {n: beta2 * state[1][n] + (1 - beta2) * grads[n].square() for n in params}
         count = state[2] + 1
-        scale1, scale2 = 1 - beta1**count, 1 - beta2**count
+        scale1, scale2 = _weight_seen(beta1, count), _weight_seen(beta2, count)
         moved = {
             n: params[n] - self.lr * (first[n] / scale1) / ((second[n] / scale2).sqrt() + self.eps) for n in params
         }
@@ -115,7 +117,7 @@ class CarriedAdam(Adam):
         eps: float = 1e-8,
     ) -> None:
         super().__init__(lr, betas, eps)
-        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         for name, value in dict(params).items():
             for moment in ("first", "second"):
                 self.register_buffer(f"{moment}/{_key(name)}", torch.zeros_like(value, requires_grad=False))
@@ -190,6 +192,13 @@ class LearnedRates(nn.Module):
 
 def _key(name: str) -> str:
     return name.replace(".", "/")  # a dot is not allowed in the name of a parameter
+
+
+def _weight_seen(beta: float, count: Tensor | int) -> Tensor | float:
+    """1 − βᵗ; of a tensor t without the rounding of a difference from 1."""
+    if isinstance(count, int):
+        return 1 - beta**count
+    return 1.0 if beta == 0 else -torch.expm1(count * math.log(beta))
 
 
 def _rate(lr: float, rule: str) -> float:
