@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fewstep as fs
-from fewstep.compiling.captured import _without_garbage_collection
+from fewstep.compiling.garbage import without_garbage_collection
 from fewstep.experiments.experiment import Training
 from fewstep.experiments.runs import EXPERIMENTS, Run
 from fewstep.models import Conv4
@@ -179,9 +179,9 @@ def test_a_learner_that_becomes_garbage_does_not_spoil_a_recording():
 
 def test_the_collector_rests_while_a_graph_is_recorded():
     assert gc.isenabled()
-    with _without_garbage_collection():
+    with without_garbage_collection():
         assert not gc.isenabled()
-        with _without_garbage_collection():
+        with without_garbage_collection():
             pass
         assert not gc.isenabled()
     assert gc.isenabled()

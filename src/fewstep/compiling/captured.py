@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fewstep.adaptation.random_numbers import replayed
+from fewstep.compiling.garbage import without_garbage_collection
 
 WARM_UP = 2
 """Calls before the one that is recorded: libraries make their workspaces and choose their kernels."""
@@ -39,8 +39,10 @@ def captured(
         with replayed(), torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 function(*inputs)
+        gc.collect()
         try:
-            with _without_garbage_collection(), torch.cuda.graph(graph, memory, stream):
+            # A graph recorded before that the collector freed meanwhile would spoil this one.
+            with without_garbage_collection(), torch.cuda.graph(graph, memory, stream):
                 outputs = function(*inputs)
         except RuntimeError as error:
             raise RuntimeError(
@@ -55,16 +57,3 @@ def captured(
         return [output.clone() for output in outputs]  # the next replay writes to the same memory
 
     return replay
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Inside, Python's collector does not run: a graph recorded before, freed by it, would spoil the present one."""
-    gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import operator
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from torch.fx import GraphModule
 from torch.utils._pytree import tree_leaves
 
 from fewstep.adaptation.random_numbers import replayed
+from fewstep.compiling.garbage import without_garbage_collection
 from fewstep.compiling.graph_rewrites import avoid_transposed_factors, simplify
 
 # One C++ file for the whole graph, kernels and calls: one run of the compiler, and no Python between kernels.
@@ -41,7 +40,8 @@ def compiled(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -
     from torch.fx.experimental.proxy_tensor import make_fx
 
     on_cpu = example[0].device.type == "cpu"
-    with _no_garbage_collection(), torch.no_grad():
+    # Compiling makes millions of small objects; the collector looks through them for a tenth of the time.
+    with without_garbage_collection(), torch.no_grad():
         if on_cpu and SHORT_CUT:
             return _compiled_directly(function, example)
         with replayed():
@@ -97,15 +97,3 @@ def _is_light(graph: torch.fx.Graph) -> bool:
         return False
     noted = (tensor for node in graph.nodes for tensor in tree_leaves(node.meta.get("val")))
     return max(tensor.numel() for tensor in noted if isinstance(tensor, Tensor)) <= FEW_ELEMENTS
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Compiling makes millions of small objects; looking through them again and again takes a tenth of its time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -64,8 +64,9 @@ class MetaLearner(nn.Module):
             ``fewstep.learner.VMAP_LIMIT`` bytes of activations; vmap otherwise.
         chunk: at most this many tasks at once under vmap; memory then does not grow with the meta-batch. A compiled
             meta-step takes all tasks at once.
-        compile: make one graph of the whole meta-step: compiled on a CPU (the first call takes seconds), recorded as a
-            CUDA graph on a GPU. Numbers that are no parameters, such as a fixed inner learning rate, stay as they are.
+        compile: make one graph of the whole meta-step: compiled on a CPU (the first call takes seconds for a small
+            network, minutes for several steps of a convolutional one), recorded as a CUDA graph on a GPU. Numbers that
+            are no parameters, such as a fixed inner learning rate, stay as they are.
 
     Raises:
         ValueError: a choice that cannot work, with the module or parameter and the fix.
