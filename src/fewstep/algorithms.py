@@ -112,8 +112,8 @@ def reptile(
             should help on its others (section 5.1).
         **choices: any other argument of :class:`fewstep.MetaLearner`.
     """
-    choices = {"adjoint": FirstOrder(), "objective": reptile_loss, "inner_batch": inner_batch, **choices}
-    return MetaLearner(model, loss, rule=rule, steps=steps, **choices)
+    choices["inner_batch"] = inner_batch
+    return MetaLearner(model, loss, rule=rule, steps=steps, adjoint=FirstOrder(), objective=reptile_loss, **choices)
 
 
 def imaml(

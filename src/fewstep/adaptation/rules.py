@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_map
 
 Params = dict[str, Tensor]
 Moments = tuple[Params, Params, "Tensor | int"]
@@ -136,9 +136,7 @@ class CarriedAdam(Adam):
     def carry(self, state: Moments) -> None:
         """Keeps the moments that a task ended with."""
         with torch.no_grad():
-            for kept, came in zip(self.init(state[0]), state, strict=True):
-                for before, after in zip(tree_leaves(kept), tree_leaves(came), strict=True):
-                    before.copy_(after)
+            tree_map(Tensor.copy_, self.init(state[0]), state)
 
 
 class LearnedRates(nn.Module):

@@ -90,8 +90,8 @@ def _by_gradient(config: FewShot, model: AnyNetwork, compile: bool) -> fewstep.M
             rule = fewstep.CarriedAdam(model.named_parameters(), config.inner_lr, betas=(0.0, 0.999))
             return fewstep.reptile(model, loss, rule, steps, inner_batch=config.inner_batch, **moved)
         case "imaml":
-            pull: dict[str, Any] = {"regularization": config.regularization, "damping": config.damping}
-            return fewstep.imaml(model, loss, lr, steps, **pull, **moved)
+            moved.update(regularization=config.regularization, damping=config.damping)
+            return fewstep.imaml(model, loss, lr, steps, **moved)
         case "cavia":
             return fewstep.cavia(ContextConv4(_conv4(config, model), config.filters), loss, lr, steps, **options)
         case "context":
