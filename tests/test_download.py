@@ -170,3 +170,5 @@ def test_command_shows_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(SystemExit):
         cli.main(["data", "upload"])
     assert "no `data upload`" in capsys.readouterr().err
+    cli.main(["data", "--help"])
+    assert capsys.readouterr().out.startswith("usage: fewstep data")

@@ -229,7 +229,10 @@ def data(words: list[str]) -> None:
         options = _parse(Download, "data download", words[1:])
         for line in download_omniglot(options.root or datasets.data_root()):
             print(line)
-    elif words and words[0] not in ("-h", "--help"):
+    elif words and words[0] in ("-h", "--help"):
+        print("usage: fewstep data\n       fewstep data download omniglot [--root PATH]\n")
+        print("Show the data sets and what of them is here, or fetch Omniglot's official files.")
+    elif words:
         raise ValueError(
             f"there is no `data {words[0]}`; there are `fewstep data` and `fewstep data download omniglot`."
         )
