@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fewstep.experiments.analysis import analyse
 from fewstep.experiments.few_shot import FewShot
 from fewstep.experiments.runs import Run, Training, find
 from fewstep.tasks import generator
+from fewstep.training import RunFolder
 
 SMALL = {"filters": 4, "meta_batch": 2, "iterations": 2}
 
@@ -38,6 +40,20 @@ def glyphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*words: str) -> None:
     main([*words, "--allocator", "default"])
+
+
+@pytest.mark.parametrize("command", ["evaluate", "analyse", "plot"])
+def test_a_run_of_another_machine(glyphs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str):
+    moved = RunFolder(shutil.copytree(glyphs, tmp_path / "moved"))
+    config = json.loads(moved.config_file.read_text())
+    config["training"]["device"] = "cuda:99"
+    moved.config_file.write_text(json.dumps(config))
+    words = [command, str(moved.path), *(["--tasks", "2"] if command != "plot" else [])]
+    with pytest.raises(SystemExit):
+        run(*words)
+    assert "--device cpu" in capsys.readouterr().err
+    run(*words, "--device", "cpu", "--threads", "1")
+    assert f"Wrote {moved.path}" in capsys.readouterr().out
 
 
 def test_analysis_of_a_run(glyphs: Path, capsys: pytest.CaptureFixture[str]):

@@ -83,6 +83,10 @@ class Analyse:
     """Of the test tasks."""
     checkpoint: Literal["best", "last"] | None = None
     """Which checkpoint: best in validation, or last; the experiment's own choice if not given."""
+    device: str | None = None
+    """Where: cpu, cuda, cuda:1, mps; where it was trained if not given."""
+    threads: int | None = None
+    """CPU threads; as in training if not given."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,10 @@ class Plot:
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
+    device: str | None = None
+    """Where: cpu, cuda, cuda:1, mps; where it was trained if not given."""
+    threads: int | None = None
+    """CPU threads; as in training if not given."""
 
 
 @dataclass(frozen=True)

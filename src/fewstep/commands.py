@@ -112,7 +112,7 @@ def analyse(options: Analyse) -> None:
     """``fewstep analyse``"""
     from fewstep.experiments import analysis
 
-    run = Run(options.run)
+    run = Run(options.run, options.device, options.threads)
     found = analysis.analyse(run, options.tasks, options.steps, options.queries, options.seed, options.checkpoint)
     metric, similarity, frozen = found["metric"], found["similarity"], found["freezing"]
     print(f"{_checkpoint_of(run, found)}; {found['tasks']} test tasks, {found['steps']} inner steps\n")
@@ -153,7 +153,7 @@ def _examples(run: Run, queries: int | None) -> str:
 
 def plot(options: Plot) -> None:
     """``fewstep plot``"""
-    run = Run(options.run)
+    run = Run(options.run, options.device, options.threads)
     for file in run.plot():
         print(f"Wrote {file}")
     if not run.folder.results_file.is_file():
