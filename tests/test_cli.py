@@ -151,7 +151,7 @@ def test_list_shows_names_and_the_papers_numbers(capsys: pytest.CaptureFixture[s
     assert all("20shot" in line for line in capsys.readouterr().out.splitlines())
 
 
-def test_mistakes_are_told_with_the_way_out(capsys: pytest.CaptureFixture[str]):
+def test_mistakes_are_told_with_the_way_out(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     assert "Did you mean sinusoid-5shot-maml" in fails(capsys, "train", "sinusoid-5shot-mmal")
     assert "Did you mean train" in fails(capsys, "trian")
     assert "no run folder" in fails(capsys, "evaluate", "nowhere")
@@ -165,6 +165,9 @@ def test_mistakes_are_told_with_the_way_out(capsys: pytest.CaptureFixture[str]):
     for command in (("train", "sinusoid-5shot-maml"), ("reproduce", "sinusoid", "--dry-run")):
         for device in ("cheese", "cuda:99"):
             assert f"no device '{device}' here" in fails(capsys, *command, "--device", device)
+    assert "4000" in fails(capsys, "train", "glyphs-5way-1shot", "--ways", "4000")
+    monkeypatch.setenv("FEWSTEP_DATA", "nowhere")
+    assert "fewstep data download omniglot" in fails(capsys, "train", "omniglot-5way-1shot-maml")
     assert not Path("runs").exists()
 
 

@@ -63,11 +63,12 @@ class Run:
 
     @classmethod
     def create(cls, name: str, experiment: Any, training: Training, path: str | Path) -> Run:
-        """A new run folder.
+        """A new run folder; none if the training cannot be carried out.
 
         Raises:
             FileExistsError: there is a run already.
-            ValueError: the training cannot be carried out here.
+            FileNotFoundError: its data are not here.
+            ValueError: the settings do not go together, with each other or with the data or the device.
         """
         training.check()
         folder = RunFolder(path)
@@ -76,6 +77,9 @@ class Run:
                 f"{folder.path} already holds a run. Go on with it: fewstep train --resume {folder.path}; "
                 "or name another folder with --run."
             )
+        experiment.learner(compile=False)
+        experiment.train_tasks()
+        experiment.validation_tasks()
         folder.write_json(folder.config_file, {"experiment": name, **provenance(experiment, training)})
         return cls(path)
 
