@@ -58,23 +58,23 @@ class _ImplicitSolution(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         count, tensors = ctx.count, list(ctx.saved_tensors)  # φ, then η and the batch
         wanted = [i for i in range(count, len(tensors)) if ctx.needs_input_grad[4 + count + i]]
-        inputs = [*range(count), *wanted]
-        full_gradient = partial_gradient(ctx.value, tensors, inputs)
 
-        def gradient(*values: Tensor) -> tuple[Tensor, ...]:
-            return full_gradient(*values)[:count]
+        def products(places: Sequence[int]) -> Any:
+            """v ↦ the derivatives of ⟨∇L, v⟩, ∇ for φ, by the tensors at these places; ∇L is worked out once."""
+            gradient = partial_gradient(ctx.value, tensors, places, count)
+            return torch.func.vjp(gradient, *(tensors[i] for i in places))[1]
 
-        # Worked out once: each product with its symmetric Jacobian is then one backward pass.
-        hessian_product = torch.func.vjp(gradient, *(tensors[i] for i in inputs))[1]
+        hessian_product = products(range(count))
 
         def system(vector: Tensors) -> list[Tensor]:
-            curvature = hessian_product(tuple(vector))[:count]
+            curvature = hessian_product(tuple(vector))
             return [v + hv / ctx.regularization for v, hv in zip(vector, curvature, strict=True)]
 
         x = conjugate_gradients(system, cotangents, ctx.cg_steps)
         rest: list[Tensor | None] = [None] * (len(tensors) - count)
         if wanted:
-            for i, mixed in zip(wanted, hessian_product(tuple(x))[count:], strict=True):
+            derivatives = products([*range(count), *wanted])(tuple(x))
+            for i, mixed in zip(wanted, derivatives[count:], strict=True):
                 rest[i - count] = -mixed / ctx.regularization
         return None, None, None, None, *x, *([None] * count), *rest
 

@@ -70,14 +70,14 @@ def gradient_and_value(loss: Loss, params: Params, names: Sequence[str], batch: 
 
 
 def partial_gradient(
-    value: Callable[[Sequence[Tensor]], Tensor], tensors: Sequence[Tensor], wanted: Sequence[int]
+    value: Callable[[Sequence[Tensor]], Tensor], tensors: Sequence[Tensor], places: Sequence[int], count: int
 ) -> Callable[..., tuple[Tensor, ...]]:
-    """The gradient of ``value(tensors)`` for the tensors at the places ``wanted``, as a function of these."""
+    """The gradient of ``value(tensors)`` for the first ``count`` of those at ``places``, as a function of these."""
 
-    def of_wanted(*replaced: Tensor) -> Tensor:
+    def of_places(*replaced: Tensor) -> Tensor:
         merged = list(tensors)
-        for place, tensor in zip(wanted, replaced, strict=True):
+        for place, tensor in zip(places, replaced, strict=True):
             merged[place] = tensor
         return value(merged)
 
-    return torch.func.grad(of_wanted, argnums=tuple(range(len(wanted))))
+    return torch.func.grad(of_places, argnums=tuple(range(count)))

@@ -77,7 +77,7 @@ def _by_forward_mode(
     call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
 ) -> Iterator[Tensor]:
     """The products, where a transformation such as vmap is under way."""
-    full_gradient = partial_gradient(call.value, leaves, wanted)
+    full_gradient = partial_gradient(call.value, leaves, wanted, len(wanted))
     primals = tuple(leaves[i] for i in wanted)
     tangents = tuple(direction.get(i, torch.zeros_like(leaves[i])) for i in wanted)
     gradient, product = torch.func.jvp(full_gradient, primals, tangents)[:2]
