@@ -178,7 +178,7 @@ def plot_curves(found: dict[str, Found], results: Path, path: Path) -> Path | No
         ax.xaxis.set_major_locator(MaxNLocator(5))
         tidy(ax, "outer iterations", "accuracy, %")
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        ax.legend(fontsize=7, loc="lower right")
+        ax.legend(fontsize=7, loc="best")
     for unused in axes[len(panels) :]:
         unused.set_axis_off()
     return save(drawn, path)
