@@ -161,6 +161,7 @@ def test_mistakes_are_told_with_the_way_out(capsys: pytest.CaptureFixture[str], 
     assert "no results" in fails(capsys, "reproduce", "sinusoid", "--no-train")
     assert "--iterations" in fails(capsys, "train", "sinusoid-5shot-maml", "--iterations", "many")
     assert "dtype must be" in fails(capsys, "train", "sinusoid-5shot-maml", "--dtype", "float8")
+    assert "schedule must be" in fails(capsys, "train", "sinusoid-5shot-maml", "--schedule", "cheese")
     assert "auto" in fails(capsys, "train", "sinusoid-5shot-maml", "--allocator", "cheese")
     for command in (("train", "sinusoid-5shot-maml"), ("reproduce", "sinusoid", "--dry-run")):
         for device in ("cheese", "cuda:99"):

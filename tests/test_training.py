@@ -201,7 +201,7 @@ def test_fit_refuses_what_is_no_task_source():
         fewstep.fit(learner, [1, 2], optimizer, iterations=1)
 
 
-@pytest.mark.parametrize("name", ["meta_batch", "log_every", "checkpoint_every"])
+@pytest.mark.parametrize("name", ["meta_batch", "log_every", "checkpoint_every", "validate_every"])
 def test_fit_refuses_zero(name: str):
     learner, optimizer = make()
     with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):

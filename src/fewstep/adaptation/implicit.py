@@ -60,7 +60,7 @@ class _ImplicitSolution(torch.autograd.Function):
         wanted = [i for i in range(count, len(tensors)) if ctx.needs_input_grad[4 + count + i]]
 
         def products(places: Sequence[int]) -> Any:
-            """v ↦ the derivatives of ⟨∇L, v⟩, ∇ for φ, by the tensors at these places; ∇L is worked out once."""
+            """v ↦ ∂⟨∇_φ L, v⟩ for the tensors at these places, a backward pass through one ∇_φ L for every product."""
             gradient = partial_gradient(ctx.value, tensors, places, count)
             return torch.func.vjp(gradient, *(tensors[i] for i in places))[1]
 

@@ -127,8 +127,10 @@ def plot_over_steps(
         if paper:
             places, theirs = zip(*paper.items(), strict=True)
             values = [value * _factor(metric) for value in theirs]
-            style: dict[str, Any] = {"color": GREY, "markerfacecolor": "none", "markersize": 7, "zorder": 3}
-            ax.plot(places, values, "D", label="paper", clip_on=False, **style)
+            ax.plot(
+                places, values, "D", color=GREY, markerfacecolor="none", markersize=7, label="paper", zorder=3,
+                clip_on=False,
+            )  # fmt: skip
         ax.set_title(title, fontsize=10)
         ax.xaxis.get_major_locator().set_params(integer=True)
         _scale(ax, metric)

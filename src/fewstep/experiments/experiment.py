@@ -47,6 +47,8 @@ class Training:
         """Raises ``ValueError`` if it cannot be carried out here."""
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64; got {self.dtype!r}.")
+        if self.schedule not in ("constant", "linear", "cosine"):
+            raise ValueError(f"schedule must be constant, linear or cosine; got {self.schedule!r}.")
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:  # PyTorch raises either

@@ -77,6 +77,7 @@ class Run:
                 f"{folder.path} already holds a run. Go on with it: fewstep train --resume {folder.path}; "
                 "or name another folder with --run."
             )
+        # What the settings or the data forbid is found by making these, before there is a folder.
         experiment.learner(compile=False)
         experiment.train_tasks()
         experiment.validation_tasks()
@@ -95,8 +96,6 @@ class Run:
             )
         elif training.schedule == "linear":
             scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, experiment.iterations)
-        elif training.schedule != "constant":
-            raise ValueError(f"schedule must be constant, linear or cosine; got {training.schedule!r}.")
         return fit(
             learner,
             training.placed(experiment.train_tasks()),

@@ -121,7 +121,13 @@ def fit(
     >>> [row["iteration"] for row in metrics]
     [10, 20]
     """
-    for name, value in (("meta_batch", meta_batch), ("log_every", log_every), ("checkpoint_every", checkpoint_every)):
+    counts = {
+        "meta_batch": meta_batch,
+        "log_every": log_every,
+        "checkpoint_every": checkpoint_every,
+        "validate_every": validate_every,
+    }
+    for name, value in counts.items():
         if value < 1:
             raise ValueError(f"fit: {name} must be at least 1; got {value}.")
     if not isinstance(source, TaskSource):
