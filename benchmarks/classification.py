@@ -1,4 +1,4 @@
-"""Meta-gradients of few-shot classification, side by side in one run: the autograd loop, higher, and this library.
+"""Meta-gradients of few-shot classification, side by side: the autograd loop, higher, JAX, and this library.
 
 The networks and sizes of the MAML paper: Omniglot 5-way 1-shot (32 tasks, 1 inner step) and 20-way 1-shot (16 tasks,
 5 steps), miniImageNet 5-way 1-shot (4 tasks, 5 steps), exact second order. Images are random: the time does not depend
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import fewstep as fs
 
-MetaGradient = Callable[[], list[Tensor]]
+MetaGradient = Callable[[], list[Any]]
 """Works out the meta-gradient, in the order of the network's parameters."""
 
 
@@ -138,6 +139,19 @@ def with_fewstep(network: fs.models.Conv4, tasks: fs.tasks.Task, setting: Settin
     return meta_gradient
 
 
+def with_jax(network: fs.models.Conv4, tasks: fs.tasks.Task, setting: Setting, **choices: Any) -> MetaGradient:
+    """As ``jax_contestants.py`` says; the call returns JAX's arrays."""
+    from jax_contestants import Choices, JaxMetaGradient
+
+    return JaxMetaGradient(network, tasks, setting.inner_lr, setting.steps, Choices(**choices))
+
+
+def tensors_of(meta_gradient: MetaGradient) -> list[Tensor]:
+    """The meta-gradient as PyTorch's tensors, on the CPU."""
+    found = meta_gradient.tensors() if hasattr(meta_gradient, "tensors") else meta_gradient()
+    return [gradient.detach().cpu() for gradient in found]
+
+
 def contestants(setting: Setting, tasks: fs.tasks.Task) -> dict[str, MetaGradient]:
     """All whose library is installed, on the same weights."""
     torch.manual_seed(0)
@@ -147,25 +161,31 @@ def contestants(setting: Setting, tasks: fs.tasks.Task) -> dict[str, MetaGradien
         "autograd loop": lambda: autograd_loop(network, tasks, setting),
         "fewstep": lambda: with_fewstep(network, tasks, setting),
         "fewstep, first order": lambda: with_fewstep(network, tasks, setting, adjoint=fs.FirstOrder()),
+        "JAX, jit and vmap": lambda: with_jax(network, tasks, setting),
+        "JAX, first order": lambda: with_jax(network, tasks, setting, first_order=True),
     }
     if tasks.support.x.is_cuda:
+        makers["JAX, grouped convolutions"] = lambda: with_jax(network, tasks, setting, convolution="direct")
         makers["fewstep, recorded"] = lambda: with_fewstep(network, tasks, setting, compile=True)
     return installed(makers)
 
 
 def check_that_all_agree(setting: Setting, device: str) -> float:
-    """The largest relative difference from the autograd loop on two tasks in float64; fails if it is not rounding."""
+    """The largest relative difference on two tasks in float64; fails if it is not rounding.
+
+    From the autograd loop, and from our own gradient of first order for the others of first order.
+    """
     competitors = contestants(setting, setting.sample(2, device, torch.float64))
-    expected = competitors["autograd loop"]()
-    scale = max(gradient.abs().max().item() for gradient in expected)
+    exact, first_order = (tensors_of(competitors[name]) for name in ("autograd loop", "fewstep, first order"))
     largest = 0.0
     for name, meta_gradient in competitors.items():
-        if name != "fewstep, first order":
-            pairs = zip(meta_gradient(), expected, strict=True)
-            difference = max((mine - theirs).abs().max().item() for mine, theirs in pairs) / scale
-            if difference > 1e-7:
-                raise AssertionError(f"{name} differs from the autograd loop by {difference:.1e} of the gradient.")
-            largest = max(largest, difference)
+        expected = first_order if name.endswith("first order") else exact
+        scale = max(gradient.abs().max().item() for gradient in expected)
+        pairs = zip(tensors_of(meta_gradient), expected, strict=True)
+        difference = max((mine - theirs).abs().max().item() for mine, theirs in pairs) / scale
+        if difference > 1e-7:
+            raise AssertionError(f"{name} differs from what it should be by {difference:.1e} of the gradient.")
+        largest = max(largest, difference)
     return largest
 
 
@@ -216,6 +236,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     if options.threads:
         torch.set_num_threads(options.threads)
+        os.environ["NPROC"] = str(options.threads)  # JAX's
 
     print_header("Meta-gradients of few-shot classification", options.device)
     results: dict[str, Any] = {}
@@ -224,7 +245,7 @@ def main() -> None:
     console.print(f"A product of two {size} × {size} matrices: {rate / 1e9:,.0f} GFLOP/s.")
     for title, setting in SETTINGS.items():
         difference = check_that_all_agree(setting, options.device)
-        console.print(f"\nAll exact ones agree with the autograd loop to {difference:.0e}, in float64.")
+        console.print(f"\nAll agree to {difference:.0e}, in float64: exact ones, and those of first order.")
         competitors = contestants(setting, setting.sample(setting.tasks, options.device))
         times = in_turn(competitors, options.rounds, seconds=0.3)
         print_times(title, times, next(iter(competitors)))

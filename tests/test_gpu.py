@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -75,7 +76,7 @@ def test_that_reading_back_is_noticed():
 
 @needs_gpu
 @pytest.mark.parametrize("few_rows", [0, 10**9], ids=["by kernels", "by products"])
-@pytest.mark.parametrize("compile", [False, True], ids=["eager", "recorded"])
+@pytest.mark.parametrize("compile", [False, "record"], ids=["eager", "recorded"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_meta_gradient_is_that_of_the_cpu(method, compile, few_rows, monkeypatch):
     monkeypatch.setitem(products.FEW_ROWS, "cuda", few_rows)
@@ -96,8 +97,59 @@ def test_a_meta_gradient_is_that_of_the_cpu(method, compile, few_rows, monkeypat
 
 
 @needs_gpu
+@pytest.mark.parametrize("vectorize", [True, False], ids=["at once", "side by side"])
+@pytest.mark.parametrize("method", ["maml", "anil", "meta-sgd", "maml++"])
+def test_a_fused_meta_gradient_is_that_of_the_cpu(method, vectorize, monkeypatch):
+    here, there = learner_of(method, False).double(), learner_of(method, True).to("cuda", torch.float64)
+    there._each.vmaps = vectorize
+    for seed in range(2):
+        tasks = episodes(seed).to("cpu", torch.float64)
+        here.zero_grad()
+        there.zero_grad()
+        expected = here.meta_gradient(tasks)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*without fusing")
+            torch.testing.assert_close(there.meta_gradient(tasks.to("cuda")).cpu(), expected)
+        for one, other in zip(here.parameters(), there.parameters(), strict=True):
+            assert (one.grad is None) == (other.grad is None)
+            if one.grad is not None:
+                torch.testing.assert_close(other.grad.cpu(), one.grad)
+
+
+@needs_gpu
+@pytest.mark.parametrize("compile", [False, "record", True], ids=["eager", "recorded", "fused"])
+@pytest.mark.parametrize("network", [Conv4.omniglot, Conv4.mini_imagenet])
+def test_single_precision_is_as_near_to_double_as_on_a_cpu(network, compile, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
+    torch.manual_seed(0)
+    model = network(5, filters=16)
+    size = model.in_channels, model.image_size, model.image_size
+    labels = torch.arange(5).expand(3, -1)
+    tasks = Task(*(Batch(torch.rand(3, 5, *size), labels) for _ in range(2)))
+    exact = fs.maml(copy.deepcopy(model).double(), fs.cross_entropy, 0.05, steps=2)
+    exact.meta_gradient(tasks.to("cpu", torch.float64))
+    learner = fs.maml(model, fs.cross_entropy, 0.05, steps=2, compile=compile).cuda()
+    learner.meta_gradient(tasks.to("cuda"))
+    for one, other in zip(exact.parameters(), learner.parameters(), strict=True):
+        if one.grad is not None:
+            assert (other.grad.cpu() - one.grad).norm() < 1e-3 * one.grad.norm()
+
+
+@needs_gpu
+def test_what_cannot_be_fused_is_recorded_with_a_word(monkeypatch):
+    def refuse(*args):
+        raise NotImplementedError("no such operation")
+
+    monkeypatch.setattr("fewstep.compiling.fused.compiled", refuse)
+    learner, tasks = learner_of("maml", True).cuda(), episodes(0).to("cuda")
+    with pytest.warns(UserWarning, match="without fusing its kernels: NotImplementedError: no such operation"):
+        learner.meta_gradient(tasks)
+    assert learner._compiled._compiled
+
+
+@needs_gpu
 def test_gradients_of_recorded_meta_steps_add_up():
-    learner = learner_of("maml", True).to("cuda", torch.float64)
+    learner = learner_of("maml", "record").to("cuda", torch.float64)
     first, second = (episodes(seed).to("cuda", torch.float64) for seed in (0, 1))
     apart = []
     for tasks in (first, second):
@@ -120,7 +172,14 @@ def test_the_recorded_sinusoid_is_that_of_the_cpu(adjoint):
     tasks = Sinusoids(shots=5).sample(25, torch.Generator().manual_seed(0)).to("cpu", torch.float64)
     found = []
     for device in ("cpu", "cuda"):
-        learner = fs.maml(copy.deepcopy(model), fs.mse, 0.01, steps=3, adjoint=adjoint, compile=device == "cuda")
+        learner = fs.maml(
+            copy.deepcopy(model),
+            fs.mse,
+            0.01,
+            steps=3,
+            adjoint=adjoint,
+            compile="record" if device == "cuda" else False,
+        )
         learner.to(device)
         learner.meta_gradient(tasks.to(device))
         found.append([value.cpu() for value in gradients(learner)])
@@ -129,7 +188,7 @@ def test_the_recorded_sinusoid_is_that_of_the_cpu(adjoint):
 
 @needs_gpu
 def test_other_shapes_are_recorded_anew():
-    learner = learner_of("maml", True).cuda()
+    learner = learner_of("maml", "record").cuda()
     for tasks in (2, 5, 2):
         expected = learner_of("maml", False).cuda().meta_gradient(episodes(tasks, tasks).to("cuda"))
         torch.testing.assert_close(learner.meta_gradient(episodes(tasks, tasks).to("cuda")), expected)
@@ -141,7 +200,7 @@ def test_a_loss_that_reads_back_is_told_so():
         value = fs.cross_entropy(model, batch)
         return value * 2 if value.item() > 0 else value
 
-    learner = fs.maml(Conv4(1, 5, 4, 28), loss, 0.1, vectorize=False, compile=True).cuda()
+    learner = fs.maml(Conv4(1, 5, 4, 28), loss, 0.1, vectorize=False, compile="record").cuda()
     with pytest.raises(RuntimeError, match=r"CUDA graph.*\.item\(\).*compile=False"):
         learner.meta_gradient(episodes(0).to("cuda"))
 
@@ -149,7 +208,7 @@ def test_a_loss_that_reads_back_is_told_so():
 @needs_gpu
 def test_dropout_differs_from_replay_to_replay():
     model = nn.Sequential(nn.Linear(1, 64), nn.Dropout(0.5), nn.Linear(64, 1))
-    learner = fs.maml(model, fs.mse, 0.1, compile=True).cuda()
+    learner = fs.maml(model, fs.mse, 0.1, compile="record").cuda()
     tasks = Sinusoids(shots=5).sample(4).to("cuda")
     assert len({learner.meta_gradient(tasks).item() for _ in range(5)}) == 5
     assert learner._observed.stochastic
@@ -158,7 +217,7 @@ def test_dropout_differs_from_replay_to_replay():
 @needs_gpu
 def test_a_learner_that_becomes_garbage_does_not_spoil_a_recording():
     tasks, model = Sinusoids(shots=5).sample(4).to("cuda"), fs.models.MLP(1, [8], 1)
-    earlier = fs.maml(model, fs.mse, 0.1, compile=True).cuda()
+    earlier = fs.maml(model, fs.mse, 0.1, compile="record").cuda()
     earlier.meta_gradient(tasks)
     held = [[earlier]]
     held[0].append(held[0])  # only the collector frees it
@@ -172,7 +231,7 @@ def test_a_learner_that_becomes_garbage_does_not_spoil_a_recording():
     threshold = gc.get_threshold()
     gc.set_threshold(1)
     try:
-        assert fs.maml(model, loss, 0.1, compile=True).cuda().meta_gradient(tasks).isfinite()
+        assert fs.maml(model, loss, 0.1, compile="record").cuda().meta_gradient(tasks).isfinite()
     finally:
         gc.set_threshold(*threshold)
 
@@ -203,7 +262,7 @@ def test_a_gpu_draws_the_same_episodes(rotations):
 def test_trains_on_a_gpu_goes_on_and_is_tested_on_a_cpu(method, tmp_path):
     name = f"glyphs-5way-1shot-{method}"
     config = replace(EXPERIMENTS[name].config, filters=8, iterations=6, meta_batch=4)
-    training = Training(device="cuda", compile=False, validate_every=3, validation_tasks=4, log_every=1)
+    training = Training(device="cuda", fuse=False, validate_every=3, validation_tasks=4, log_every=1)
     whole, parts = (Run.create(name, config, training, tmp_path / folder) for folder in ("whole", "parts"))
     whole.train(progress=False)
     parts.train(progress=False, until=3)
@@ -228,7 +287,7 @@ def test_an_adapted_model_is_that_of_the_cpu():
 
 @needs_gpu
 def test_recordings_of_one_learner_share_their_memory():
-    learner = learner_of("maml", True).cuda()
+    learner = learner_of("maml", "record").cuda()
     others = [learner_of("maml", False).cuda() for _ in range(2)]
     sizes = (6, 5, 4, 6, 5, 4)
     found = [learner.meta_gradient(episodes(n, n).to("cuda")) for n in sizes]

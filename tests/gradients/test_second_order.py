@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fewstep.models.second_order import convolve, max_pool, normalize, normalize_and_pool, products
+from fewstep.models.second_order import (
+    convolve,
+    max_pool,
+    normalization,
+    normalize,
+    normalize_and_pool,
+    pooling,
+    products,
+)
 
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "normalize": (
@@ -26,7 +34,15 @@ STRIDED = torch.linspace(-1, 1, 54, dtype=torch.float64).sin().view(2, 3, 3, 3)
 CASES["convolve"] = (lambda x: convolve(x, STRIDED, 2), lambda x: functional.conv2d(x, STRIDED, None, 2, 1))
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 case = pytest.mark.parametrize("name", CASES)
+for_a_compiler = pytest.mark.parametrize("fused", [False, True], ids=["by kernels", "elementwise"])
 layout = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+@pytest.fixture
+def _fused(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a compiler for GPUs traces it, or not."""
+    for module in normalization, pooling:
+        monkeypatch.setattr(module, "fused", lambda x: fused)
 
 
 def images(layout: str, seed: int = 0) -> Tensor:
@@ -41,6 +57,8 @@ def gradient(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
 
 @case
 @layout
+@for_a_compiler
+@pytest.mark.usefixtures("_fused")
 def test_finite_differences(name: str, layout: str) -> None:
     x = images(layout).requires_grad_()
     ours = CASES[name][0]
@@ -50,6 +68,8 @@ def test_finite_differences(name: str, layout: str) -> None:
 
 @case
 @layout
+@for_a_compiler
+@pytest.mark.usefixtures("_fused")
 def test_forward_over_reverse_and_double_backward_agree_with_pytorch(name: str, layout: str) -> None:
     x, v = images(layout), images(layout, seed=1)
     ours, theirs = (gradient(function) for function in CASES[name])
@@ -58,6 +78,8 @@ def test_forward_over_reverse_and_double_backward_agree_with_pytorch(name: str, 
 
 
 @case
+@for_a_compiler
+@pytest.mark.usefixtures("_fused")
 def test_tasks_at_once_are_each_on_its_own(name: str) -> None:
     x = torch.stack([images("contiguous", seed) for seed in range(3)])
     v = x.flip(0)

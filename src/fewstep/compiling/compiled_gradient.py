@@ -12,23 +12,33 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fewstep.compiling.captured import captured
+from fewstep.compiling.fused import fused
 from fewstep.compiling.inductor import compiled
+from fewstep.compiling.streams import side_by_side
+
+Parts = Callable[[Any], Sequence[Any]]
+"""From a meta-batch to the parts of it that are worked out by themselves, each a meta-batch."""
 
 
 class CompiledGradient:
-    """``function(tensors, tasks) -> loss`` and its gradient in the tensors that require one, compiled.
+    """``function(tensors, tasks) -> mean loss`` and its gradient in the tensors that require one, compiled.
 
-    On a CPU by TorchInductor, on a GPU as a CUDA graph. Anew for other shapes, dtypes or devices, and for another
-    ``variant``.
+    On a CPU by TorchInductor, on a GPU fused by it and recorded as a CUDA graph, the parts of a meta-batch side by
+    side. Anew for other shapes, dtypes or devices, and for another ``variant``.
+
+    Args:
+        function: the mean loss of some tasks.
+        parts: into which parts a GPU takes a meta-batch.
+        fuses: whether kernels are fused on a GPU, or only recorded.
     """
 
-    def __init__(self, function: Callable[[Sequence[Tensor], Any], Tensor]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[[Sequence[Tensor], Any], Tensor], parts: Parts, fuses: bool = True) -> None:
+        self.function, self.parts, self.fuses = function, parts, fuses
         self._compiled: dict[Hashable, tuple[Callable[..., Sequence[Tensor]], list[bool]]] = {}
         self._memory: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CompiledGradient, (self.function,)  # copied or pickled without what is compiled
+        return CompiledGradient, (self.function, self.parts, self.fuses)  # copied or pickled without what is compiled
 
     def __call__(self, tensors: Sequence[Tensor], tasks: Any, variant: Hashable) -> tuple[Tensor, list[Tensor | None]]:
         """The loss, and its gradient in every tensor that requires one; ``None`` where it does not reach."""
@@ -56,11 +66,42 @@ class CompiledGradient:
             reached[:] = [gradient is not None for gradient in gradients]
             return [value.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
-        example = [*(tensor.detach() for tensor in tensors), *leaves]
+        state = [tensor.detach() for tensor in tensors]
         if leaves[0].device.type == "cuda":
-            self._memory = self._memory or torch.cuda.graph_pool_handle()
-            return captured(value_and_gradient, example, self._memory), reached
-        return compiled(value_and_gradient, example), reached
+            return self._recorded(value_and_gradient, state, tree_unflatten(leaves, spec)), reached
+        return compiled(value_and_gradient, [*state, *leaves]), reached
+
+    def _recorded(self, value_and_gradient: Callable[..., list[Tensor]], state: Sequence[Tensor], tasks: Any) -> Any:
+        """The CUDA graph of all parts of a meta-batch; each part's value and gradient is fused for itself."""
+        made: dict[Hashable, Callable[..., Sequence[Tensor]]] = {}
+        leaves, spec = tree_flatten(tasks)
+
+        def of_part(state: Sequence[Tensor], part: Any) -> Sequence[Tensor]:
+            flat = [*state, *tree_flatten(part)[0]]
+            shapes = tuple(tensor.shape for tensor in flat)
+            if shapes not in made:
+                made[shapes] = fused(value_and_gradient, flat) if self.fuses else value_and_gradient
+            return made[shapes](*flat)
+
+        def of_all(*flat: Tensor) -> list[Tensor]:
+            state, tasks = flat[: -len(leaves)], tree_unflatten(flat[-len(leaves) :], spec)
+            parts = self.parts(tasks)
+            found = side_by_side([functools.partial(of_part, state, part) for part in parts], flat[0].device)
+            shares = [len(part) / len(tasks) for part in parts]
+            return (
+                list(found[0])
+                if len(parts) == 1
+                else [_weighted(values, shares) for values in zip(*found, strict=True)]
+            )
+
+        for part in self.parts(tasks):  # compiled before anything is recorded
+            of_part(state, part)
+        self._memory = self._memory or torch.cuda.graph_pool_handle()
+        return captured(of_all, [*state, *leaves], self._memory)
+
+
+def _weighted(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    return torch.stack([value * share for value, share in zip(values, shares, strict=True)]).sum(0)
 
 
 @functools.cache

@@ -26,6 +26,13 @@ CPU_OPTIONS: dict[str, Any] = {
     "cpp.vec_isa_ok": True,
     "cpp_cache_precompile_headers": False,
 }
+# What is fused is recorded as a CUDA graph by us; random numbers are drawn as outside.
+GPU_OPTIONS: dict[str, Any] = {
+    "triton.cudagraphs": False,
+    "size_asserts": False,
+    "shape_padding": False,
+    "fallback_random": True,
+}
 SHORT_CUT = torch.__version__.startswith("2.13.")
 """Whether this is the PyTorch whose inner functions are known; with others the graph takes the public way."""
 
@@ -46,11 +53,11 @@ def compiled(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -
             return _compiled_directly(function, example)
         with replayed():
             graph = make_fx(function)(*example)
-        return _compiled_publicly(graph, example, CPU_OPTIONS if on_cpu else {})
+        return _compiled_publicly(graph, example, CPU_OPTIONS if on_cpu else GPU_OPTIONS)
 
 
 def _compiled_publicly(graph: GraphModule, example: Sequence[Tensor], options: dict[str, Any]) -> Any:
-    if options:
+    if options is CPU_OPTIONS:
         avoid_transposed_factors(graph.graph)
     for node in graph.graph.nodes:  # what the trace noted of its tensors, which the compiler works out again
         node.meta.pop("val", None)

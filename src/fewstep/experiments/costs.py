@@ -32,7 +32,7 @@ def costs(
     """
     here = processor(training.device)
     trained_on = state.get("processors", [here])
-    if here == trained_on[-1] and (training.records or not training.compile):
+    if here == trained_on[-1] and (training.on_gpu or not training.compile):
         pace = statistics.median(state.get("paces") or [state["seconds"] / state["iteration"]])
     else:
         pace = seconds_per_iteration(experiment, training, iterations=5)
@@ -62,7 +62,8 @@ def seconds_per_iteration(
     if training.threads:
         torch.set_num_threads(training.threads)
     size = experiment.meta_batch if tasks is None else min(tasks, experiment.meta_batch)
-    learner = experiment.learner(training.records).to(training.device, getattr(torch, training.dtype))
+    learner = experiment.learner("record" if training.on_gpu else False)
+    learner = learner.to(training.device, getattr(torch, training.dtype))
     optimizer, source = experiment.outer_optimizer(learner), training.placed(experiment.train_tasks())
     fit(learner, source, optimizer, iterations=1, meta_batch=size, progress=False)  # looks at the first tasks
     began = time.monotonic()

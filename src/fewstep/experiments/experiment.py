@@ -26,8 +26,12 @@ class Training:
     threads: int = 1
     """CPU threads; small networks are fastest with 1. 0 leaves it to PyTorch."""
     compile: bool = True
-    """Compile the whole meta-step into one graph: on CPUs takes some seconds at the start and needs a C++ compiler. On
-    CUDA devices its kernels are recorded as a CUDA graph in any case."""
+    """On CPUs, compile the whole meta-step into one graph: takes some seconds at the start and needs a C++ compiler."""
+    fuse: bool = True
+    """On CUDA devices, fuse the kernels of the meta-step before they are recorded as a CUDA graph. With several steps
+    of a convolutional network this takes a minute or two at the start."""
+    precision: str = "tf32"
+    """On CUDA devices, of the factors of convolutions: tf32, as PyTorch has it by default, or float32."""
     clip_value: float | None = None
     """Clamp every entry of the meta-gradient to plus or minus this."""
     clip_norm: float | None = None
@@ -47,6 +51,8 @@ class Training:
         """Raises ``ValueError`` if it cannot be carried out here."""
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64; got {self.dtype!r}.")
+        if self.precision not in ("tf32", "float32"):
+            raise ValueError(f"precision must be tf32 or float32; got {self.precision!r}.")
         if self.schedule not in ("constant", "linear", "cosine"):
             raise ValueError(f"schedule must be constant, linear or cosine; got {self.schedule!r}.")
         try:
@@ -58,9 +64,16 @@ class Training:
             ) from error
 
     @property
-    def records(self) -> bool:
-        """Whether meta-steps are recorded as CUDA graphs, which takes no compiler and about a second."""
+    def on_gpu(self) -> bool:
+        """Whether meta-steps are recorded as CUDA graphs."""
         return torch.device(self.device).type == "cuda"
+
+    @property
+    def compiles(self) -> bool | str:
+        """How a learner is to compile, as :class:`fewstep.MetaLearner` takes it."""
+        if self.on_gpu:
+            return self.fuse or "record"
+        return self.compile
 
     def placed(self, source: TaskSource) -> TaskSource:
         """The source with its images on the device, if it has any."""
@@ -93,8 +106,8 @@ class Experiment(Protocol):
         """Which checkpoint is tested: ``"best"`` or ``"last"``."""
         ...
 
-    def learner(self, compile: bool) -> Any:
-        """A fresh learner, its weights from PyTorch's global generator."""
+    def learner(self, compile: bool | str) -> Any:
+        """A fresh learner, its weights from PyTorch's global generator; ``compile`` is that of ``MetaLearner``."""
         ...
 
     def outer_optimizer(self, learner: torch.nn.Module) -> torch.optim.Optimizer:

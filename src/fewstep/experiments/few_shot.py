@@ -97,7 +97,7 @@ class FewShot:
         """Accuracy."""
         return fewstep.accuracy
 
-    def learner(self, compile: bool) -> Any:
+    def learner(self, compile: bool | str) -> Any:
         """The method's learner."""
         images = self._images("train")
         channels, size = images.images.shape[1:3]

@@ -46,7 +46,7 @@ def network(config: FewShot, image_size: int, channels: int) -> AnyNetwork:
     raise ValueError(f"There is no network {config.network!r}; there are {list(get_args(Network))}.")
 
 
-def make_learner(config: FewShot, model: AnyNetwork, compile: bool, classes: LabelledExamples) -> Any:
+def make_learner(config: FewShot, model: AnyNetwork, compile: bool | str, classes: LabelledExamples) -> Any:
     """A fresh learner of the experiment's method; ``classes`` are what an ordinary classifier is trained on."""
     if config.method in get_args(ClassifierMethod):
         return _classifier(config, model, len(classes.classes))
@@ -55,7 +55,7 @@ def make_learner(config: FewShot, model: AnyNetwork, compile: bool, classes: Lab
     return _by_gradient(config, model, compile)
 
 
-def _by_gradient(config: FewShot, model: AnyNetwork, compile: bool) -> fewstep.MetaLearner:
+def _by_gradient(config: FewShot, model: AnyNetwork, compile: bool | str) -> fewstep.MetaLearner:
     loss, lr, steps = fewstep.cross_entropy, config.inner_lr, config.steps
     options: dict[str, Any] = {"compile": compile}
     if config.adapts_norms or not any(".norm." in name for name, _ in model.named_parameters()):

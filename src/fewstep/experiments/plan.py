@@ -129,7 +129,7 @@ def seconds_left(planned: Planned, training: Training) -> float | None:
         if state.get("processors", [here]) == [here]:
             return float(planned.left * state["seconds"] / planned.done)
     own = replace(training, **planned.row.training)
-    if own.compile and not own.records:
+    if own.compile and not own.on_gpu:
         return None
     try:
         return planned.left * seconds_per_iteration(planned.row.config, own, tasks=8)

@@ -69,7 +69,7 @@ class Reinforcement:
         """The mean undiscounted return."""
         return rl.mean_return
 
-    def learner(self, compile: bool) -> Any:
+    def learner(self, compile: bool | str) -> Any:
         """The method's learner, on the paper's network of two hidden layers of 100 units; it is never compiled."""
         environment = self.environment(self.meta_batch * self.shots)
         observations, actions = (

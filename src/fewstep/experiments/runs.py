@@ -87,7 +87,7 @@ class Run:
     def train(self, progress: bool = True, until: int | None = None) -> list[dict[str, Any]]:
         """Trains from where the folder stands to the end, or until so many iterations are done in all."""
         training, experiment = self.training, self.experiment
-        learner = self._fresh_learner(training.compile or training.records)
+        learner = self._fresh_learner(training.compiles)
         optimizer = experiment.outer_optimizer(learner)
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         if training.schedule == "cosine":
@@ -233,11 +233,13 @@ class Run:
         take_parameters(learner, state["learner"])
         return learner
 
-    def _fresh_learner(self, compile: bool, experiment: Any = None) -> Any:
+    def _fresh_learner(self, compile: bool | str, experiment: Any = None) -> Any:
         training = self.training
         training.check()
         if training.threads:
             torch.set_num_threads(training.threads)
+        convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+        convolutions.fp32_precision = "tf32" if training.precision == "tf32" else "ieee"
         torch.manual_seed(training.seed)
         return (experiment or self.experiment).learner(compile).to(training.device, getattr(torch, training.dtype))
 

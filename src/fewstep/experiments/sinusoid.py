@@ -58,7 +58,7 @@ class Sinusoid:
         """Mean squared error."""
         return fewstep.mse
 
-    def learner(self, compile: bool) -> Any:
+    def learner(self, compile: bool | str) -> Any:
         """The method's learner, on the paper's network 1-40-40-1 with its initialisation."""
         inputs = 3 if self.method == "oracle" else 1
         model = fewstep.models.MLP(inputs, [40, 40], 1, weight_std=0.01)

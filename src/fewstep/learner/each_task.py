@@ -48,7 +48,7 @@ class EachTask:
 
     def __call__(self, function: Callable[[Task], Any], tasks: Task) -> Any:
         self.settle(function, tasks)
-        found = [self.at_once(function, part) for part in self._parts(tasks)]
+        found = [self.at_once(function, part) for part in self.parts(tasks)]
         return found[0] if len(found) == 1 else tree_map(lambda *values: torch.cat(values), *found)
 
     def mean(self, function: Callable[[Task], Tensor], tasks: Task, parameters: Iterable[Tensor]) -> Tensor:
@@ -58,7 +58,7 @@ class EachTask:
         so that memory does not grow with the meta-batch.
         """
         self.settle(function, tasks)
-        parts = self._parts(tasks)
+        parts = self.parts(tasks)
         if len(parts) == 1 or not torch.is_grad_enabled():
             return torch.cat([self.at_once(function, part) for part in parts]).mean()
         sums = [partial(self._sum, function, part) for part in parts]
@@ -78,7 +78,8 @@ class EachTask:
                 small = not on_cpu(tasks) or (_saved(function, tasks[0]) if saved is None else saved) <= VMAP_LIMIT
                 self.vmaps = small and _supports_vmap(function, tasks)
 
-    def _parts(self, tasks: Task) -> list[Task]:
+    def parts(self, tasks: Task) -> list[Task]:
+        """The parts of a meta-batch that are taken at once: all of it, chunks, or tasks one by one."""
         size = (self.chunk or len(tasks)) if self.vmaps else 1
         return [tasks] if size >= len(tasks) else [tasks[i : i + size] for i in range(0, len(tasks), size)]
 

@@ -64,9 +64,10 @@ class MetaLearner(nn.Module):
             ``fewstep.learner.VMAP_LIMIT`` bytes of activations; vmap otherwise.
         chunk: at most this many tasks at once under vmap; memory then does not grow with the meta-batch. A compiled
             meta-step takes all tasks at once.
-        compile: make one graph of the whole meta-step: compiled on a CPU (the first call takes seconds for a small
-            network, minutes for several steps of a convolutional one), recorded as a CUDA graph on a GPU. Numbers that
-            are no parameters, such as a fixed inner learning rate, stay as they are.
+        compile: ``True``: make one graph of the whole meta-step: compiled on a CPU; its kernels fused and recorded as a
+            CUDA graph on a GPU, the tasks of a loop side by side. The first call takes seconds for a small network,
+            minutes for several steps of a convolutional one. ``"record"``: on a GPU only recorded, in a second; on a
+            CPU not compiled. Numbers that are no parameters, such as a fixed inner learning rate, stay as they are.
 
     Raises:
         ValueError: a choice that cannot work, with the module or parameter and the fix.
@@ -93,7 +94,7 @@ class MetaLearner(nn.Module):
         inner_batch: int | None = None,
         vectorize: bool | str = "auto",
         chunk: int | None = None,
-        compile: bool = False,
+        compile: bool | str = False,
     ) -> None:
         super().__init__()
         check_model(model)
@@ -103,6 +104,8 @@ class MetaLearner(nn.Module):
             raise ValueError(f"inner_batch must be a whole number, 1 or more, or None for all; got {inner_batch!r}.")
         self.model, self.loss, self.inner_loss = copy.deepcopy((model, loss, inner_loss or loss))
         self.rule, self.steps, self.adjoint, self.objective = rule, steps, adjoint, objective
+        if compile not in (True, False, "record"):
+            raise ValueError(f'compile must be True, False or "record"; got {compile!r}.')
         self.compiles, self._each = compile, EachTask(vectorize, chunk)
         self.iteration = 0
         """The outer iteration, which :class:`Scheduled` choices follow; :func:`fewstep.fit` sets it."""
@@ -121,7 +124,7 @@ class MetaLearner(nn.Module):
         self._check_choices()
         self._observed: Observed | None = None
         self._unmoved = Unmoved(self.model, self.adapts)
-        self._compiled = CompiledGradient(self._loss_from)
+        self._compiled = self._nothing_compiled()
 
     def meta_loss(self, tasks: Task) -> Tensor:
         """The meta-objective, averaged over the tasks of a meta-batch; a scalar ready for ``backward()``.
@@ -304,7 +307,12 @@ class MetaLearner(nn.Module):
     # Compiling: everything the loss depends on becomes an input of the graph
 
     def _compiles(self, tasks: Task) -> bool:
-        return self.compiles and not (on_cpu(tasks) and compiler_missing())
+        if on_cpu(tasks):
+            return self.compiles is True and not compiler_missing()
+        return bool(self.compiles)
+
+    def _nothing_compiled(self) -> CompiledGradient:
+        return CompiledGradient(self._loss_from, self._each.parts, fuses=self.compiles is True)
 
     def _variant(self) -> tuple[Any, ...]:
         return (self.training, self._now(self.adjoint), self._now(self.objective), self.steps)
@@ -317,7 +325,7 @@ class MetaLearner(nn.Module):
         return functional_call(self, dict(zip(names, tensors, strict=True)), (tasks,))
 
     def _apply(self, *args: Any, **kwargs: Any) -> MetaLearner:
-        self._compiled = CompiledGradient(self._loss_from)  # another device or dtype
+        self._compiled = self._nothing_compiled()  # another device or dtype
         return super()._apply(*args, **kwargs)
 
     def _check_choices(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.models.second_order.operation import Operation, add
+from fewstep.models.second_order.operation import Operation, add, fused
 from fewstep.models.second_order.pooling import add_at, largest, take_at
 
 aten = torch.ops.aten
@@ -193,13 +193,16 @@ class _Second(Operation):
 
 def _centred(x: Tensor, eps: float, channel: int) -> tuple[Tensor, Tensor, Tensor]:
     dims = _others(x, channel)
+    if fused(x):  # one pass over x
+        variance, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
+        return x - mean, mean, (variance + eps).rsqrt()
     mean = x.mean(dims, keepdim=True)
     centred = x - mean
     return centred, mean, (centred.square().mean(dims, keepdim=True) + eps).rsqrt_()
 
 
 def _statistics(x: Tensor, eps: float, channel: int) -> tuple[Tensor, Tensor]:
-    if x.ndim > 4:
+    if x.ndim > 4 or fused(x):
         return _centred(x, eps, channel)[1:]
     mean, variance = aten.batch_norm_update_stats(x, None, None, 0.0)
     return mean.view(-1, 1, 1), (variance + eps).rsqrt_().view(-1, 1, 1)
@@ -207,7 +210,9 @@ def _statistics(x: Tensor, eps: float, channel: int) -> tuple[Tensor, Tensor]:
 
 def _means(v: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, channel: int) -> tuple[Tensor, Tensor]:
     """mean(v), mean(z·v) over all positions."""
-    if x.ndim == v.ndim == 4 and x.device.type == "cpu":  # CUDA's kernel makes these sums only with weights
+    if (
+        x.ndim == v.ndim == 4 and x.device.type == "cpu" and not fused(x)
+    ):  # CUDA's kernel makes these sums only with weights
         per_channel = mean.flatten(), rstd.flatten()
         _, sum_zv, sum_v = aten.native_batch_norm_backward(
             v, x, None, None, None, *per_channel, True, 0.0, [False, True, True]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 
 class Operation(torch.autograd.Function):
@@ -39,6 +40,11 @@ class Operation(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
+
+
+def fused(x: Tensor) -> bool:
+    """Whether what runs now is traced for a compiler that fuses elementwise operations, as on a GPU."""
+    return x.is_cuda and get_proxy_mode() is not None
 
 
 def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:

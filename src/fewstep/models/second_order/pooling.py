@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from fewstep.models.second_order.operation import Operation, channels_first, channels_last
+from fewstep.models.second_order.operation import Operation, channels_first, channels_last, fused
 
 aten = torch.ops.aten
 
@@ -23,11 +25,15 @@ def max_pool(x: Tensor) -> Tensor:
 
 
 # Pooling takes the values at some places, and both its derivatives take or place values there. Places are those in an
-# image laid out with its channels last, [..., examples, height/2 · width/2 · channels].
+# image laid out with its channels last, [..., examples, height/2 · width/2 · channels]. Where a compiler fuses
+# elementwise operations they are instead the positions 0 to 3 within each 2×2, [..., examples, height/2, width/2,
+# channels] in int8: then nothing is gathered or scattered, and all of it is elementwise.
 
 
 def largest(x: Tensor) -> tuple[Tensor, Tensor]:
     """The largest of every 2×2 positions, and their places."""
+    if fused(x):
+        return _largest_of_four(x)
     images = x.flatten(0, -4).contiguous(memory_format=torch.channels_last)
     values, positions = aten.max_pool2d_with_indices(images, [2, 2], [2, 2])
     channels = torch.arange(x.shape[-3], device=x.device)
@@ -38,6 +44,8 @@ def largest(x: Tensor) -> tuple[Tensor, Tensor]:
 def take_at(places: Tensor, x: Tensor) -> Tensor:
     """The values of ``x`` at places."""
     rows = channels_last(x)
+    if places.dtype == torch.int8:
+        return channels_first(_one_of_four(places, _four(rows)))
     height, width, channels = rows.shape[-3:]
     tasks = torch.broadcast_shapes(x.shape[:-3], places.shape[:-1])
     rows, places = rows.flatten(-3).expand(*tasks, -1), places.expand(*tasks, -1)
@@ -47,9 +55,48 @@ def take_at(places: Tensor, x: Tensor) -> Tensor:
 def add_at(places: Tensor, values: Tensor, image: Tensor) -> Tensor:
     """``image + values`` at places; the image, of all tasks, may be written to."""
     rows = channels_last(image)
+    if places.dtype == torch.int8:
+        return channels_first(rows + _spread(places, channels_last(values), *rows.shape[-3:-1]))
     tasks = rows.shape[:-3]
     values, places = channels_last(values).flatten(-3).expand(*tasks, -1), places.expand(*tasks, -1)
     return channels_first(rows.flatten(-3).scatter_add_(-1, places, values).unflatten(-1, rows.shape[-3:]))
+
+
+def _largest_of_four(x: Tensor) -> tuple[Tensor, Tensor]:
+    values, *others = _four(channels_last(x))
+    positions = torch.zeros_like(values, dtype=torch.int8)
+    for position, other in enumerate(others, 1):
+        larger = (other > values) | other.isnan()
+        values, positions = torch.where(larger, other, values), torch.where(larger, position, positions)
+    return channels_first(values), positions
+
+
+def _four(rows: Tensor) -> list[Tensor]:
+    """The four positions of each 2×2 as an image each, ``[..., height/2, width/2, channels]``."""
+    height, width = (side // 2 * 2 for side in rows.shape[-3:-1])
+    return [rows[..., i:height:2, j:width:2, :] for i, j in product(range(2), repeat=2)]
+
+
+def _one_of_four(positions: Tensor, images: list[Tensor]) -> Tensor:
+    chosen = images[0]
+    for position, image in enumerate(images[1:], 1):
+        chosen = torch.where(positions == position, image, chosen)
+    return chosen
+
+
+def _spread(positions: Tensor, values: Tensor, height: int, width: int) -> Tensor:
+    """Values at their positions among zeros, ``[..., height, width, channels]``."""
+    positions, values = (_each_four_times(t, height, width) for t in (positions, values))
+    own = torch.arange(height, device=values.device)[:, None] % 2 * 2 + torch.arange(width, device=values.device) % 2
+    return torch.where(positions == own[..., None], values, torch.zeros((), dtype=values.dtype, device=values.device))
+
+
+def _each_four_times(rows: Tensor, height: int, width: int) -> Tensor:
+    """Each position as the four of a 2×2; the last row and column of an odd size get −1, which is no position."""
+    *lead, half_height, half_width, channels = rows.shape
+    repeated = rows[..., :, None, :, None, :].expand(*lead, half_height, 2, half_width, 2, channels)
+    repeated = repeated.reshape(*lead, 2 * half_height, 2 * half_width, channels)
+    return functional.pad(repeated, (0, 0, 0, width - 2 * half_width, 0, height - 2 * half_height), value=-1)
 
 
 class _MaxPool(Operation):
@@ -77,6 +124,8 @@ class _PutAt(Operation):
 
     @staticmethod
     def forward(places: Tensor, values: Tensor, height: int, width: int) -> Tensor:
+        if places.dtype == torch.int8:
+            return channels_first(_spread(places, channels_last(values), height, width))
         tasks = torch.broadcast_shapes(values.shape[:-3], places.shape[:-1])
         return add_at(places, values, channels_first(values.new_zeros(*tasks, height, width, values.shape[-3])))
 

@@ -1,7 +1,8 @@
 """Convolution by weights of each task's own, as products of matrices with a row for every place of every image.
 
 The patches of the images, which are several times as large as these, are written out for as many tasks at once as the
-cache holds. For few images a task this is faster than the kernels for convolution, grouped or task by task.
+cache holds. For few images a task this is faster than the kernels for convolution, grouped or task by task. On a GPU
+kernels in Triton do without writing them out (:mod:`fewstep.models.second_order.triton_convolution`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from fewstep.models.second_order import triton_convolution
 from fewstep.models.second_order.operation import channels_first, channels_last
+from fewstep.models.second_order.triton_convolution import present_precision
 
 aten = torch.ops.aten
 
@@ -26,6 +29,9 @@ FEW_ROWS = {"cpu": 500, "cuda": 2**13}
 
 def convolution(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """W ∗ x, ``[..., examples, filters, height/stride, width/stride]``."""
+    if triton_convolution.takes(x, weight):
+        (x, weight), tasks = _flat(x, weight)
+        return _unflat(triton_convolution.convolution(x, weight, stride, present_precision()), tasks)
     x, weight, tasks = _together(x, weight)
     sides = [-(-side // stride) for side in x.shape[-2:]]
     if x.shape[2] > 1 and _has_many_rows(x.shape[1] * sides[0] * sides[1], x):
@@ -39,6 +45,9 @@ def convolution(x: Tensor, weight: Tensor, stride: int) -> Tensor:
 
 def weight_gradient(g: Tensor, x: Tensor, size: int, stride: int) -> Tensor:
     """The gradient of ⟨g, W ∗ x⟩ for W, ``[..., filters, size, size, channels]``."""
+    if triton_convolution.takes(g, x):
+        (g, x), tasks = _flat(g, x)
+        return _unflat(triton_convolution.weight_gradient(g, x, size, stride, present_precision()), tasks)
     g, x, tasks = _together(g, x)
     if x.is_cuda and _has_many_rows(g[0].numel() // g.shape[2], x):  # products as deep as these leave a GPU idle
         pairs = zip(g.unbind(), x.unbind(), strict=True)
@@ -54,6 +63,10 @@ def weight_gradient(g: Tensor, x: Tensor, size: int, stride: int) -> Tensor:
 
 def input_gradient(g: Tensor, weight: Tensor, height: int, width: int, stride: int) -> Tensor:
     """The gradient of ⟨g, W ∗ x⟩ for x, ``[..., examples, channels, height, width]``."""
+    if triton_convolution.takes(g, weight):
+        (g, weight), tasks = _flat(g, weight)
+        options = height, width, stride, present_precision()
+        return _unflat(triton_convolution.input_gradient(g, weight, *options), tasks)
     if stride == 1:
         return convolution(g, weight.flip((-3, -2)).transpose(-4, -1), 1)
     g, weight, tasks = _together(g, weight)
@@ -102,6 +115,20 @@ def convolution_backward(g: Tensor, x: Tensor, weight: Tensor, stride: int, want
 
 def _has_many_rows(rows: int, x: Tensor) -> bool:
     return rows > FEW_ROWS.get(x.device.type, sys.maxsize)
+
+
+def _flat(*tensors: Tensor) -> tuple[list[Tensor], torch.Size]:
+    """Each with one task axis, of size 1 where tasks share it, and the task axes that it stands for."""
+    tasks = torch.broadcast_shapes(*(t.shape[:-4] for t in tensors))
+    shared = (t.shape[:-4].numel() == 1 for t in tensors)
+    flat = [
+        t.expand(*([1] * len(tasks) if one else tasks), *t.shape[-4:]) for t, one in zip(tensors, shared, strict=True)
+    ]
+    return [t.reshape(-1, *t.shape[-4:]) for t in flat], tasks
+
+
+def _unflat(found: Tensor, tasks: torch.Size) -> Tensor:
+    return found.unflatten(0, tasks) if tasks else found.squeeze(0)
 
 
 def _together(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
