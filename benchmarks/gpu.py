@@ -1,10 +1,10 @@
 """Every way to take a meta-step of few-shot classification on a GPU, side by side in one run of a few minutes.
 
-The three settings of benchmarks/classification.py: our meta-step recorded as a CUDA graph, recorded with the tasks of a
+The three settings of ``classification.py``: our meta-step eager, recorded as a CUDA graph, recorded with the tasks of a
 loop on streams of their own, and fused, exact and first order, with the factors of convolutions in TF32 and in full
-single precision. Each setting is prepared (compiled) in a process of its own, all at the same time; then they measure
-in turn, alone. Gradients are compared with the autograd loop's in float64 at a hundredth of the inner rate: at the
-paper's, five steps from random weights are chaotic.
+single precision; higher; and JAX. Every group of these is prepared (compiled) in a process of its own, all at the same
+time; then they measure in turn, each alone on the GPU. Gradients are compared with the autograd loop's in float64 at a
+hundredth of the inner rate: at the paper's, five steps from random weights are chaotic.
 """
 
 from __future__ import annotations
@@ -14,190 +14,200 @@ import json
 import statistics
 import subprocess
 import sys
+import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from classification import SETTINGS, Setting, autograd_loop, operations
+from classification import SETTINGS, Setting, autograd_loop, operations, with_fewstep, with_higher, with_jax
 from measuring import in_turn
 
 import fewstep as fs
 
 ARITHMETIC = 52e12
-"""Operations per second in full single precision: a product of two 8192 × 8192 matrices on an H100."""
+"""Operations per second in single precision: a product of two 8192 × 8192 matrices on an H100, measured."""
 
-EXACT = {
+FIRST_ORDER = {"adjoint": fs.FirstOrder()}
+OURS: dict[str, dict[str, Any]] = {
+    "eager": {},
     "recorded": {"compile": "record"},
     "recorded, streams": {"compile": "record", "vectorize": False},
     "fused": {"compile": True},
+    "recorded, first order": {"compile": "record", **FIRST_ORDER},
+    "fused, first order": {"compile": True, **FIRST_ORDER},
 }
-FIRST_ORDER = {
-    "recorded, first order": {"compile": "record", "adjoint": fs.FirstOrder()},
-    "fused, first order": {"compile": True, "adjoint": fs.FirstOrder()},
+JAX: dict[str, dict[str, Any]] = {
+    "JAX": {"precision": "highest"},
+    "JAX, grouped convolutions": {"precision": "highest", "convolution": "direct"},
+    "JAX, first order": {"precision": "highest", "first_order": True},
+    "JAX, TF32": {"precision": "default"},
+    "JAX, grouped convolutions, TF32": {"precision": "default", "convolution": "direct"},
 }
-PRECISIONS = {"TF32": True, "float32": False}
+GROUPS = "TF32", "float32", "first order, TF32", "JAX", "peers"
 
 
-def use_precision(name: str) -> None:
-    precision = "tf32" if PRECISIONS[name] else "ieee"
+def use_precision(group: str) -> None:
+    precision = "ieee" if group == "float32" else "tf32"
     torch.backends.cudnn.conv.fp32_precision = precision
     torch.backends.cuda.matmul.fp32_precision = precision
 
 
-def say(*words: object) -> None:
-    print(*words, flush=True)
+def makers(group: str, setting: Setting, tasks: fs.tasks.Task) -> dict[str, Callable[[], Callable[[], object]]]:
+    """The variants of a group, each to be made."""
+    torch.manual_seed(0)
+    network = setting.network(setting.ways).cuda()
+    if group == "JAX":
+        return {name: partial(with_jax, network, tasks, setting, **choices) for name, choices in JAX.items()}
+    if group == "peers":
+        loops = {"higher": with_higher, "autograd loop": autograd_loop}
+        return {name: partial(make, network, tasks, setting) for name, make in loops.items()}
+    wanted = {name: choices for name, choices in OURS.items() if ("first order" in name) == ("first order" in group)}
+    precision = group.removeprefix("first order, ")
+    return {f"{n}, {precision}": partial(with_fewstep, network, tasks, setting, **c) for n, c in wanted.items()}
 
 
-class Prepared:
-    """The meta-steps of one setting, made and run once."""
-
-    def __init__(self, title: str, variants: list[str]) -> None:
-        self.title, self.setting = title, SETTINGS[title]
-        torch.manual_seed(0)
-        self.network = self.setting.network(self.setting.ways).cuda()
-        self.tasks = self.setting.sample(self.setting.tasks, "cuda")
-        self.calls: dict[str, Callable[[], object]] = {}
-        self.seconds: dict[str, float] = {}
-        wanted = {**EXACT, **FIRST_ORDER}
-        for precision in PRECISIONS:
-            use_precision(precision)
-            for name, choices in wanted.items():
-                full = f"{name}, {precision}"
-                if any(part in full for part in variants):
-                    self._try(full, lambda choices=choices: self._learner(choices))
-        use_precision("TF32")
-
-    def _learner(self, choices: dict[str, Any]) -> Callable[[], object]:
-        setting = self.setting
-        learner = fs.maml(self.network, fs.cross_entropy, setting.inner_lr, setting.steps, **choices)
-        return lambda: learner.meta_gradient(self.tasks)
-
-    def _try(self, name: str, make: Callable[[], Callable[[], object]]) -> None:
+def prepare(title: str, group: str, variants: list[str]) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
+    """The meta-steps of a group, made and run once, and how many seconds that took."""
+    calls, seconds = {}, {}
+    setting = SETTINGS[title]
+    for name, make in makers(group, setting, setting.sample(setting.tasks, "cuda")).items():
+        if not any(part in name for part in variants):
+            continue
         start = time.perf_counter()
         try:
-            call = make()
-            call()
+            calls[name] = make()
+            calls[name]()
             torch.cuda.synchronize()
+            seconds[name] = time.perf_counter() - start
+            say(f"prepared {title}: {name} in {seconds[name]:.1f} s")
         except Exception as error:
-            say(f"{self.title}: {name}: {type(error).__name__}: {str(error)[:300]}")
-            traceback.print_exc(limit=-4)
-            return
-        self.calls[name] = call
-        self.seconds[name] = time.perf_counter() - start
-        say(f"  prepared {self.title[:18]}: {name} in {self.seconds[name]:.1f} s")
-
-    def measure(self, rounds: int) -> dict[str, Any]:
-        times = in_turn(self.calls, rounds, seconds=0.15)
-        needed = operations(self.setting)
-        say(f"{self.title}: arithmetic limit {needed / ARITHMETIC * 1e3:.2f} ms")
-        for name, values in times.items():
-            median = statistics.median(values)
-            say(f"  {name:36s} {median * 1e3:8.3f} ms {median * ARITHMETIC / needed:6.1f} × the limit, "
-                f"first call {self.seconds[name]:.1f} s")  # fmt: skip
-        return {"times": times, "operations": needed, "first call": self.seconds}
+            calls.pop(name, None)
+            say(f"{title}: {name}: {type(error).__name__}: {str(error)[:300]}")
+    return calls, seconds
 
 
-def differences(setting: Setting, variants: list[str]) -> dict[str, float]:
-    """Of each variant's gradient from the autograd loop's in float64, relative to the norm of that."""
+def difference(setting: Setting, choices: dict[str, Any]) -> float:
+    """Of our gradient from the autograd loop's in float64, relative to the norm of that."""
     setting = replace(setting, inner_lr=setting.inner_lr / 100, tasks=min(setting.tasks, 4))
     torch.manual_seed(0)
     network, tasks = setting.network(setting.ways).cuda(), setting.sample(setting.tasks, "cuda")
-    exact = torch.cat(
-        [g.flatten() for g in autograd_loop(network.double(), tasks.to("cuda", torch.float64), setting)()]
-    )
-    found = {}
-    for precision in PRECISIONS:
-        use_precision(precision)
-        for name, choices in EXACT.items():
-            full = f"{name}, {precision}"
-            if not any(part in full for part in variants):
-                continue
-            learner = fs.maml(network.float(), fs.cross_entropy, setting.inner_lr, setting.steps, **choices)
-            learner.meta_gradient(tasks)
-            ours = torch.cat([p.grad.flatten() for p in learner.parameters() if p.grad is not None]).double()
-            found[full] = float((ours - exact).norm() / exact.norm())
-    use_precision("TF32")
-    return found
+    exact = autograd_loop(network.double(), tasks.to("cuda", torch.float64), setting)()
+    ours = with_fewstep(network.float(), tasks, setting, **choices)()
+    norms = [torch.cat([g.double().flatten() for g in found]) for found in (exact, ours)]
+    return float((norms[1] - norms[0]).norm() / norms[0].norm())
 
 
-def show_kernels(name: str, calls: dict[str, Callable[[], object]], count: int = 30) -> None:
+def show_kernels(name: str, call: Callable[[], object], count: int = 20) -> None:
     """The kernels of one variant that take longest, and how many there are."""
-    if name not in calls:
-        return
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(5):
-            calls[name]()
+            call()
         torch.cuda.synchronize()
     events = sorted(profile.key_averages(), key=lambda event: -event.device_time_total)
-    say(f"  {name}: {sum(event.count for event in events) / 5:.0f} kernels, "
-        f"{sum(event.device_time_total for event in events) / 5e3:.3f} ms of kernels")  # fmt: skip
+    total = sum(event.device_time_total for event in events) / 5e3
+    say(f"  {name}: {sum(event.count for event in events) / 5:.0f} kernels, {total:.3f} ms")
     for event in events[:count]:
         each = event.device_time_total / event.count
-        say(f"    {event.device_time_total / 5e3:7.3f} ms = {event.count / 5:5.1f} × {each:6.1f} µs  {event.key[:110]}")
+        say(f"    {event.device_time_total / 5e3:7.3f} ms = {event.count / 5:5.1f} × {each:6.1f} µs  {event.key[:90]}")
 
 
-def work(title: str, options: argparse.Namespace) -> None:
+def work(title: str, group: str, options: argparse.Namespace) -> None:
     """In a process of its own: prepares, waits for its turn, and measures."""
-    prepared = Prepared(title, options.variants)
-    try:
-        accuracy = differences(SETTINGS[title], options.accuracy)
-    except Exception as error:
-        say(f"{title}: differences: {error}")
-        accuracy = {}
+    use_precision(group)
+    calls, seconds = prepare(title, group, options.variants)
+    differences = {}
+    if group in ("TF32", "float32") and options.differences:
+        differences[f"recorded, {group}"] = difference(SETTINGS[title], OURS["recorded"])
     say("READY")
     sys.stdin.readline()
-    result = prepared.measure(options.rounds)
-    for name, value in accuracy.items():
+    times = in_turn(calls, options.rounds, seconds=0.15)
+    needed = operations(SETTINGS[title])
+    say(f"  arithmetic limit {needed / ARITHMETIC * 1e3:.2f} ms")
+    for name, values in times.items():
+        median = statistics.median(values)
+        limits = f"{median * ARITHMETIC / needed:6.1f} × the limit"
+        say(f"  {name:36s} {median * 1e3:8.3f} ms {limits}, first call {seconds[name]:.1f} s")
+    for name, value in differences.items():
         say(f"  {name:36s} differs from float64 by {value:.1e}")
-    for name in options.profile:
-        show_kernels(name, prepared.calls)
-    say("RESULT " + json.dumps({**result, "differences": accuracy}))
+    for name, call in calls.items():
+        if name in options.profile:
+            show_kernels(name, call)
+    say("RESULT " + json.dumps({"times": times, "first calls": seconds, "differences": differences}))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="how often each variant has its turn (default 5)")
     parser.add_argument("--variants", nargs="*", default=[""], help="only those whose names hold one of these")
-    parser.add_argument(
-        "--accuracy", nargs="*", default=["recorded,", "fused, TF32"], help="likewise, compared with float64"
-    )
+    parser.add_argument("--jobs", nargs="*", default=["*"], help='only these, such as "mini*: TF32" (default all)')
+    parser.add_argument("--deadline", type=float, default=360, help="seconds in which a group has to be prepared")
     parser.add_argument("--profile", nargs="*", default=[], help="variants whose kernels are shown")
-    parser.add_argument("--settings", nargs="*", default=[""], help="only those whose titles hold one of these")
+    parser.add_argument("--differences", action="store_true", help="compare with float64")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    parser.add_argument("--work", metavar="TITLE", help=argparse.SUPPRESS)
+    parser.add_argument("--work", nargs=2, metavar=("TITLE", "GROUP"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     if options.work:
-        return work(options.work, options)
+        return work(*options.work, options)
     say(f"torch {torch.__version__}, {torch.cuda.get_device_name()}")
-    results, processes = {}, {}
-    for title in SETTINGS:
-        if any(part in title for part in options.settings):
-            arguments = [sys.executable, __file__, "--work", title, *sys.argv[1:]]
-            processes[title] = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    for process in processes.values():
-        _until("READY", process)
-    for title, process in processes.items():
-        process.stdin.write("\n")
-        process.stdin.flush()
-        results[title] = json.loads(_until("RESULT", process) or "null")
-        process.wait()
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2))
+    deadline = time.monotonic() + options.deadline
+    names = [(title, group) for group in GROUPS for title in SETTINGS]
+    chosen = [job for job in names if any(fnmatchcase(": ".join(job), pattern) for pattern in options.jobs)]
+    jobs = [Job(title, group) for title, group in chosen]
+    ready = [job for job in jobs if job.said("READY", deadline - time.monotonic()) is not None]
+    say(f"measuring {len(ready)} of {len(jobs)} groups")
+    results: dict[str, dict[str, Any]] = {title: {} for title in SETTINGS}
+    for job in jobs:
+        if job not in ready:
+            job.process.kill()
+            say(f"{job.title}: {job.group}: not prepared in {options.deadline:.0f} s")
+    for job in ready:
+        say(f"{job.title}: {job.group}")
+        job.go_on()
+        results[job.title][job.group] = json.loads(job.said("RESULT", 120) or "null")
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=2))
 
 
-def _until(word: str, process: subprocess.Popen[str]) -> str:
-    """Passes on what a process says until it says a word, and gives the rest of that line."""
-    for line in process.stdout or ():
-        if line.startswith(word):
-            return line.removeprefix(word).strip()
-        print(line, end="", flush=True)
-    return ""
+class Job:
+    """A group of a setting in a process of its own, whose words are passed on."""
+
+    def __init__(self, title: str, group: str) -> None:
+        self.title, self.group = title, group
+        arguments = [sys.executable, __file__, "--work", title, group, *sys.argv[1:]]
+        self.process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._words = dict.fromkeys(("READY", "RESULT"), "")
+        self._events = {word: threading.Event() for word in self._words}
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def said(self, word: str, seconds: float) -> str | None:
+        """What came after a word, as soon as that has been said; ``None`` if it was not in time."""
+        return self._words[word] if self._events[word].wait(max(0.0, seconds)) else None
+
+    def go_on(self) -> None:
+        """Lets the process measure."""
+        assert self.process.stdin
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def _listen(self) -> None:
+        for line in self.process.stdout or ():
+            word, _, rest = line.strip().partition(" ")
+            if word in self._words:
+                self._words[word] = rest
+                self._events[word].set()
+            else:
+                print(line, end="", flush=True)
+
+
+def say(words: str) -> None:
+    print(words, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fewstep as fs
@@ -15,7 +16,7 @@ from fewstep.compiling.garbage import without_garbage_collection
 from fewstep.experiments.experiment import Training
 from fewstep.experiments.runs import EXPERIMENTS, Run
 from fewstep.models import Conv4
-from fewstep.models.second_order import products
+from fewstep.models.second_order import normalization, pooling, products
 from fewstep.tasks import Batch, Episodes, Sinusoids, Task
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -72,6 +73,33 @@ def test_that_reading_back_is_noticed():
     with ReadBack() as read_back:
         x.sum().item(), x[x > 0], x.nonzero()
     assert read_back.found == ["_local_scalar_dense", "index", "nonzero"]
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("network", [Conv4.omniglot, Conv4.mini_imagenet])
+def test_what_a_gpu_fuses_is_the_same_meta_gradient(network, steps, monkeypatch):
+    torch.manual_seed(0)
+    model = network(3, filters=4)
+    size = 3, model.in_channels, model.image_size, model.image_size
+    tasks = Task(*(Batch(torch.rand(2, *size), torch.arange(3).expand(2, -1)) for _ in range(2)))
+    tasks = tasks.to("cpu", torch.float64)
+    learner = fs.maml(model, fs.cross_entropy, 0.1, steps).double()
+    loss = learner.meta_gradient(tasks)
+    expected = [loss, *(value.grad for value in learner.parameters() if value.grad is not None)]
+    for module in normalization, pooling:
+        monkeypatch.setattr(module, "fused", lambda x: True)
+    traced = {}
+
+    def through_a_trace(function, example):
+        traced["graph"] = make_fx(function)(*example)
+        return traced["graph"]
+
+    monkeypatch.setattr("fewstep.compiling.compiled_gradient.compiled", through_a_trace)
+    monkeypatch.setattr("fewstep.learner.meta_learner.compiler_missing", lambda: False)
+    compiled = fs.maml(model, fs.cross_entropy, 0.1, steps, compile=True, vectorize=True).double()
+    found = [compiled.meta_gradient(tasks), *(v.grad for v in compiled.parameters() if v.grad is not None)]
+    torch.testing.assert_close(found, expected)
+    assert not any("max_pool" in str(node.target) for node in traced["graph"].graph.nodes)
 
 
 @needs_gpu

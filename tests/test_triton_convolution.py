@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fewstep.models.second_order import products
+from fewstep.models.second_order import products, triton_kernels, triton_tiles
 from fewstep.models.second_order import triton_convolution as kernels
 from fewstep.models.second_order.operation import channels_first, channels_last
 
@@ -19,7 +19,7 @@ DEVICE = "cuda" if CUDA else "cpu"
 if importlib.util.find_spec("triton") and not CUDA:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")  # when its own functions are defined, and when these here are
-        kernels._compiled()
+        triton_kernels.compiled_kernels()
 
 
 @pytest.fixture(autouse=True)
@@ -189,14 +189,14 @@ def test_what_the_kernels_do_not_know_is_refused():
         kernels.input_gradient(g, torch.cat([weight, weight[:1]]), 4, 4, 2)
 
 
-@pytest.mark.parametrize("precision", kernels.PRECISIONS)
+@pytest.mark.parametrize("precision", triton_tiles.PRECISIONS)
 @pytest.mark.parametrize(("tasks", "examples", "side"), [(32, 5, 28), (32, 5, 4), (16, 20, 7), (4, 5, 84), (4, 75, 10)])
 @pytest.mark.parametrize(("channels", "filters"), [(1, 64), (3, 32), (32, 32), (48, 48), (64, 64)])
 def test_tiles_fit(tasks, examples, side, channels, filters, precision):
     rows = examples * side**2
-    images = kernels.tile_of_images(tasks, rows, filters, channels, 9 * channels, precision)
-    gradient = kernels.tile_of_images(tasks, rows, channels, filters, 9 * filters, precision, True)
-    weights = kernels.tile_of_weights(tasks, filters, 9 * channels, rows, precision)
+    images = triton_tiles.tile_of_images(tasks, rows, filters, channels, 9 * channels, precision)
+    gradient = triton_tiles.tile_of_images(tasks, rows, channels, filters, 9 * filters, precision, True)
+    weights = triton_tiles.tile_of_weights(tasks, filters, 9 * channels, rows, precision)
     for tile in (images, gradient, weights):
         assert {tile.rows, tile.columns, tile.depth} <= {16, 32, 64, 128}
         assert tile.rows * tile.columns <= 128 * 32 * tile.warps  # so many sums a thread keeps, and no more

@@ -16,10 +16,10 @@ def fused(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -> C
     Convolutions and products of matrices stay the kernels that they are.
     """
     try:
-        return compiled(function, example)
-    except (
-        Exception
-    ) as error:  # anything can come from a tracer and a compiler; the kernels themselves are always there
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a compiler, on how it might have been asked otherwise
+            return compiled(function, example)
+    except Exception as error:  # whatever a tracer and a compiler raise, the kernels themselves are there
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         warnings.warn(
             f"compile=True records the meta-step without fusing its kernels: {type(error).__name__}: {reason} "
