@@ -120,7 +120,8 @@ def test_logits_and_meta_gradient_are_those_of_pytorchs_layers(kind: str) -> Non
     torch.testing.assert_close(model(x), PLAIN[kind](model, x))
     torch.testing.assert_close(model.encoder()(x), model.embed(x))
     expected = gradient(learner_of(kind, Plain(kind, model), vectorize=False), tasks)
-    for choices in ({"vectorize": False}, {"vectorize": True}, {"vectorize": True, "adjoint": fs.Recomputed()}):
+    recomputed = [{"vectorize": True, "adjoint": fs.Recomputed(mode)} for mode in ("reverse", "forward")]
+    for choices in ({"vectorize": False}, {"vectorize": True}, *recomputed):
         torch.testing.assert_close(gradient(learner_of(kind, model, **choices), tasks), expected, rtol=1e-7, atol=1e-9)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 EPILOG = """\
@@ -23,10 +24,11 @@ Each command has its own --help."""
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of the ``fewstep`` command."""
+    began = time.monotonic()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         words = _choose_allocator(words)
-        _run(words)
+        _run(words, began)
     except KeyboardInterrupt as interrupt:
         print(f"\n{interrupt or 'Interrupted.'}", file=sys.stderr)
         sys.exit(128 + int(getattr(interrupt, "signal", 2)))
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _run(words: list[str]) -> None:
+def _run(words: list[str], began: float) -> None:
     if not words or words[0] in ("-h", "--help"):
         print("usage: fewstep [--allocator NAME] COMMAND ...\n")
         print("Meta-learning by gradient descent: MAML and its family.\n")
@@ -58,7 +60,7 @@ def _run(words: list[str]) -> None:
     else:
         from fewstep.commands import dispatch
 
-        dispatch(words[0], words[1:])
+        dispatch(words[0], words[1:], began)
 
 
 def _choose_allocator(words: list[str]) -> list[str]:

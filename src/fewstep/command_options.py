@@ -122,14 +122,22 @@ class Reproduce:
     runs: Path = Path("runs/reproduction")
     """Where the run folders go. A run of the same name that is there goes on; if it has seen as many iterations as are
     asked for, it is only tested."""
-    results: Path | None = None
+    to: Path | None = None
     """Where EXPERIMENT-seedS.json, the learning curves, tables and figures go; RUNS/results if not given."""
+    max_time: str | None = None
+    """Stop after so long from the start of the command, such as 90s, 9m or 1.5h. Rows that a paper prints a number for
+    go first, and of these the least work first. A run that is cut is left in TO/unfinished, ready to go on."""
+    unfinished: Path | None = None
+    """Run folders to go on with where RUNS has none, or one of fewer iterations; they are copied. If not given,
+    reproduction/TABLE/unfinished, if that exists."""
     device: str = "cpu"
     """Where to train: cpu, cuda, cuda:1, mps."""
     threads: int = 1
     """CPU threads; 0 leaves it to PyTorch."""
     compile: bool = True
-    """Compile the meta-step, in the rows that do not say otherwise; on CUDA devices it is recorded in any case."""
+    """Compile the meta-step on CPUs, in the rows that do not say otherwise."""
+    fuse: bool = True
+    """On CUDA devices, fuse the kernels of the meta-step; they are recorded as a CUDA graph in any case."""
     dry_run: bool = False
     """Say what would be trained and about how long it would take, and train nothing."""
     train: bool = True

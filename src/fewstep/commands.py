@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import make_dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tyro
 
@@ -17,19 +17,16 @@ from fewstep.evaluation.numbers import written
 from fewstep.experiments.experiment import Training
 from fewstep.experiments.runs import EXPERIMENTS, Run, find
 
-if TYPE_CHECKING:
-    from fewstep.experiments.plan import Planned
 
-
-def dispatch(command: str, words: list[str]) -> None:
-    """Runs a command with the words that follow it."""
+def dispatch(command: str, words: list[str], began: float) -> None:
+    """Runs a command with the words that follow it; the program began at that time of ``time.monotonic()``."""
     commands: dict[str, Callable[[list[str]], None]] = {
         "list": lambda words: list_experiments(_parse(List, "list", words)),
         "train": train,
         "evaluate": lambda words: evaluate(_parse(Evaluate, "evaluate", words)),
         "analyse": lambda words: analyse(_parse(Analyse, "analyse", words)),
         "plot": lambda words: plot(_parse(Plot, "plot", words)),
-        "reproduce": lambda words: reproduce(_parse(Reproduce, "reproduce", words)),
+        "reproduce": lambda words: _reproduce(_parse(Reproduce, "reproduce", words), began),
         "data": data,
         "demo": lambda words: demo(_parse(Demo, "demo", words)),
     }
@@ -101,7 +98,7 @@ def evaluate(options: Evaluate) -> None:
         for step in range(found["steps"] + 1)
     ]
     what = f"{found['tasks']} test tasks, {_examples(run, found['queries'])}"
-    _print_table(f"{_checkpoint_of(run, found)}; {what}", header, rows)
+    print_table(f"{_checkpoint_of(run, found)}; {what}", header, rows)
     for shots, other in found.get("other_shots", {}).items():
         number = written(metric, other["mean"][-1], other["ci95"][-1])
         print(f"with {shots} shots: {number} after {found['steps']} steps")
@@ -121,14 +118,14 @@ def analyse(options: Analyse) -> None:
         for place, layer in enumerate(similarity["CKA"]["names"])
     ]
     title = f"Features before against after adaptation, {_examples(run, found['queries_of_similarity'])}"
-    _print_table(title, ["layer", *similarity], layers)
+    print_table(title, ["layer", *similarity], layers)
     numbers = [written(metric, *of) for of in zip(frozen["mean"], frozen["ci95"], strict=True)]
     names = ["none", *(f"up to {name}" for name in frozen["names"][1:])]
     rows = [[name, number] for name, number in zip(names, numbers, strict=True)]
     if found["nil"] is not None:
         rows.append(["NIL: no head, nothing adapted", written(metric, found["nil"]["mean"], found["nil"]["ci95"])])
     title = f"With blocks frozen at test, {_examples(run, found['queries'])}"
-    _print_table(title, ["blocks not adapted", f"{metric} ± 95% CI"], rows)
+    print_table(title, ["blocks not adapted", f"{metric} ± 95% CI"], rows)
     if len(frozen["names"]) == 1:
         print("No block is adapted by this method, so there is none to freeze.")
     for file in found["files"]:
@@ -160,63 +157,10 @@ def plot(options: Plot) -> None:
         print(f"For results over inner steps: fewstep evaluate {run.folder.path}, then plot again.")
 
 
-def reproduce(options: Reproduce) -> None:
-    """``fewstep reproduce``"""
-    from fewstep.experiments.plan import plan, rows_of
-    from fewstep.experiments.reproduce import reproduce
-    from fewstep.experiments.reproduction_figures import figures_of
-    from fewstep.experiments.results import TABLES, load_results
-    from fewstep.experiments.tables import page, tables_of
+def _reproduce(options: Reproduce, began: float) -> None:
+    from fewstep.reproduce_command import reproduce
 
-    if options.table not in TABLES:
-        raise ValueError(f"there is no table {options.table!r}; there are: {', '.join(TABLES)}.")
-    results = options.results or options.runs / "results"
-    planned: list[Planned] = []
-    failures: dict[str, Exception] = {}
-    if options.train or options.dry_run:
-        rows = rows_of(options.table, options.rows)
-        training = Training(device=options.device, threads=options.threads, compile=options.compile)
-        training.check()
-        planned = plan(rows, options.seeds, options.runs, results, options.iterations, options.budget)
-        _print_plan(planned, training)
-        if options.dry_run:
-            return
-        failures = reproduce(planned, results, training)
-    found = load_results(results, options.table)
-    if found:
-        tables = tables_of(options.table, found)
-        for title, table in tables.items():
-            _print_table(title, table[0], table[1:])
-        (results / "table.md").write_text(page(tables))
-        for file in (results / "table.md", *figures_of(options.table, found, results, results)):
-            print(f"Wrote {file}")
-    if failures:
-        reasons = "".join(f"\n  {name}: {error}" for name, error in failures.items())
-        raise RuntimeError(f"{len(failures)} of {len(planned)} runs failed:{reasons}")
-    if not found:
-        raise ValueError(f"there are no results of {options.table} in {results}; leave out --no-train to make them.")
-
-
-def _print_plan(planned: Sequence[Planned], training: Training) -> None:
-    from fewstep.experiments.plan import seconds_left
-    from fewstep.training.progress import duration
-
-    if not planned:
-        print("All that was asked for is there.")
-        return
-    rows, total = [], 0.0
-    for one in planned:
-        seconds = seconds_left(one, training)
-        total += seconds or 0.0
-        own = one.row.config.iterations
-        goal = f"{one.iterations:,}" + (f" of {own:,}" if one.iterations < own else "")
-        rows.append([one.name, goal, f"{one.done:,}", "?" if seconds is None else duration(seconds)])
-    known = len([row for row in rows if row[-1] != "?"])
-    title = f"{len(planned)} run{'s' * (len(planned) > 1)} to train and test"
-    if known:
-        of_them = "" if known == len(planned) else f" {known} of them"
-        title += f"; training{of_them} takes about {duration(total)} on this machine as it is now"
-    _print_table(title, ["run", "iterations", "done", "training takes"], rows)
+    reproduce(options, began)
 
 
 def data(words: list[str]) -> None:
@@ -239,7 +183,7 @@ def data(words: list[str]) -> None:
     else:
         root = datasets.data_root()
         header = ["data set", "classes: train, validation, test", "images", "here", "where from"]
-        _print_table(f"Data sets in {root.resolve()} (FEWSTEP_DATA names another folder)", header, catalogue(root))
+        print_table(f"Data sets in {root.resolve()} (FEWSTEP_DATA names another folder)", header, catalogue(root))
         print("Your own images: fewstep.datasets.from_folder and from_dataset.")
 
 
@@ -260,7 +204,7 @@ def demo(options: Demo) -> None:
         found = runs[title].evaluate()
         table.append([title, *(f"{found['mean'][k]:.3f} ± {found['ci95'][k]:.3f}" for k in (0, 1, 5, 10))])
     header = ["", "before", "1 step", "5 steps", "10 steps"]
-    _print_table("Mean squared error on new sine waves from 10 points, 600 tasks, ± 95% CI", header, table)
+    print_table("Mean squared error on new sine waves from 10 points, 600 tasks, ± 95% CI", header, table)
     learners = {title: run.load_learner() for title, run in runs.items()}
     files = [
         plot_fits(learners, options.run / "figure-2.png"),
@@ -277,7 +221,8 @@ def _parse(kind: Any, command: str, words: list[str]) -> Any:
     return tyro.cli(kind, prog=f"fewstep {command}", args=words)
 
 
-def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """Prints a table, its first column in full."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -37,12 +37,13 @@ HEAD = ["head.weight", "head.bias"]
 @pytest.mark.parametrize("objective", [fs.query_loss, fs.multi_step_loss((0.2, 0.0, 0.3, 0.5))])
 @pytest.mark.parametrize("names", [ALL, HEAD], ids=["all", "head"])
 @pytest.mark.parametrize("rule", RULES)
-def test_recomputed_equals_unrolled(rule, names, objective):
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+def test_recomputed_equals_unrolled(mode, rule, names, objective):
     model, tasks = SmoothNetwork(), regression_tasks()
     rule = RULES[rule](model, names)
     unrolled, recomputed = (
         fs.MetaLearner(model, fs.mse, rule=rule, steps=4, adapts=names, adjoint=adjoint, objective=objective)
-        for adjoint in (fs.Unrolled(), fs.Recomputed())
+        for adjoint in (fs.Unrolled(), fs.Recomputed(mode))
     )
     torch.testing.assert_close(recomputed.meta_loss(tasks), unrolled.meta_loss(tasks), rtol=0, atol=1e-13)
     assert_same(meta_gradient(recomputed, tasks), meta_gradient(unrolled, tasks), atol=1e-12)

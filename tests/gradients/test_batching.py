@@ -56,6 +56,7 @@ LEARNERS = {
     "learned rates": learned_rates,
     "multi-step": lambda model, **choices: learned_rates(model, fs.multi_step_loss((0.4, 0.6)), **choices),
     "recomputed": adjoint(fs.Recomputed()),
+    "recomputed, forward": adjoint(fs.Recomputed("forward")),
     "first order": adjoint(fs.FirstOrder()),
     "imaml": imaml,
     "reptile": reptile,

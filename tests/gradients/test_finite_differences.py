@@ -32,7 +32,11 @@ RULES = {
     "rate per parameter and step": lambda model: fs.LearnedRates(trainable(model), 0.3, per="parameter", steps=STEPS),
     "rate per tensor and step": lambda model: fs.LearnedRates(trainable(model), 0.3, per="tensor", steps=STEPS),
 }
-ADJOINTS = {"unrolled": fs.Unrolled(), "recomputed": fs.Recomputed()}
+ADJOINTS = {
+    "unrolled": fs.Unrolled(),
+    "recomputed": fs.Recomputed(),
+    "recomputed, forward": fs.Recomputed("forward"),
+}
 OBJECTIVES = {"query": fs.query_loss, "multi-step": fs.multi_step_loss((0.3, 0.7))}
 
 

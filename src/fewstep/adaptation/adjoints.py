@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -46,15 +47,30 @@ class Recomputed:
     """Keep φ_0 … φ_K and recompute the steps on the way back: exact; memory does not grow with the steps' activations.
 
     The last step's graph is kept: it is the first that the way back needs, and recomputing a step takes as much room.
-    The Hessian ∇²L(φ_k) is symmetric, so the product that the backward sweep needs is one forward-mode derivative of
-    the gradient. Random operations of the model (dropout) are replayed.
+    Random operations of the model (dropout) are replayed.
+
+    Args:
+        mode: how the product of a step's Hessian with a vector is worked out. ``"reverse"``: a backward pass through
+            the gradient. ``"forward"``: the forward-mode derivative of the gradient, which is the same since the
+            Hessian is symmetric (mixed mode, Kemaev et al. 2025); it keeps the activations of a forward pass only, and
+            needs a forward-mode derivative of each operation.
+
+    Raises:
+        ValueError: there is no such mode.
     """
+
+    mode: str = "reverse"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("reverse", "forward"):
+            raise ValueError(f'Recomputed: mode must be "reverse" or "forward"; got {self.mode!r}.')
 
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
     ) -> list[Params]:
         last = [_unrolled_gradient] if steps else []
-        return inner_loop([recomputed_gradient] * (steps - 1) + last, loss, params, batch, rule, adapts)
+        recomputed: list[Gradient] = [partial(recomputed_gradient, mode=self.mode)] * (steps - 1)
+        return inner_loop([*recomputed, *last], loss, params, batch, rule, adapts)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,22 +12,28 @@ from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from fewstep.adaptation.inner_loop import Loss, gradient_and_value, partial_gradient
+from fewstep.adaptation.norms import twice_differentiable_norms
 from fewstep.adaptation.random_numbers import random_state, recorded, replayed
 from fewstep.adaptation.rules import Params
 
 
-def recomputed_gradient(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, Tensor]:
-    """∇_names L and L like :func:`gradient_and_value`, but nothing is kept for the backward pass except the inputs."""
+def recomputed_gradient(
+    loss: Loss, params: Params, names: Sequence[str], batch: Any, mode: str = "reverse"
+) -> tuple[Params, Tensor]:
+    """∇_names L and L like :func:`gradient_and_value`, but nothing is kept for the backward pass except the inputs.
+
+    ``mode`` is that of :class:`fewstep.Recomputed`.
+    """
     leaves, spec = tree_flatten((params, batch))
-    *grads, value = _RecomputedGradient.apply(_Call(loss, tuple(names), spec), *leaves)
+    *grads, value = _RecomputedGradient.apply(_Call(loss, tuple(names), spec, mode), *leaves)
     return dict(zip(names, grads, strict=True)), value
 
 
 class _Call:
     """What the gradient is taken of, apart from the tensors."""
 
-    def __init__(self, loss: Loss, names: tuple[str, ...], spec: TreeSpec) -> None:
-        self.loss, self.names, self.spec = loss, names, spec
+    def __init__(self, loss: Loss, names: tuple[str, ...], spec: TreeSpec, mode: str) -> None:
+        self.loss, self.names, self.spec, self.mode = loss, names, spec, mode
         self.random_state = None if recorded() else random_state()
 
     def value(self, leaves: Sequence[Tensor]) -> Tensor:
@@ -38,9 +44,9 @@ class _Call:
 class _RecomputedGradient(torch.autograd.Function):
     """g = ∇_φ L(φ, η) forward; backward (w, u) ↦ ∂/∂(φ, η) of ⟨w, g⟩ + u·L.
 
-    By symmetry of second derivatives that is the derivative of the full gradient ∇_{φ,η} L in the direction (w, 0),
-    one forward-mode product, plus u times the full gradient. η is all else that needs a gradient: parameters that
-    are not adapted, a learned loss, the batch.
+    It is one backward pass through the gradient. By symmetry of second derivatives it is also the derivative of the
+    full gradient ∇_{φ,η} L in the direction (w, 0), one forward-mode product, plus u times the full gradient. η is all
+    else that needs a gradient: parameters that are not adapted, a learned loss, the batch.
     """
 
     generate_vmap_rule = True
@@ -64,7 +70,7 @@ class _RecomputedGradient(torch.autograd.Function):
         direction = {positions[name]: w for name, w in zip(call.names, directions, strict=True)}
         wanted = [i for i, leaf in enumerate(leaves) if i in direction or ctx.needs_input_grad[i + 1]]
 
-        product = _by_forward_mode if retrieve_all_functorch_interpreters() else _by_second_backward
+        product = _PRODUCTS[call.mode, bool(retrieve_all_functorch_interpreters())]
         with nullcontext() if call.random_state is None else replayed(call.random_state):
             found = product(call, leaves, wanted, direction, value_cotangent)
         result: list[Tensor | None] = [None] * len(leaves)
@@ -75,8 +81,8 @@ class _RecomputedGradient(torch.autograd.Function):
 
 def _by_forward_mode(
     call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
-) -> Iterator[Tensor]:
-    """The products, where a transformation such as vmap is under way."""
+) -> Iterable[Tensor]:
+    """The products as a forward-mode derivative of the full gradient."""
     full_gradient = partial_gradient(call.value, leaves, wanted, len(wanted))
     primals = tuple(leaves[i] for i in wanted)
     tangents = tuple(direction.get(i, torch.zeros_like(leaves[i])) for i in wanted)
@@ -84,10 +90,30 @@ def _by_forward_mode(
     return (hw + value_cotangent * g for g, hw in zip(gradient, product, strict=True))
 
 
+def _by_vjp(
+    call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
+) -> Iterable[Tensor]:
+    """The same as the derivative of ⟨w, g⟩ + u·L, where a transformation such as vmap is under way."""
+    order = [*direction, *(i for i in wanted if i not in direction)]
+
+    def of_places(*replaced: Tensor) -> Tensor:
+        merged = list(leaves)
+        for place, tensor in zip(order, replaced, strict=True):
+            merged[place] = tensor
+        return call.value(merged)
+
+    gradient_and_value = torch.func.grad_and_value(of_places, argnums=tuple(range(len(direction))))
+    cotangents = tuple(direction.values()), value_cotangent
+    with twice_differentiable_norms():
+        found = torch.func.vjp(gradient_and_value, *(leaves[i] for i in order))[1](cotangents)
+    products = dict(zip(order, found, strict=True))
+    return (products[i] for i in wanted)
+
+
 def _by_second_backward(
     call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
-) -> Sequence[Tensor]:
-    """The same as the derivative of ⟨w, g⟩ + u·L, which takes a seventh less time in plain autograd."""
+) -> Iterable[Tensor]:
+    """The same in plain autograd."""
     inputs = [leaf.detach().requires_grad_(i in wanted) for i, leaf in enumerate(leaves)]
     with torch.enable_grad():
         value = call.value(inputs)
@@ -96,3 +122,12 @@ def _by_second_backward(
     pairs = zip([*grads, value], [*direction.values(), value_cotangent], strict=True)
     outputs, cotangents = zip(*((out, w) for out, w in pairs if out.requires_grad), strict=True)  # some are constants
     return torch.autograd.grad(outputs, [inputs[i] for i in wanted], cotangents, materialize_grads=True)
+
+
+_PRODUCTS: dict[tuple[str, bool], Callable[..., Iterable[Tensor]]] = {
+    ("reverse", False): _by_second_backward,
+    ("reverse", True): _by_vjp,
+    ("forward", False): _by_forward_mode,
+    ("forward", True): _by_forward_mode,
+}
+"""By mode, and whether a transformation is under way."""

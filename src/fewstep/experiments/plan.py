@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -46,8 +47,9 @@ class Planned:
         row: its experiment.
         seed: its seed.
         iterations: outer iterations to reach.
-        done: iterations that its run folder has seen.
+        done: iterations that it has seen.
         folder: the run folder.
+        taken_from: the folder that it is to be copied from first, if it was begun elsewhere.
     """
 
     row: Row
@@ -55,6 +57,7 @@ class Planned:
     iterations: int
     done: int
     folder: Path
+    taken_from: Path | None = None
 
     @property
     def name(self) -> str:
@@ -74,6 +77,7 @@ def plan(
     results: Path,
     iterations: int | None = None,
     budget: int | None = None,
+    unfinished: Path | None = None,
 ) -> list[Planned]:
     """The runs whose result is missing, or is of fewer iterations than asked for.
 
@@ -87,6 +91,7 @@ def plan(
         results: folder of the results.
         iterations: train each row up to here, at most its own number.
         budget: the same in training tasks.
+        unfinished: folder of run folders to go on with where ``runs`` has none, or one of fewer iterations.
 
     Raises:
         ValueError: both iterations and budget are given, or less than one.
@@ -104,8 +109,28 @@ def plan(
             folder = runs / f"{row.name}-seed{seed}"
             result = results / f"{row.name}-seed{seed}.json"
             if not result.is_file() or json.loads(result.read_text())["iterations"] < wanted:
-                planned.append(Planned(row, seed, wanted, _done(folder), folder))
+                done, elsewhere = _done(folder), None if unfinished is None else unfinished / folder.name
+                if elsewhere is not None and _done(elsewhere) > done:
+                    planned.append(Planned(row, seed, wanted, _done(elsewhere), folder, elsewhere))
+                else:
+                    planned.append(Planned(row, seed, wanted, done, folder))
     return sorted(planned, key=lambda one: one.done == 0)
+
+
+def by_paper_and_work(planned: Iterable[Planned]) -> list[Planned]:
+    """Runs for which a paper prints a number first, and of these the least work first.
+
+    Work is reckoned by the images that are left to go through a network, or by iterations where there are none.
+    """
+    return sorted(planned, key=lambda one: (not one.row.paper, _work(one)))
+
+
+def _work(planned: Planned) -> float:
+    config = planned.row.config
+    ways, shots = getattr(config, "ways", 1), getattr(config, "shots", 1)
+    queries, steps = getattr(config, "queries", 1), max(1, getattr(config, "steps", 1))
+    pixels = 9 if getattr(config, "data", "") in ("mini-imagenet", "cifar-fs", "fc100") else 1  # 84² against 28²
+    return float(planned.left * config.meta_batch * ways * (shots * steps + queries) * pixels)
 
 
 def _done(folder: Path) -> int:
@@ -116,20 +141,22 @@ def _done(folder: Path) -> int:
         return 0
 
 
-def seconds_left(planned: Planned, training: Training) -> float | None:
+def seconds_left(planned: Planned, training: Training, measure: bool = True) -> float | None:
     """About how long the training of a run will take on this machine; ``None`` if that cannot be told.
 
     From the time that its iterations took so far; for a run that was not begun, or on another processor, from a few
-    tasks. What will be compiled is not guessed at.
+    tasks, unless nothing is to be measured. What will be compiled is not guessed at.
     """
     if planned.left == 0:
         return 0.0
     if planned.done:
-        state, here = RunFolder(planned.folder).load(), processor(training.device)
+        state, here = RunFolder(planned.taken_from or planned.folder).load(), processor(training.device)
+        if state.get("processors", [here])[-1] == here and state.get("paces"):
+            return float(planned.left * statistics.median(state["paces"]))
         if state.get("processors", [here]) == [here]:
             return float(planned.left * state["seconds"] / planned.done)
     own = replace(training, **planned.row.training)
-    if own.compile and not own.on_gpu:
+    if not measure or (own.compile and not own.on_gpu):
         return None
     try:
         return planned.left * seconds_per_iteration(planned.row.config, own, tasks=8)

@@ -84,8 +84,13 @@ class Run:
         folder.write_json(folder.config_file, {"experiment": name, **provenance(experiment, training)})
         return cls(path)
 
-    def train(self, progress: bool = True, until: int | None = None) -> list[dict[str, Any]]:
-        """Trains from where the folder stands to the end, or until so many iterations are done in all."""
+    def train(
+        self, progress: bool = True, until: int | None = None, deadline: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Trains from where the folder stands to the end, or until so many iterations are done in all.
+
+        ``deadline`` is that of :func:`fewstep.fit`.
+        """
         training, experiment = self.training, self.experiment
         learner = self._fresh_learner(training.compiles)
         optimizer = experiment.outer_optimizer(learner)
@@ -113,6 +118,7 @@ class Run:
             metric=experiment.metric,
             run=self.folder.path,
             resume=True,
+            deadline=deadline,
             log_every=training.log_every,
             checkpoint_every=training.checkpoint_every,
             progress=progress,

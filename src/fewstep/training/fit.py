@@ -71,6 +71,7 @@ def fit(
     maximize: bool | None = None,
     run: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    deadline: float | None = None,
     log_every: int = 100,
     checkpoint_every: int = 1000,
     progress: bool = True,
@@ -100,6 +101,7 @@ def fit(
         maximize: whether a larger metric is better; true for ``fewstep.accuracy`` and for returns if not given.
         run: a folder for metrics, TensorBoard events (where TensorBoard is installed) and checkpoints.
         resume: go on with the run in that folder, if there is one.
+        deadline: a time of ``time.monotonic()``; training stops after the first iteration that ends later, and saves.
         log_every: iterations per line of metrics.
         checkpoint_every: iterations between checkpoints.
         progress: show a progress bar on standard error.
@@ -180,7 +182,8 @@ def fit(
                     scheduler.step()
                 losses.append(loss)
                 done = state.iteration = iteration + 1
-                last = done == iterations or interruption.requested is not None
+                late = deadline is not None and time.monotonic() >= deadline
+                last = late or done == iterations or interruption.requested is not None
                 bar.update(done, loss.item, force=done == iterations)
                 saves = last or done % checkpoint_every == 0
                 if saves or done % log_every == 0:
@@ -207,6 +210,8 @@ def fit(
                     lap_began, lap_from = time.monotonic(), done
                 if interruption.requested is not None and done < iterations:
                     raise TrainingInterrupted(_how_to_go_on(done, iterations, folder), interruption.requested)
+                if late:
+                    break
         finally:
             bar.close()
             if writer is not None:

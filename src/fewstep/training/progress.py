@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -58,6 +59,21 @@ class Progress:
         """Leaves the bar as it stands."""
         if self._bar is not None:
             self._bar.stop()
+
+
+def seconds_of(text: str) -> float:
+    """A duration such as ``90s``, ``9m``, ``1.5h`` or ``540`` (seconds), in seconds.
+
+    Raises:
+        ValueError: it is none, or not positive.
+
+    >>> seconds_of("1.5h")
+    5400.0
+    """
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([smh]?)", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise ValueError(f"expected a duration such as 90s, 9m, 1.5h, or a number of seconds; got {text!r}.")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,20 @@ class RunFolder:
     def write_json(self, file: Path, content: Any) -> None:
         """Writes a JSON file whole or not at all."""
         write_whole(file, (json.dumps(content, indent=2) + "\n").encode())
+
+    def copy_to(self, path: str | os.PathLike[str]) -> None:
+        """Puts what resuming needs into another folder, in place of what is there."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = target.with_name(f".{target.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        (fresh / "checkpoints").mkdir(parents=True)
+        checkpoints = [self.checkpoint_file(which) for which in ("last", "best")]
+        for file in (self.config_file, self.metrics_file, *checkpoints):
+            if file.is_file():
+                (fresh / file.relative_to(self.path)).write_bytes(file.read_bytes())  # read-only files stay so here
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
 
     def log(self, row: dict[str, Any]) -> None:
         """Appends a line to ``metrics.jsonl``."""
