@@ -1,0 +1,280 @@
+"""Memory and time of the meta-gradient of a language model's learning rates, by adjoint and number of inner steps.
+
+A decoder-only transformer with rotary positions takes some inner steps of gradient descent or Adam on a batch of random
+tokens. The meta-parameters are one learning rate for each tensor and a weight for each example of the support batch; the
+initial parameters get no gradient. The straightforward way keeps the graph of every step (``create_graph=True``).
+``fewstep.Recomputed`` keeps the parameters after each step and works out products with a step's Hessian on the way
+back, by a second backward pass or by forward over reverse, the mixed mode of Kemaev et al. (2025, arXiv 2505.00793).
+Reverse mode is measured with and without checkpoints of the activations per block. All are first checked against each
+other in float64.
+
+Memory is what a meta-gradient takes at its peak beyond parameters and data: of the GPU's allocator, or, on a CPU, of a
+process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import console
+from memory import memory_in_use
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+import fewstep as fs
+from fewstep import allocator
+
+Params = dict[str, Tensor]
+
+SIZES = {"1M": (4, 128), "10M": (6, 384), "50M": (12, 576), "200M": (16, 1024), "500M": (20, 1408)}
+"""Blocks and width. The head is tied to the embedding of 256 tokens (bytes)."""
+
+VOCABULARY = 256
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, apart from the variant."""
+
+    size: str
+    sequence: int
+    batch: int
+    steps: int
+    optimizer: str
+    device: str
+    dtype: str = "float32"
+
+    def parameters(self) -> Params:
+        blocks, width = SIZES[self.size]
+        shapes: dict[str, tuple[int, ...]] = {"embedding": (VOCABULARY, width), "norm": (width,)}
+        for i in range(blocks):
+            shapes |= {f"{i}.norm1": (width,), f"{i}.qkv": (3 * width, width), f"{i}.out": (width, width)}
+            shapes |= {f"{i}.norm2": (width,), f"{i}.up": (4 * width, width), f"{i}.down": (width, 4 * width)}
+        generator = torch.Generator().manual_seed(0)
+        return {
+            name: torch.ones(shape, **self._options()) if len(shape) == 1
+            else torch.randn(shape, generator=generator).mul(0.02).to(**self._options())
+            for name, shape in shapes.items()
+        }  # fmt: skip
+
+    def data(self) -> tuple[Any, Any]:
+        """Support tokens and their weights, query tokens and theirs."""
+        generator = torch.Generator().manual_seed(1)
+        tokens = torch.randint(VOCABULARY, (2, self.batch, self.sequence + 1), generator=generator).to(self.device)
+        weights = torch.ones(self.batch, **self._options())
+        return (tokens[0], weights.clone().requires_grad_()), (tokens[1], weights)
+
+    def _options(self) -> dict[str, Any]:
+        return {"device": self.device, "dtype": getattr(torch, self.dtype)}
+
+
+def norm(x: Tensor, scale: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * scale
+
+
+def rotated(x: Tensor) -> Tensor:
+    """Rotary positions: ``[batch, heads, sequence, size]``."""
+    half = x.shape[-1] // 2
+    frequencies = 10_000 ** -(torch.arange(half, device=x.device, dtype=x.dtype) / half)
+    angles = torch.arange(x.shape[-2], device=x.device, dtype=x.dtype)[:, None] * frequencies
+    first, second = x[..., :half], x[..., half:]
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+
+
+def block(x: Tensor, norm1: Tensor, qkv: Tensor, out: Tensor, norm2: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    batch, length, width = x.shape
+    size = 32 if width < 512 else 64
+    q, k, v = (norm(x, norm1) @ qkv.T).view(batch, length, 3, width // size, size).permute(2, 0, 3, 1, 4)
+    scores = rotated(q) @ rotated(k).mT * size**-0.5
+    causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+    attended = torch.where(causal, scores, torch.finfo(x.dtype).min).softmax(-1) @ v
+    x = x + attended.transpose(1, 2).reshape(x.shape) @ out.T
+    return x + functional.gelu(norm(x, norm2) @ up.T) @ down.T
+
+
+def loss_of(blocks: int, checkpoints: bool) -> Callable[[Params, Any], Tensor]:
+    """The weighted mean over examples of the next token's cross-entropy."""
+
+    def loss(params: Params, batch: Any) -> Tensor:
+        tokens, weights = batch
+        x = params["embedding"][tokens[:, :-1]]
+        for i in range(blocks):
+            own = [params[f"{i}.{name}"] for name in ("norm1", "qkv", "out", "norm2", "up", "down")]
+            x = checkpoint(block, x, *own, use_reentrant=False) if checkpoints else block(x, *own)
+        logits = norm(x, params["norm"]) @ params["embedding"].T
+        each = functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none").mean(1)
+        return (weights * each).mean()
+
+    return loss
+
+
+class AdamWithLearnedRates(fs.LearnedRates):
+    """Adam's direction with a learned rate for each tensor; its root is safe at 0."""
+
+    def init(self, params: Params) -> Any:
+        return {name: (torch.zeros_like(value), torch.zeros_like(value)) for name, value in params.items()}
+
+    def update(self, params: Params, grads: Params, state: Any, step: int, loss: Tensor) -> tuple[Params, Any]:
+        moved, moments = {}, {}
+        for name, value in params.items():
+            first = 0.9 * state[name][0] + 0.1 * grads[name]
+            second = 0.999 * state[name][1] + 0.001 * grads[name].square()
+            direction = first / (1 - 0.9 ** (step + 1)) / (second / (1 - 0.999 ** (step + 1)) + 1e-12).sqrt()
+            moved[name], moments[name] = value - self.rate(name) * direction, (first, second)
+        return moved, moments
+
+
+VARIANTS: dict[str, tuple[Any, bool]] = {
+    "autograd loop": (None, False),
+    "autograd loop, checkpoints": (None, True),
+    "unrolled": (fs.Unrolled(), False),
+    "unrolled, checkpoints": (fs.Unrolled(), True),
+    "recomputed, reverse": (fs.Recomputed("reverse"), False),
+    "recomputed, reverse, checkpoints": (fs.Recomputed("reverse"), True),
+    "recomputed, forward": (fs.Recomputed("forward"), False),
+}
+"""Adjoint and checkpoints. Forward mode runs in torch.func, whose transformations and the checkpoints' hooks exclude
+each other."""
+
+
+def meta_gradient(variant: str, setting: Setting) -> Callable[[], list[Tensor]]:
+    """The gradient of the query loss for the rates and the support weights."""
+    adjoint, checkpoints = VARIANTS[variant]
+    params, (support, query) = setting.parameters(), setting.data()
+    loss = loss_of(SIZES[setting.size][0], checkpoints)
+    make = fs.LearnedRates if setting.optimizer == "sgd" else AdamWithLearnedRates
+    rule = make(params, 1e-2 if setting.optimizer == "sgd" else 1e-3, per="tensor").to(params["norm"])
+    learned = [*rule.parameters(), support[1]]
+
+    def adapted() -> Params:
+        if adjoint is not None:
+            return fs.adapt(loss, params, support, rule, setting.steps, adjoint)
+        moved = {name: value.clone().requires_grad_() for name, value in params.items()}
+        state = rule.init(moved)
+        for step in range(setting.steps):
+            value = loss(moved, support)
+            gradients = torch.autograd.grad(value, list(moved.values()), create_graph=True)
+            moved, state = rule.update(moved, dict(zip(moved, gradients, strict=True)), state, step, value)
+        return moved
+
+    return lambda: list(torch.autograd.grad(loss(adapted(), query), learned))
+
+
+def check_that_all_agree(optimizer: str, device: str) -> float:
+    """The largest relative difference of an entry in float64 on a small setting; fails if it is not rounding."""
+    setting = Setting("1M", 12, 2, 3, optimizer, device, "float64")
+    expected = meta_gradient("autograd loop", setting)()
+    worst = 0.0
+    for variant in VARIANTS:
+        pairs = list(zip(meta_gradient(variant, setting)(), expected, strict=True))
+        difference = max(float(((found - own) / own).abs().max()) for found, own in pairs)
+        if not difference < 1e-6:
+            raise AssertionError(f"{variant} differs from the autograd loop by {difference:.1e} of an entry.")
+        worst = max(worst, difference)
+    return worst
+
+
+def measure(variant: str, setting: Setting, rounds: int) -> dict[str, float]:
+    """Peak MB beyond what is there before, and seconds, of which the smallest counts."""
+    meta_gradient(variant, Setting("1M", 8, 1, 2, setting.optimizer, setting.device))()  # loads what is loaded once
+    call, seconds = meta_gradient(variant, setting), []
+    on_gpu = setting.device != "cpu"
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() / 2**20 if on_gpu else memory_in_use("VmRSS")
+    for _ in range(rounds):
+        start = time.perf_counter()
+        call()
+        if on_gpu:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else memory_in_use("VmHWM")
+    return {"MB": peak - before, "seconds": min(seconds)}
+
+
+def measured(variant: str, setting: Setting, rounds: int) -> dict[str, float] | str:
+    """The numbers, or why there are none; on a CPU from a process of its own."""
+    if setting.device != "cpu":
+        try:
+            return measure(variant, setting, rounds)
+        except torch.OutOfMemoryError:
+            return "out of memory"
+    words = [variant, json.dumps(asdict(setting)), str(rounds)]
+    command = [sys.executable, __file__, "--child", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else f"failed ({done.returncode})"
+
+
+def compare(setting: Setting, variants: Sequence[str], rounds: int, until: float) -> dict[str, Any]:
+    """Measures and prints the variants of one setting, as far as the time goes."""
+    found: dict[str, Any] = {}
+    table = Table("", "MB", "× less than unrolled", "seconds", "× the time of unrolled")
+    table.title, table.title_justify = f"{setting.steps} inner steps", "left"
+    for variant in variants:
+        if time.monotonic() > until:
+            break
+        result = found[variant] = measured(variant, setting, rounds)
+        reference = found.get("unrolled")
+        cells = [str(result), "", "", ""]
+        if isinstance(result, dict):
+            cells = [f"{result['MB']:.0f}", "", f"{result['seconds']:.3f}", ""]
+            if isinstance(reference, dict):
+                cells[1] = f"{reference['MB'] / max(result['MB'], 1e-3):.1f}"
+                cells[3] = f"{result['seconds'] / reference['seconds']:.2f}"
+        table.add_row(variant, *cells)
+    console.print(table)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--size", choices=SIZES, help="default: 1M on a CPU, else 50M")
+    parser.add_argument("--sequence", type=int, help="default: 128 on a CPU, else 1024")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--steps", type=int, nargs="+", default=[2, 4, 8])
+    parser.add_argument("--optimizer", choices=["sgd", "adam"], default="sgd")
+    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--rounds", type=int, default=2, help="of which the fastest counts (default 2)")
+    parser.add_argument("--time-limit", type=float, default=600, metavar="SECONDS", help="stop measuring then")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        allocator.restart_with("auto")
+        variant, setting, rounds = options.child
+        print(json.dumps(measure(variant, Setting(**json.loads(setting)), int(rounds))))
+        return
+    until = time.monotonic() + options.time_limit
+    on_cpu = options.device == "cpu"
+    size, sequence = options.size or ("1M" if on_cpu else "50M"), options.sequence or (128 if on_cpu else 1024)
+    count = sum(value.numel() for value in Setting(size, 1, 1, 1, "sgd", "cpu").parameters().values())
+    where = torch.get_num_threads() if on_cpu else torch.cuda.get_device_name()
+    console.print(
+        f"torch {torch.__version__}, {where}{' thread' if on_cpu else ''}; {count / 1e6:.1f} million parameters"
+    )
+    console.print(f"sequences of {sequence}, batches of {options.batch}, inner {options.optimizer}")
+    console.print(f"All agree to {check_that_all_agree(options.optimizer, options.device):.0e}, in float64.\n")
+    results = {}
+    for steps in options.steps:
+        setting = Setting(size, sequence, options.batch, steps, options.optimizer, options.device)
+        results[steps] = compare(setting, options.variants, options.rounds, until)
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
