@@ -1,8 +1,8 @@
 """Memory and time of the meta-gradient of a language model's learning rates, by adjoint and number of inner steps.
 
 A decoder-only transformer with rotary positions takes some inner steps of gradient descent or Adam on a batch of random
-tokens. The meta-parameters are one learning rate for each tensor and a weight for each example of the support batch; the
-initial parameters get no gradient. The straightforward way keeps the graph of every step (``create_graph=True``).
+tokens. The meta-parameters are one learning rate for each tensor and a weight for each example of the support batch.
+The initial parameters get no gradient. The straightforward way keeps the graph of every step (``create_graph=True``).
 ``fewstep.Recomputed`` keeps the parameters after each step and works out products with a step's Hessian on the way
 back, by a second backward pass or by forward over reverse, the mixed mode of Kemaev et al. (2025, arXiv 2505.00793).
 Reverse mode is measured with and without checkpoints of the activations per block. All are first checked against each

@@ -122,3 +122,16 @@ def test_only_graphs_of_small_tensors_are_compiled_lightly(examples, light, monk
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     assert _is_light(traced(lambda x: x.topk(1)[0] + 1, torch.zeros(examples, 2)).graph) is light
+
+
+def test_another_precision_is_compiled_anew():
+    torch.manual_seed(0)
+    learner = fs.maml(fs.models.MLP(1, [4], 1), fs.mse, inner_lr=0.01, compile=True)
+    tasks = fs.tasks.Sinusoids(shots=5).sample(2, torch.Generator().manual_seed(0))
+    exact = learner.meta_gradient(tasks)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = learner.meta_gradient(tasks)
+    assert len(learner._compiled._compiled) == 2
+    assert not torch.equal(rounded.float(), exact)
+    torch.testing.assert_close(learner.meta_gradient(tasks), exact)
+    assert len(learner._compiled._compiled) == 2

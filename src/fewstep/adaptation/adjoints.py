@@ -46,14 +46,15 @@ class Unrolled:
 class Recomputed:
     """Keep φ_0 … φ_K and recompute the steps on the way back: exact; memory does not grow with the steps' activations.
 
-    The last step's graph is kept: it is the first that the way back needs, and recomputing a step takes as much room.
     Random operations of the model (dropout) are replayed.
 
     Args:
         mode: how the product of a step's Hessian with a vector is worked out. ``"reverse"``: a backward pass through
-            the gradient. ``"forward"``: the forward-mode derivative of the gradient, which is the same since the
-            Hessian is symmetric (mixed mode, Kemaev et al. 2025); it keeps the activations of a forward pass only, and
-            needs a forward-mode derivative of each operation.
+            the gradient. The last step's graph is kept then: it is the first that the way back needs, and recomputing
+            a step takes as much room. ``"forward"``: the forward-mode derivative of the gradient, which is the same
+            since the Hessian is symmetric (mixed mode, Kemaev et al. 2025). It keeps the last step's graph no more than
+            the others', and needs a forward-mode derivative of each operation. Not always the smaller one:
+            ``benchmarks/transformer.py`` measures both.
 
     Raises:
         ValueError: there is no such mode.
@@ -68,9 +69,10 @@ class Recomputed:
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
     ) -> list[Params]:
-        last = [_unrolled_gradient] if steps else []
-        recomputed: list[Gradient] = [partial(recomputed_gradient, mode=self.mode)] * (steps - 1)
-        return inner_loop([*recomputed, *last], loss, params, batch, rule, adapts)
+        gradients: list[Gradient] = [partial(recomputed_gradient, mode=self.mode)] * steps
+        if self.mode == "reverse" and steps:
+            gradients[-1] = _unrolled_gradient
+        return inner_loop(gradients, loss, params, batch, rule, adapts)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class CompiledGradient:
     """``function(tensors, tasks) -> mean loss`` and its gradient in the tensors that require one, compiled.
 
     On a CPU by TorchInductor, on a GPU fused by it and recorded as a CUDA graph, the parts of a meta-batch side by
-    side. Anew for other shapes, dtypes or devices, and for another ``variant``.
+    side. Anew for other shapes, dtypes or devices, for another ``variant``, and under other settings of precision.
 
     Args:
         function: the mean loss of some tasks.
@@ -43,7 +43,8 @@ class CompiledGradient:
     def __call__(self, tensors: Sequence[Tensor], tasks: Any, variant: Hashable) -> tuple[Tensor, list[Tensor | None]]:
         """The loss, and its gradient in every tensor that requires one; ``None`` where it does not reach."""
         leaves, spec = tree_flatten(tasks)
-        key = (variant, spec, tuple((leaf.shape, leaf.dtype, leaf.device, leaf.stride()) for leaf in leaves))
+        shapes = tuple((leaf.shape, leaf.dtype, leaf.device, leaf.stride()) for leaf in leaves)
+        key = (variant, spec, shapes, _precision(leaves[0].device.type))
         found = self._compiled.get(key)  # once: hashing and comparing trees takes time in a loop of short steps
         if found is None:
             found = self._compiled[key] = self._compile(tensors, leaves, spec)
@@ -87,17 +88,24 @@ class CompiledGradient:
             state, tasks = flat[: -len(leaves)], tree_unflatten(flat[-len(leaves) :], spec)
             parts = self.parts(tasks)
             found = side_by_side([functools.partial(of_part, state, part) for part in parts], flat[0].device)
+            if len(parts) == 1:
+                return list(found[0])
             shares = [len(part) / len(tasks) for part in parts]
-            return (
-                list(found[0])
-                if len(parts) == 1
-                else [_weighted(values, shares) for values in zip(*found, strict=True)]
-            )
+            return [_weighted(values, shares) for values in zip(*found, strict=True)]
 
         for part in self.parts(tasks):  # compiled before anything is recorded
             of_part(state, part)
         self._memory = self._memory or torch.cuda.graph_pool_handle()
         return captured(of_all, [*state, *leaves], self._memory)
+
+
+def _precision(device: str) -> tuple[Any, ...]:
+    """PyTorch's settings of precision that a graph is made under: autocast, and on a GPU that of float32 factors."""
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if device != "cuda":
+        return (autocast,)
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    return autocast, convolutions.fp32_precision, torch.backends.cuda.matmul.fp32_precision
 
 
 def _weighted(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:

@@ -210,9 +210,8 @@ def _statistics(x: Tensor, eps: float, channel: int) -> tuple[Tensor, Tensor]:
 
 def _means(v: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, channel: int) -> tuple[Tensor, Tensor]:
     """mean(v), mean(z·v) over all positions."""
-    if (
-        x.ndim == v.ndim == 4 and x.device.type == "cpu" and not fused(x)
-    ):  # CUDA's kernel makes these sums only with weights
+    # CUDA's kernel makes these sums only with weights.
+    if x.ndim == v.ndim == 4 and x.device.type == "cpu" and not fused(x):
         per_channel = mean.flatten(), rstd.flatten()
         _, sum_zv, sum_v = aten.native_batch_norm_backward(
             v, x, None, None, None, *per_channel, True, 0.0, [False, True, True]
