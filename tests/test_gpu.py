@@ -102,6 +102,13 @@ def test_what_a_gpu_fuses_is_the_same_meta_gradient(network, steps, monkeypatch)
     assert not any("max_pool" in str(node.target) for node in traced["graph"].graph.nodes)
 
 
+def test_long_runs_are_fused_on_a_gpu_and_short_ones_recorded():
+    training = Training(device="cuda", compile=False)
+    assert (training.compiles(60_000), training.compiles(4_000)) == (True, "record")
+    assert replace(training, fuse_from=0).compiles(1) is True
+    assert (Training().compiles(1), replace(Training(), compile=False).compiles(60_000)) == (True, False)
+
+
 @needs_gpu
 @pytest.mark.parametrize("few_rows", [0, 10**9], ids=["by kernels", "by products"])
 @pytest.mark.parametrize("compile", [False, "record"], ids=["eager", "recorded"])
@@ -290,7 +297,7 @@ def test_a_gpu_draws_the_same_episodes(rotations):
 def test_trains_on_a_gpu_goes_on_and_is_tested_on_a_cpu(method, tmp_path):
     name = f"glyphs-5way-1shot-{method}"
     config = replace(EXPERIMENTS[name].config, filters=8, iterations=6, meta_batch=4)
-    training = Training(device="cuda", fuse=False, validate_every=3, validation_tasks=4, log_every=1)
+    training = Training(device="cuda", fuse_from=10**9, validate_every=3, validation_tasks=4, log_every=1)
     whole, parts = (Run.create(name, config, training, tmp_path / folder) for folder in ("whole", "parts"))
     whole.train(progress=False)
     parts.train(progress=False, until=3)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import fewstep
 from fewstep.tasks import Batch, Sinusoids, Task
 from fewstep.training import RunFolder, load_checkpoint, save_checkpoint
+from fewstep.training.progress import Progress
 
 
 def make(lr: float = 1e-2, dropout: float = 0.0):
@@ -306,3 +307,15 @@ def test_progress_without_a_terminal_is_lines(capsys: pytest.CaptureFixture[str]
     assert "it/s" in shown.err
     assert "loss" in shown.err
     assert shown.out == ""
+
+
+def test_the_first_iteration_which_may_compile_tells_nothing_of_the_time_left(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr("fewstep.training.progress.time.monotonic", lambda: now[0])
+    bar = Progress("run", 0, 101, show=True)
+    for done, seconds in ((1, 3600.0), (11, 3620.0)):
+        now[0] = seconds
+        bar.update(done, lambda: 0.5)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "run: 1/101, loss 0.5000"
+    assert second == "run: 11/101, 0.50 it/s, loss 0.5000, 3:00 left"

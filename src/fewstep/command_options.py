@@ -136,8 +136,9 @@ class Reproduce:
     """CPU threads; 0 leaves it to PyTorch."""
     compile: bool = True
     """Compile the meta-step on CPUs, in the rows that do not say otherwise."""
-    fuse: bool = True
-    """On CUDA devices, fuse the kernels of the meta-step; they are recorded as a CUDA graph in any case."""
+    fuse_from: int = 10_000
+    """On CUDA devices, fuse the kernels of the meta-step in rows of at least so many iterations; they are recorded as a
+    CUDA graph in any case."""
     dry_run: bool = False
     """Say what would be trained and about how long it would take, and train nothing."""
     train: bool = True

@@ -26,7 +26,9 @@ def reproduce(options: Reproduce, began: float) -> None:
     planned: list[Planned] = []
     failures: dict[str, Exception] = {}
     if options.train or options.dry_run:
-        training = Training(device=options.device, threads=options.threads, compile=options.compile, fuse=options.fuse)
+        training = Training(
+            device=options.device, threads=options.threads, compile=options.compile, fuse_from=options.fuse_from
+        )
         training.check()
         planned = _planned(options, results)
         limit = None if deadline is None else deadline - began

@@ -27,9 +27,9 @@ class Training:
     """CPU threads; small networks are fastest with 1. 0 leaves it to PyTorch."""
     compile: bool = True
     """On CPUs, compile the whole meta-step into one graph: takes some seconds at the start and needs a C++ compiler."""
-    fuse: bool = True
-    """On CUDA devices, fuse the kernels of the meta-step before they are recorded as a CUDA graph. With several steps
-    of a convolutional network this takes a minute or two at the start."""
+    fuse_from: int = 10_000
+    """On CUDA devices, fuse the kernels of the meta-step before they are recorded as a CUDA graph, in runs of at least
+    so many iterations. It halves the time of a step and takes half a minute to two minutes at the start."""
     precision: str = "tf32"
     """On CUDA devices, of the factors of convolutions: tf32, as PyTorch has it by default, or float32."""
     clip_value: float | None = None
@@ -68,11 +68,10 @@ class Training:
         """Whether meta-steps are recorded as CUDA graphs."""
         return torch.device(self.device).type == "cuda"
 
-    @property
-    def compiles(self) -> bool | str:
-        """How a learner is to compile, as :class:`fewstep.MetaLearner` takes it."""
+    def compiles(self, iterations: int) -> bool | str:
+        """How the learner of a run of so many iterations is to compile, as :class:`fewstep.MetaLearner` takes it."""
         if self.on_gpu:
-            return self.fuse or "record"
+            return True if iterations >= self.fuse_from else "record"
         return self.compile
 
     def placed(self, source: TaskSource) -> TaskSource:

@@ -92,7 +92,7 @@ class Run:
         ``deadline`` is that of :func:`fewstep.fit`.
         """
         training, experiment = self.training, self.experiment
-        learner = self._fresh_learner(training.compiles)
+        learner = self._fresh_learner(training.compiles(experiment.iterations))
         optimizer = experiment.outer_optimizer(learner)
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         if training.schedule == "cosine":

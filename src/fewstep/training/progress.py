@@ -22,6 +22,7 @@ class Progress:
     def __init__(self, title: str, start: int, total: int, show: bool = True) -> None:
         self._title, self._start, self._total = title, start, total
         self._began = self._updated = time.monotonic()
+        self._timed = False
         self._interval = 0.2
         self._loss = self._validation = ""
         self._bar: Any = None
@@ -36,18 +37,26 @@ class Progress:
     def update(self, done: int, loss: Callable[[], float], force: bool = False) -> None:
         """``done`` iterations are finished; ``loss`` is only asked for when something is shown."""
         now = time.monotonic()
+        if not self._timed:  # the first iteration may compile: the rate is that of those after it
+            self._timed, self._start, self._began = True, done, now
         if not self._show or (now - self._updated < self._interval and not force):
             return
         self._updated = now
-        rate = (done - self._start) / max(now - self._began, 1e-9)
         self._loss = f"loss {loss():.4f}"
-        text = f"{rate:,.0f} it/s" if rate >= 10 else f"{rate:.2f} it/s"
-        left = duration((self._total - done) / max(rate, 1e-9))
+        pace, left = self._pace(done, now)
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, words=f"{text}, {self._loss}, {left} left")
+            self._bar.update(self._task, completed=done, words=", ".join(filter(None, (pace, self._loss, left))))
         else:
-            words = [f"{self._title}: {done:,}/{self._total:,}", text, self._loss, self._validation, f"{left} left"]
-            print(", ".join(word for word in words if word), file=sys.stderr, flush=True)
+            words = f"{self._title}: {done:,}/{self._total:,}", pace, self._loss, self._validation, left
+            print(", ".join(filter(None, words)), file=sys.stderr, flush=True)
+
+    def _pace(self, done: int, now: float) -> tuple[str, str]:
+        """Iterations per second, and the time left; empty as long as only one iteration is done."""
+        if done == self._start:
+            return "", ""
+        rate = (done - self._start) / max(now - self._began, 1e-9)
+        text = f"{rate:,.0f} it/s" if rate >= 10 else f"{rate:.2f} it/s"
+        return text, f"{duration((self._total - done) / max(rate, 1e-9))} left"
 
     def validated(self, text: str) -> None:
         """A validation result: a line above the bar, or in the lines from now on."""
