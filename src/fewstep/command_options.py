@@ -124,12 +124,16 @@ class Reproduce:
     asked for, it is only tested."""
     to: Path | None = None
     """Where EXPERIMENT-seedS.json, the learning curves, tables and figures go; RUNS/results if not given."""
+    results: Path | None = None
+    """Results that are there already: their rows are not trained again. Only read; those in TO count in any case. If
+    not given, with --max-time reproduction/TABLE, if that exists. With --no-train, the results to show."""
     max_time: str | None = None
-    """Stop after so long from the start of the command, such as 90s, 9m or 1.5h. Rows that a paper prints a number for
-    go first, and of these the least work first. A run that is cut is left in TO/unfinished, ready to go on."""
+    """End by itself before so long has passed since the start of the command: 90s, 9m, 1.5h, or a number of seconds.
+    Rows that a paper prints a number for go first, and of these those that take the least time. A run that is cut is
+    left in TO/unfinished, ready to go on, with its learning curve in TO/curves."""
     unfinished: Path | None = None
-    """Run folders to go on with where RUNS has none, or one of fewer iterations; they are copied. If not given,
-    reproduction/TABLE/unfinished, if that exists."""
+    """Run folders to go on with where RUNS has none, or one of fewer iterations. Only read: they are copied. If not
+    given, reproduction/TABLE/unfinished, if that exists. Those in TO/unfinished are gone on with in any case."""
     device: str = "cpu"
     """Where to train: cpu, cuda, cuda:1, mps."""
     threads: int = 1

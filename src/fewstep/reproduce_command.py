@@ -4,89 +4,154 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fewstep.command_options import Reproduce
 from fewstep.commands import print_table
 from fewstep.experiments.experiment import Training
-from fewstep.experiments.plan import Planned, by_paper_and_work, plan, rows_of, seconds_left
+from fewstep.experiments.plan import Planned, plan, rows_of
 from fewstep.experiments.reproduce import reproduce as train_and_test
 from fewstep.experiments.reproduction_figures import figures_of
 from fewstep.experiments.results import TABLES, load_results
+from fewstep.experiments.schedule import Timed, by_paper_and_time, by_paper_and_work, timed, what_fits
 from fewstep.experiments.tables import page, tables_of
 from fewstep.training.progress import duration, seconds_of
 
+SAVING = 15.0
+"""Seconds that are kept back of a time limit for saving, copying and the tables; less of a short one."""
+
 
 def reproduce(options: Reproduce, began: float) -> None:
-    """Trains and tests what is missing, and shows the tables."""
-    if options.table not in TABLES:
-        raise ValueError(f"there is no table {options.table!r}; there are: {', '.join(TABLES)}.")
-    deadline = None if options.max_time is None else began + seconds_of(options.max_time)
-    results = options.to or options.runs / "results"
-    planned: list[Planned] = []
+    """Trains and tests what is missing, and shows the tables.
+
+    Args:
+        options: of the command.
+        began: when it was given, a time of ``time.monotonic()``.
+    """
+    limit, unfinished = _checked(options)
+    to = options.to or options.runs / "results"
     failures: dict[str, Exception] = {}
+    planned: list[Planned] = []
     if options.train or options.dry_run:
         training = Training(
             device=options.device, threads=options.threads, compile=options.compile, fuse_from=options.fuse_from
         )
         training.check()
-        planned = _planned(options, results)
-        limit = None if deadline is None else deadline - began
-        _print_plan(planned, training, measure=limit is None or options.dry_run, limit=limit)
+        planned = _planned(options, to, unfinished)
+        deadline = None if limit is None else began + limit - min(SAVING, limit / 8)
+        runs = _timed(planned, training, limit)
+        _print_plan(runs, deadline)
         if options.dry_run:
             return
-        failures = train_and_test(planned, results, training, deadline=deadline)
-        if deadline is not None:
-            print(
-                f"\nStopped after {duration(time.monotonic() - began)} of {duration(deadline - began)}. What is left:"
-            )
-            _print_plan(_planned(options, results), training, measure=False)
-    _show(options, results)
+        writes = to / "unfinished"
+        keeps = None if unfinished is not None and writes.resolve() == unfinished.resolve() else writes
+        failures = train_and_test([one.planned for one in runs], to, training, deadline=deadline, unfinished=keeps)
+        if limit is not None:
+            print(f"\nStopped after {duration(time.monotonic() - began)} of {duration(limit)}.")
+            _print_left(_planned(options, to, unfinished), training, runs)
+    shown = (options.results or to) if not options.train else to
+    _show(options, shown, to, figures=limit is None or time.monotonic() < began + limit - min(5.0, limit / 10))
     if failures:
         reasons = "".join(f"\n  {name}: {error}" for name, error in failures.items())
         raise RuntimeError(f"{len(failures)} of {len(planned)} runs failed:{reasons}")
 
 
-def _planned(options: Reproduce, results: Path) -> list[Planned]:
+def _checked(options: Reproduce) -> tuple[float | None, Path | None]:
+    """The time limit in seconds, and the folder that runs are taken up from.
+
+    Raises:
+        ValueError: there is no such table, the limit is no duration, or a folder is wrong.
+    """
+    if options.table not in TABLES:
+        raise ValueError(f"there is no table {options.table!r}; there are: {', '.join(TABLES)}.")
+    try:
+        limit = None if options.max_time is None else seconds_of(options.max_time)
+    except ValueError as error:
+        raise ValueError(f"--max-time: {error}") from None
+    committed = Path("reproduction") / options.table / "unfinished"
+    unfinished = options.unfinished or (committed if committed.is_dir() else None)
+    for option, folder in (("--unfinished", options.unfinished), ("--results", options.results)):
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"{option}: expected a folder that is there; got {folder}.")
+    writes = (options.to or options.runs / "results") / "unfinished"
+    if limit is not None and unfinished is not None and writes.resolve() == unfinished.resolve():
+        raise ValueError(
+            f"--to: runs that are cut would be written to {writes}, which they are taken up from and which is only "
+            "read; give another --to."
+        )
+    return limit, unfinished
+
+
+def _planned(options: Reproduce, to: Path, unfinished: Path | None) -> list[Planned]:
     rows = rows_of(options.table, options.rows)
-    unfinished = options.unfinished or Path("reproduction") / options.table / "unfinished"
-    planned = plan(rows, options.seeds, options.runs, results, options.iterations, options.budget, unfinished)
-    return planned if options.max_time is None else by_paper_and_work(planned)
+    folders = [*([] if unfinished is None else [unfinished]), to / "unfinished"]
+    committed = Path("reproduction") / options.table
+    earlier = options.results or (committed if options.max_time is not None and committed.is_dir() else None)
+    return plan(rows, options.seeds, options.runs, to, options.iterations, options.budget, folders, earlier)
 
 
-def _show(options: Reproduce, results: Path) -> None:
+def _timed(planned: list[Planned], training: Training, limit: float | None) -> list[Timed]:
+    """In the order in which they are trained. Under a limit at most a tenth of it goes into measuring."""
+    if limit is None:
+        return timed(planned, training)
+    return by_paper_and_time(timed(by_paper_and_work(planned), training, time.monotonic() + limit / 10))
+
+
+def _print_plan(runs: Sequence[Timed], deadline: float | None) -> None:
+    """The runs with the time that each takes, and how far it comes until a deadline."""
+    if not runs:
+        print("All that was asked for is there.")
+        return
+    rows = [_row(one.planned, one.seconds) for one in runs]
+    header = ["run", "iterations", "done", "training takes"]
+    if deadline is not None:
+        header.append("in this time")
+        rows = [[*row, fits] for row, fits in zip(rows, what_fits(runs, deadline - time.monotonic()), strict=True)]
+    known = [one.seconds for one in runs if one.seconds is not None]
+    title = f"{len(runs)} run{'s' * (len(runs) > 1)} to train and test"
+    if known:
+        of_them = "" if len(known) == len(runs) else f" {len(known)} of them"
+        title += f"; training{of_them} takes about {duration(sum(known))} on this machine as it is now"
+    print_table(title, header, rows)
+    for folder in sorted({str(one.planned.taken_from.parent) for one in runs if one.planned.taken_from is not None}):
+        print(f"Runs are taken up from {folder}, by copying.")
+
+
+def _print_left(planned: Sequence[Planned], training: Training, before: Sequence[Timed]) -> None:
+    """What is not done yet, at the speed that was measured now or else before."""
+    speeds = {one.planned.name: one.seconds / one.planned.left for one in before if one.seconds and one.planned.left}
+    left = [
+        replace(one, seconds=one.planned.left * speeds[one.planned.name])
+        if one.seconds is None and one.planned.name in speeds
+        else one
+        for one in timed(planned, training, until=time.monotonic())
+    ]
+    if not left:
+        print("All that was asked for is there.")
+        return
+    rows = [_row(one.planned, one.seconds) for one in by_paper_and_time(left)]
+    title = f"{len(left)} run{'s are' if len(left) > 1 else ' is'} left; the same command goes on"
+    print_table(title, ["run", "iterations", "done", "training takes"], rows)
+
+
+def _row(one: Planned, seconds: float | None) -> list[str]:
+    own = one.row.config.iterations
+    goal = f"{one.iterations:,}" + (f" of {own:,}" if one.iterations < own else "")
+    takes = "only the test" if one.left == 0 else "?" if seconds is None else duration(seconds)
+    return [one.name, goal, f"{one.done:,}", takes]
+
+
+def _show(options: Reproduce, results: Path, to: Path, figures: bool) -> None:
     """The tables and figures of the results that there are."""
     found = load_results(results, options.table)
     if found:
         tables = tables_of(options.table, found)
         for title, table in tables.items():
             print_table(title, table[0], table[1:])
-        (results / "table.md").write_text(page(tables))
-        for file in (results / "table.md", *figures_of(options.table, found, results, results)):
+        to.mkdir(parents=True, exist_ok=True)
+        (to / "table.md").write_text(page(tables))
+        for file in (to / "table.md", *(figures_of(options.table, found, results, to) if figures else [])):
             print(f"Wrote {file}")
     elif not options.train:
         raise ValueError(f"there are no results of {options.table} in {results}; leave out --no-train to make them.")
-
-
-def _print_plan(planned: Sequence[Planned], training: Training, measure: bool, limit: float | None = None) -> None:
-    """The runs with the time that each takes, and which of them fit into a limit, as far as that is known."""
-    if not planned:
-        print("All that was asked for is there.")
-        return
-    rows, total = [], 0.0
-    for one in planned:
-        seconds = seconds_left(one, training, measure)
-        before, total = total, total + (seconds or 0.0)
-        own = one.row.config.iterations
-        goal = f"{one.iterations:,}" + (f" of {own:,}" if one.iterations < own else "")
-        rows.append([one.name, goal, f"{one.done:,}", "?" if seconds is None else duration(seconds)])
-        if limit is not None:
-            fits = "whole" if total < limit else "in part" if before < limit else "no"
-            rows[-1].append("?" if seconds is None and before < limit else fits)
-    known = len([row for row in rows if row[3] != "?"])
-    title = f"{len(planned)} run{'s' * (len(planned) > 1)} to train and test"
-    if known:
-        of_them = "" if known == len(planned) else f" {known} of them"
-        title += f"; training{of_them} takes about {duration(total)} on this machine as it is now"
-    header = ["run", "iterations", "done", "training takes", *([] if limit is None else ["fits"])]
-    print_table(title, header, rows)

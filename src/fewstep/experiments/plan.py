@@ -77,7 +77,8 @@ def plan(
     results: Path,
     iterations: int | None = None,
     budget: int | None = None,
-    unfinished: Path | None = None,
+    unfinished: Sequence[Path] = (),
+    earlier: Path | None = None,
 ) -> list[Planned]:
     """The runs whose result is missing, or is of fewer iterations than asked for.
 
@@ -91,7 +92,8 @@ def plan(
         results: folder of the results.
         iterations: train each row up to here, at most its own number.
         budget: the same in training tasks.
-        unfinished: folder of run folders to go on with where ``runs`` has none, or one of fewer iterations.
+        unfinished: folders of run folders to go on with where ``runs`` has none, or one of fewer iterations.
+        earlier: another folder of results, which count as well.
 
     Raises:
         ValueError: both iterations and budget are given, or less than one.
@@ -106,31 +108,17 @@ def plan(
             config = row.config
             asked = iterations if budget is None else max(1, round(budget / config.tasks_per_iteration))
             wanted = config.iterations if asked is None else min(asked, config.iterations)
-            folder = runs / f"{row.name}-seed{seed}"
-            result = results / f"{row.name}-seed{seed}.json"
-            if not result.is_file() or json.loads(result.read_text())["iterations"] < wanted:
-                done, elsewhere = _done(folder), None if unfinished is None else unfinished / folder.name
-                if elsewhere is not None and _done(elsewhere) > done:
-                    planned.append(Planned(row, seed, wanted, _done(elsewhere), folder, elsewhere))
-                else:
-                    planned.append(Planned(row, seed, wanted, done, folder))
+            name = f"{row.name}-seed{seed}"
+            if max(_tested(folder / f"{name}.json") for folder in (results, earlier or results)) < wanted:
+                places = [runs / name, *(folder / name for folder in unfinished)]
+                furthest = max(places, key=_done)  # of equal ones the first
+                taken_from = None if furthest == places[0] else furthest
+                planned.append(Planned(row, seed, wanted, _done(furthest), places[0], taken_from))
     return sorted(planned, key=lambda one: one.done == 0)
 
 
-def by_paper_and_work(planned: Iterable[Planned]) -> list[Planned]:
-    """Runs for which a paper prints a number first, and of these the least work first.
-
-    Work is reckoned by the images that are left to go through a network, or by iterations where there are none.
-    """
-    return sorted(planned, key=lambda one: (not one.row.paper, _work(one)))
-
-
-def _work(planned: Planned) -> float:
-    config = planned.row.config
-    ways, shots = getattr(config, "ways", 1), getattr(config, "shots", 1)
-    queries, steps = getattr(config, "queries", 1), max(1, getattr(config, "steps", 1))
-    pixels = 9 if getattr(config, "data", "") in ("mini-imagenet", "cifar-fs", "fc100") else 1  # 84² against 28²
-    return float(planned.left * config.meta_batch * ways * (shots * steps + queries) * pixels)
+def _tested(result: Path) -> int:
+    return int(json.loads(result.read_text())["iterations"]) if result.is_file() else 0
 
 
 def _done(folder: Path) -> int:
@@ -159,6 +147,8 @@ def seconds_left(planned: Planned, training: Training, measure: bool = True) -> 
     if not measure or (own.compile and not own.on_gpu):
         return None
     try:
+        if own.on_gpu:  # a few tasks would not fill it
+            return planned.left * seconds_per_iteration(planned.row.config, own, iterations=5)
         return planned.left * seconds_per_iteration(planned.row.config, own, tasks=8)
     except Exception:  # whatever is wrong with this row, training it will say
         return None

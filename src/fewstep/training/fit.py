@@ -13,16 +13,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fewstep.adaptation.random_numbers import random_state, set_random_state
-from fewstep.evaluation.evaluate import evaluate
+from fewstep.adaptation.random_numbers import replayed
+from fewstep.evaluation.evaluate import Evaluation, evaluate
 from fewstep.evaluation.numbers import written
 from fewstep.objectives import accuracy
 from fewstep.tasks import Task, TaskSource, generator
 from fewstep.tasks.batch import like
+from fewstep.training.deadline import Deadline
 from fewstep.training.interrupt import Interruption
-from fewstep.training.processor import processor
 from fewstep.training.progress import Progress
 from fewstep.training.run_folder import RunFolder
+from fewstep.training.state import State
 
 PACES = 500
 """Of so many lines of metrics a run remembers how fast it was."""
@@ -101,7 +102,8 @@ def fit(
         maximize: whether a larger metric is better; true for ``fewstep.accuracy`` and for returns if not given.
         run: a folder for metrics, TensorBoard events (where TensorBoard is installed) and checkpoints.
         resume: go on with the run in that folder, if there is one.
-        deadline: a time of ``time.monotonic()``; training stops after the first iteration that ends later, and saves.
+        deadline: a time of ``time.monotonic()``. Training stops before an iteration that would end later, or whose
+            validation would, and saves.
         log_every: iterations per line of metrics.
         checkpoint_every: iterations between checkpoints.
         progress: show a progress bar on standard error.
@@ -137,7 +139,7 @@ def fit(
     folder = None if run is None else RunFolder(run)
     if folder is not None and not resume and (folder.has_checkpoint() or folder.metrics_file.exists()):
         raise FileExistsError(f"{folder.path} already holds a run; resume it (resume=True) or name another folder.")
-    state = _State(learner, optimizer, scheduler)
+    state = State(learner, optimizer, scheduler)
     larger_is_better = metric is accuracy or getattr(learner, "maximize", False) if maximize is None else maximize
     if folder is not None and resume:
         if folder.has_checkpoint():
@@ -161,13 +163,29 @@ def fit(
     report = getattr(optimizer, "report", dict)
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
     losses: list[Tensor] = []
+    limit = Deadline(deadline)
+
+    def validates(iteration: int) -> bool:
+        return validation is not None and (iteration % validate_every == 0 or iteration == iterations)
+
+    def validate(tasks: int) -> Evaluation:
+        assert validation is not None
+        return evaluate(learner, validation, tasks, validation_steps, metric, seed, stream=1)
+
+    def try_validation(tasks: int) -> None:
+        with replayed():
+            validate(tasks)
+
+    first_validation = state.latest_validation_seconds or 60.0  # rather too long, if it is not known
+    begins = limit.leaves_time_to_begin(first_validation if validates(state.iteration + 1) else 0.0)
     bar = Progress(title, state.iteration, iterations, progress)
     began, before = time.monotonic(), state.seconds + state.validation_seconds
-    lap_began, lap_from = began, state.iteration
+    lap_began, lap_from, first = began, state.iteration, state.iteration
     with Interruption() as interruption:
         try:
-            for iteration in range(state.iteration, iterations):
+            for iteration in range(first, iterations if begins else first):
                 learner.iteration = iteration
+                limit.iteration_begins()
                 tasks = like(source.sample(meta_batch, generator(seed, iteration)), parameters[0])
                 for parameter in parameters:
                     parameter.grad = None
@@ -182,7 +200,11 @@ def fit(
                     scheduler.step()
                 losses.append(loss)
                 done = state.iteration = iteration + 1
-                late = deadline is not None and time.monotonic() >= deadline
+                limit.iteration_ends(loss.item)
+                if iteration == first:
+                    state.starting_seconds = time.monotonic() - began
+                ahead = validates(done) + validates(done + 1)
+                late = done < iterations and not limit.leaves_time(ahead, try_validation, validation_tasks)
                 last = late or done == iterations or interruption.requested is not None
                 bar.update(done, loss.item, force=done == iterations)
                 saves = last or done % checkpoint_every == 0
@@ -190,10 +212,12 @@ def fit(
                     state.paces = [*state.paces, (time.monotonic() - lap_began) / (done - lap_from)][-PACES:]
                     record({"iteration": done, "loss": _mean_of(losses, done, folder), **report()})
                     losses.clear()
-                if validation is not None and (done % validate_every == 0 or done == iterations):
+                if validates(done):
                     validation_began = time.monotonic()
-                    found = evaluate(learner, validation, validation_tasks, validation_steps, metric, seed, stream=1)
-                    state.validation_seconds += time.monotonic() - validation_began
+                    found = validate(validation_tasks)
+                    state.latest_validation_seconds = time.monotonic() - validation_began
+                    state.validation_seconds += state.latest_validation_seconds
+                    limit.validation_took(state.latest_validation_seconds)
                     mean, interval = found.mean[-1], found.ci95[-1]
                     record({"iteration": done, "validation": mean, "validation_ci95": interval})
                     bar.validated(f"validation {written(found.metric, mean, interval)} at iteration {done:,}")
@@ -223,51 +247,6 @@ def _meta_gradient(learner: Trainable, tasks: Task) -> Tensor:
     loss = learner.meta_loss(tasks)
     loss.backward()
     return loss.detach()
-
-
-class _State:
-    """All that changes while training."""
-
-    def __init__(self, learner: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
-        self.learner, self.optimizer, self.scheduler = learner, optimizer, scheduler
-        self.iteration = 0
-        self.seconds = 0.0
-        """Spent training, validations not counted."""
-        self.validation_seconds = 0.0
-        self.paces: list[float] = []
-        """Seconds per iteration, from one line of metrics to the next, of the last lines. Their median is not moved by
-        what else the machine does now and then, nor by the time that compiling takes."""
-        self.best: float | None = None
-        self.processors = [processor(next(iter(learner.parameters())).device)]
-        """On what it was trained, the latest last."""
-
-    def snapshot(self) -> dict[str, Any]:
-        return {
-            "iteration": self.iteration,
-            "seconds": self.seconds,
-            "validation_seconds": self.validation_seconds,
-            "paces": self.paces,
-            "best": self.best,
-            "processors": self.processors,
-            "learner": self.learner.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "random": random_state(),
-        }
-
-    def restore(self, snapshot: dict[str, Any]) -> None:
-        self.iteration, self.seconds, self.best = snapshot["iteration"], snapshot["seconds"], snapshot["best"]
-        self.validation_seconds = snapshot.get("validation_seconds", 0.0)  # older runs counted it as training
-        self.paces = snapshot.get("paces", [])
-        before = snapshot.get("processors", self.processors)
-        if before[-1] != self.processors[-1]:
-            self.paces = []
-        self.processors = [*(name for name in before if name != self.processors[-1]), self.processors[-1]]
-        self.learner.load_state_dict(snapshot["learner"])
-        self.optimizer.load_state_dict(snapshot["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(snapshot["scheduler"])
-        set_random_state(snapshot["random"])
 
 
 def _mean_of(losses: list[Tensor], done: int, folder: RunFolder | None) -> float:
