@@ -18,13 +18,15 @@ if TYPE_CHECKING:
         MetaLSTM,
         Recomputed,
         Rule,
+        Truncated,
         Unrolled,
         adapt,
     )
     from fewstep.algorithms import anil, boil, cavia, fomaml, imaml, maml, maml_plus_plus, meta_lstm, meta_sgd, reptile
     from fewstep.evaluation import Evaluation, evaluate
     from fewstep.learner import MetaLearner, Scheduled
-    from fewstep.objectives import accuracy, cross_entropy, mse, multi_step_loss, query_loss, reptile_loss
+    from fewstep.objectives import accuracy, cross_entropy, mse, multi_step_loss, query_loss, reptile_loss, supervised
+    from fewstep.tasks import Batch, Task
     from fewstep.training import TrainingDiverged, TrainingInterrupted, fit
 
 __version__ = "0.1.0"
@@ -32,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Adam",
     "Adjoint",
+    "Batch",
     "CarriedAdam",
     "Evaluation",
     "FirstOrder",
@@ -43,8 +46,10 @@ __all__ = [
     "Recomputed",
     "Rule",
     "Scheduled",
+    "Task",
     "TrainingDiverged",
     "TrainingInterrupted",
+    "Truncated",
     "Unrolled",
     "accuracy",
     "adapt",
@@ -70,6 +75,7 @@ __all__ = [
     "reptile",
     "reptile_loss",
     "rl",
+    "supervised",
     "tasks",
 ]
 
@@ -87,6 +93,7 @@ _HOMES = {
         "MetaLSTM",
         "Recomputed",
         "Rule",
+        "Truncated",
         "Unrolled",
         "adapt",
     ),
@@ -104,7 +111,16 @@ _HOMES = {
     ),
     "fewstep.evaluation": ("Evaluation", "evaluate"),
     "fewstep.learner": ("MetaLearner", "Scheduled"),
-    "fewstep.objectives": ("accuracy", "cross_entropy", "mse", "multi_step_loss", "query_loss", "reptile_loss"),
+    "fewstep.objectives": (
+        "accuracy",
+        "cross_entropy",
+        "mse",
+        "multi_step_loss",
+        "query_loss",
+        "reptile_loss",
+        "supervised",
+    ),
+    "fewstep.tasks": ("Batch", "Task"),
     "fewstep.training": ("TrainingDiverged", "TrainingInterrupted", "fit"),
 }
 

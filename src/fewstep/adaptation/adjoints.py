@@ -6,31 +6,52 @@ Each is a function ``(loss, params, batch, rule, steps, adapts) -> [φ_0, …, �
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
-from torch.utils._pytree import tree_map
 
 from fewstep.adaptation.implicit import solve_implicitly
 from fewstep.adaptation.inner_loop import Gradient, Loss, at_step, gradient_and_value, inner_loop
 from fewstep.adaptation.norms import twice_differentiable_norms
 from fewstep.adaptation.recomputed import recomputed_gradient
 from fewstep.adaptation.rules import Params, Rule
+from fewstep.tasks.trees import mapped
 
 
-class Adjoint(Protocol):
-    """A way to differentiate through adaptation."""
+class Adjoint(ABC):
+    """A way to differentiate through adaptation.
 
+    An adjoint of one's own says what it can do in three attributes, and calls :func:`inner_loop` with a way to take
+    the gradient of each step: :func:`exact_gradient`, :func:`constant_gradient`, :func:`recomputed_gradient`, or
+    another.
+
+    >>> class LastStepOnly(Adjoint):
+    ...     exact = False
+    ...     def __call__(self, loss, params, batch, rule, steps, adapts):
+    ...         gradients = [constant_gradient(params, batch, adapts)] * (steps - 1) + [exact_gradient]
+    ...         return inner_loop(gradients, loss, params, batch, rule, adapts)
+    """
+
+    exact: ClassVar[bool] = True
+    """Whether the meta-gradient is the derivative of the meta-loss, to rounding."""
+    second_order: ClassVar[bool] = True
+    """Whether it takes second derivatives of the support loss."""
+    ends_only: ClassVar[bool] = False
+    """Whether only φ_K can be differentiated, and only in θ: not φ_1 … φ_{K−1}, nor the rule."""
+
+    @abstractmethod
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
-    ) -> list[Params]: ...
+    ) -> list[Params]:
+        """[φ_0, …, φ_K]: the parameters before and after each inner step, φ_0 being ``params``."""
 
 
 @dataclass(frozen=True)
-class Unrolled:
+class Unrolled(Adjoint):
     """Differentiate through the graph of the inner loop: exact; memory grows with the steps' activations.
 
     The usual way (MAML, equation 1) and the fastest for small networks.
@@ -39,11 +60,11 @@ class Unrolled:
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
     ) -> list[Params]:
-        return inner_loop([_unrolled_gradient] * steps, loss, params, batch, rule, adapts)
+        return inner_loop([exact_gradient] * steps, loss, params, batch, rule, adapts)
 
 
 @dataclass(frozen=True)
-class Recomputed:
+class Recomputed(Adjoint):
     """Keep φ_0 … φ_K and recompute the steps on the way back: exact; memory does not grow with the steps' activations.
 
     Random operations of the model (dropout) are replayed.
@@ -71,26 +92,58 @@ class Recomputed:
     ) -> list[Params]:
         gradients: list[Gradient] = [partial(recomputed_gradient, mode=self.mode)] * steps
         if self.mode == "reverse" and steps:
-            gradients[-1] = _unrolled_gradient
+            gradients[-1] = exact_gradient
         return inner_loop(gradients, loss, params, batch, rule, adapts)
 
 
 @dataclass(frozen=True)
-class FirstOrder:
+class FirstOrder(Adjoint):
     """Take the inner gradients for constants: dφ/dθ without second derivatives (MAML, section 5.2).
 
     With gradient descent dφ_K/dθ = I, and the meta-gradient is that of the query loss at φ_K. Learned rates still
     get their gradients.
     """
 
+    exact: ClassVar[bool] = False
+    second_order: ClassVar[bool] = False
+
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
     ) -> list[Params]:
-        return inner_loop([_constant_gradient(params, batch, adapts)] * steps, loss, params, batch, rule, adapts)
+        return inner_loop([constant_gradient(params, batch, adapts)] * steps, loss, params, batch, rule, adapts)
 
 
 @dataclass(frozen=True)
-class Implicit:
+class Truncated(Adjoint):
+    """Differentiate through the last steps only: the inner gradients before them are constants.
+
+    Time and memory of the second derivatives grow with ``last`` and not with the steps (truncated back-propagation,
+    Shaban et al. 2019). With ``last=0`` it is :class:`FirstOrder`, with all steps :class:`Unrolled`.
+
+    Args:
+        last: how many steps are differentiated exactly.
+
+    Raises:
+        ValueError: ``last`` is negative.
+    """
+
+    last: int
+    exact: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.last, int) or self.last < 0:
+            raise ValueError(f"Truncated: last must be a whole number, 0 or more; got {self.last!r}.")
+
+    def __call__(
+        self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
+    ) -> list[Params]:
+        last = min(self.last, steps)
+        gradients = [constant_gradient(params, batch, adapts)] * (steps - last) + [exact_gradient] * last
+        return inner_loop(gradients, loss, params, batch, rule, adapts)
+
+
+@dataclass(frozen=True)
+class Implicit(Adjoint):
     """Implicit MAML (Rajeswaran et al. 2019): dφ/dθ = (I + ∇²L(φ)/λ)⁻¹ at φ = argmin L(φ) + λ/2·‖φ − θ‖².
 
     The rule takes ``steps`` steps towards that minimum and no path is kept; memory does not depend on their number.
@@ -111,7 +164,8 @@ class Implicit:
     regularization: float = 1.0
     cg_steps: int = 5
     damping: float = 0.0
-    ends_only: ClassVar[bool] = True  # only φ_K is differentiable, and only in θ: not φ_1 … φ_{K−1}, nor the rule
+    exact: ClassVar[bool] = False
+    ends_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.regularization > 0:
@@ -125,10 +179,10 @@ class Implicit:
         if steps == 0:
             return [params]
         start = _detached(params)
-        constant_gradient = _constant_gradient(start, batch, adapts)
+        constant = constant_gradient(start, batch, adapts)
 
         def proximal(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, torch.Tensor]:
-            grads, value = constant_gradient(loss, params, names, batch)
+            grads, value = constant(loss, params, names, batch)
             return {n: grads[n] + self.regularization * (params[n] - start[n]) for n in names}, value
 
         with torch.no_grad():
@@ -139,13 +193,20 @@ class Implicit:
         return [params, *path[1:-1], {**params, **solved}]
 
 
-def _unrolled_gradient(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, torch.Tensor]:
+def exact_gradient(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, torch.Tensor]:
+    """∇_names L(params; batch) and L as parts of the graph, which keeps all activations."""
     with twice_differentiable_norms():
         return gradient_and_value(loss, params, names, batch)
 
 
-def _constant_gradient(params: Params, batch: Any, adapts: Sequence[str]) -> Gradient:
-    """The gradient as a constant; what the steps do not move is the same tensors in each of them."""
+def constant_gradient(params: Params, batch: Any, adapts: Sequence[str]) -> Gradient:
+    """A way to take the gradient as a constant; what the steps do not move is the same tensors in each of them.
+
+    Args:
+        params: θ, and the parameters that are not adapted.
+        batch: the support set.
+        adapts: names of the parameters that the steps move.
+    """
     fixed = _detached({name: value for name, value in params.items() if name not in adapts})
     constants = _detached(batch)
 
@@ -159,4 +220,4 @@ def _constant_gradient(params: Params, batch: Any, adapts: Sequence[str]) -> Gra
 
 
 def _detached(tree: Any) -> Any:
-    return tree_map(lambda tensor: tensor.detach(), tree)
+    return mapped(lambda tensor: tensor.detach(), tree)

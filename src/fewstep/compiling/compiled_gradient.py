@@ -9,91 +9,109 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fewstep.compiling.captured import captured
 from fewstep.compiling.fused import fused
 from fewstep.compiling.inductor import compiled
 from fewstep.compiling.streams import side_by_side
+from fewstep.tasks.trees import Rebuild, split
 
 Parts = Callable[[Any], Sequence[Any]]
 """From a meta-batch to the parts of it that are worked out by themselves, each a meta-batch."""
 
+Function = Callable[[Sequence[Tensor], Any], Tensor]
+"""The mean loss of some tasks, of the tensors that it depends on and the tasks."""
+
 
 class CompiledGradient:
-    """``function(tensors, tasks) -> mean loss`` and its gradient in the tensors that require one, compiled.
+    """The mean loss of tasks and its gradient in the tensors that require one, compiled.
 
     On a CPU by TorchInductor, on a GPU fused by it and recorded as a CUDA graph, the parts of a meta-batch side by
-    side. Anew for other shapes, dtypes or devices, for another ``variant``, and under other settings of precision.
+    side. Anew for another ``kind`` and under other settings of precision.
 
     Args:
-        function: the mean loss of some tasks.
-        parts: into which parts a GPU takes a meta-batch.
         fuses: whether kernels are fused on a GPU, or only recorded.
     """
 
-    def __init__(self, function: Callable[[Sequence[Tensor], Any], Tensor], parts: Parts, fuses: bool = True) -> None:
-        self.function, self.parts, self.fuses = function, parts, fuses
+    def __init__(self, fuses: bool = True) -> None:
+        self.fuses = fuses
         self._compiled: dict[Hashable, tuple[Callable[..., Sequence[Tensor]], list[bool]]] = {}
         self._memory: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CompiledGradient, (self.function, self.parts, self.fuses)  # copied or pickled without what is compiled
+        return CompiledGradient, (self.fuses,)  # copied or pickled without what is compiled
 
-    def __call__(self, tensors: Sequence[Tensor], tasks: Any, variant: Hashable) -> tuple[Tensor, list[Tensor | None]]:
-        """The loss, and its gradient in every tensor that requires one; ``None`` where it does not reach."""
-        leaves, spec = tree_flatten(tasks)
-        shapes = tuple((leaf.shape, leaf.dtype, leaf.device, leaf.stride()) for leaf in leaves)
-        key = (variant, spec, shapes, _precision(leaves[0].device.type))
+    def __call__(
+        self, function: Function, tensors: Sequence[Tensor], tasks: Any, kind: Hashable, parts: Parts
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """The loss, and its gradient in every tensor that requires one; ``None`` where it does not reach.
+
+        Args:
+            function: what is compiled.
+            tensors: what it depends on.
+            tasks: a meta-batch, whose tensors may require gradients too; theirs come after the others.
+            kind: tells what would be compiled in another way: shapes, dtypes, devices, choices.
+            parts: into which parts a GPU takes a meta-batch.
+        """
+        leaves, rebuild = split(tasks)
+        key = kind, tuple([(t.stride(), t.requires_grad) for t in leaves]), _precision(leaves[0].device.type)
         found = self._compiled.get(key)  # once: hashing and comparing trees takes time in a loop of short steps
         if found is None:
-            found = self._compiled[key] = self._compile(tensors, leaves, spec)
+            found = self._compiled[key] = self._compile(function, tensors, leaves, rebuild, parts)
         compiled, reached = found
         with torch.no_grad():
-            value, *gradients = compiled(*[tensor.detach() for tensor in tensors], *leaves)
+            value, *gradients = compiled(*[tensor.detach() for tensor in (*tensors, *leaves)])
         present = iter(gradients)
         return value, [next(present) if used else None for used in reached]
 
-    def _compile(self, tensors: Sequence[Tensor], leaves: Sequence[Tensor], spec: Any) -> tuple[Any, list[bool]]:
-        learns = [tensor.requires_grad for tensor in tensors]
+    def _compile(
+        self, function: Function, tensors: Sequence[Tensor], leaves: Sequence[Tensor], rebuild: Rebuild, parts: Parts
+    ) -> tuple[Any, list[bool]]:
+        learns = [tensor.requires_grad for tensor in (*tensors, *leaves)]
         reached: list[bool] = []
 
         def value_and_gradient(*flat: Tensor) -> list[Tensor]:
-            state = [t.detach().requires_grad_(learn) for t, learn in zip(flat, learns, strict=False)]
+            state = [t.detach().requires_grad_(learn) for t, learn in zip(flat, learns, strict=True)]
             with torch.enable_grad():
-                value = self.function(state, tree_unflatten(flat[len(state) :], spec))
+                value = function(state[: len(tensors)], rebuild(state[len(tensors) :]))
                 learned = [tensor for tensor in state if tensor.requires_grad]
                 gradients = torch.autograd.grad(value, learned, allow_unused=True)
             reached[:] = [gradient is not None for gradient in gradients]
             return [value.detach(), *(gradient for gradient in gradients if gradient is not None)]
 
-        state = [tensor.detach() for tensor in tensors]
+        state, data = [tensor.detach() for tensor in tensors], [leaf.detach() for leaf in leaves]
         if leaves[0].device.type == "cuda":
-            return self._recorded(value_and_gradient, state, tree_unflatten(leaves, spec)), reached
-        return compiled(value_and_gradient, [*state, *leaves]), reached
+            return self._recorded(value_and_gradient, state, data, rebuild, parts), reached
+        return compiled(value_and_gradient, [*state, *data]), reached
 
-    def _recorded(self, value_and_gradient: Callable[..., list[Tensor]], state: Sequence[Tensor], tasks: Any) -> Any:
+    def _recorded(
+        self,
+        value_and_gradient: Callable[..., list[Tensor]],
+        state: Sequence[Tensor],
+        leaves: Sequence[Tensor],
+        rebuild: Rebuild,
+        parts_of: Parts,
+    ) -> Any:
         """The CUDA graph of all parts of a meta-batch; each part's value and gradient is fused for itself."""
         made: dict[Hashable, Callable[..., Sequence[Tensor]]] = {}
-        leaves, spec = tree_flatten(tasks)
 
         def of_part(state: Sequence[Tensor], part: Any) -> Sequence[Tensor]:
-            flat = [*state, *tree_flatten(part)[0]]
+            flat = [*state, *split(part)[0]]
             shapes = tuple(tensor.shape for tensor in flat)
             if shapes not in made:
                 made[shapes] = fused(value_and_gradient, flat) if self.fuses else value_and_gradient
             return made[shapes](*flat)
 
         def of_all(*flat: Tensor) -> list[Tensor]:
-            state, tasks = flat[: -len(leaves)], tree_unflatten(flat[-len(leaves) :], spec)
-            parts = self.parts(tasks)
+            state, tasks = flat[: -len(leaves)], rebuild(list(flat[-len(leaves) :]))
+            parts = parts_of(tasks)
             found = side_by_side([functools.partial(of_part, state, part) for part in parts], flat[0].device)
             if len(parts) == 1:
                 return list(found[0])
             shares = [len(part) / len(tasks) for part in parts]
             return [_weighted(values, shares) for values in zip(*found, strict=True)]
 
-        for part in self.parts(tasks):  # compiled before anything is recorded
+        for part in parts_of(rebuild(list(leaves))):  # compiled before anything is recorded
             of_part(state, part)
         self._memory = self._memory or torch.cuda.graph_pool_handle()
         return captured(of_all, [*state, *leaves], self._memory)

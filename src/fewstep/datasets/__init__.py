@@ -1,5 +1,6 @@
 """Data sets: labelled images, decoded once and kept in a cache."""
 
+from fewstep.datasets.arrays import from_arrays
 from fewstep.datasets.cifar import cifar_fs, fc100
 from fewstep.datasets.folder import from_folder
 from fewstep.datasets.glyphs import glyphs
@@ -14,6 +15,7 @@ __all__ = [
     "cifar_fs",
     "data_root",
     "fc100",
+    "from_arrays",
     "from_dataset",
     "from_folder",
     "glyphs",

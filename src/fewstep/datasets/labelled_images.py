@@ -14,8 +14,8 @@ class LabelledImages:
     """All examples of some classes in one tensor.
 
     Args:
-        images: sorted by class, ``[examples, channels, height, width]`` of uint8 (0 … 255), or floating-point examples
-            of any shape. May be mapped from a file.
+        images: sorted by class, ``[examples, channels, height, width]`` of uint8 (0 … 255), or examples of any shape
+            and another dtype. May be mapped from a file.
         starts: where each class starts, and the end: int64, ``[classes + 1]``.
         classes: their names.
 

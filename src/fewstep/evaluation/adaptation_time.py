@@ -36,7 +36,7 @@ def adaptation_seconds(
     >>> 0 < adaptation_seconds(learner, fewstep.tasks.Sinusoids(), steps=3, tasks=5) < 60
     True
     """
-    drawn = like(source.sample(_WARM_UP + tasks, generator(seed, 0, 2)), next(iter(learner.parameters())))
+    drawn = like(source.sample(_WARM_UP + tasks, generator(seed, 0, 2)), learner.parameters())
     times = []
     training = learner.training
     learner.eval()

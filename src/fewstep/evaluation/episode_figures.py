@@ -41,7 +41,7 @@ def plot_episode(learner: Any, source: Any, steps: int | None, path: Path, title
     """
     training = learner.training
     learner.eval()
-    task = like(source.sample(1, generator(seed, 0, stream=2)), next(learner.parameters()))[0]
+    task = like(source.sample(1, generator(seed, 0, stream=2)), learner.parameters())[0]
     try:
         counts = [None] if steps is None else [0, steps]
         with torch.no_grad():

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewstep.evaluation.numbers import written
+from fewstep.learner import MetaLearner
+from fewstep.models.context import evaluation_mode
 from fewstep.tasks import TaskSource, generator
 from fewstep.tasks.batch import like
 
@@ -89,16 +92,30 @@ def evaluate(
     """
     if tasks < 1:
         raise ValueError(f"evaluate: tasks must be at least 1; got {tasks}.")
-    parameter = next(iter(learner.parameters()))
-    training = learner.training
-    learner.eval()
-    try:
-        values = []
+    parameters = list(learner.parameters())
+    values = []
+    with evaluation_mode(), _in_evaluation_mode(learner):
         for number, start in enumerate(range(0, tasks, meta_batch)):
             batch = source.sample(min(meta_batch, tasks - start), generator(seed, number, stream))
-            values.append(learner.score(like(batch, parameter), metric, steps).double().cpu())
-    finally:
-        learner.train(training)
+            values.append(learner.score(like(batch, parameters), metric, steps).double().cpu())
     measured = metric or getattr(learner, "metric", None) or getattr(learner, "loss", None)
     name = getattr(measured, "__name__", "loss")
     return Evaluation(name, torch.cat(values))
+
+
+@contextmanager
+def _in_evaluation_mode(learner: nn.Module) -> Iterator[None]:
+    """Inside, a learner that does not look at :func:`fewstep.models.context.evaluating` is in evaluation mode.
+
+    Afterwards each of its modules is in the mode that it was in.
+    """
+    if isinstance(learner, MetaLearner):
+        yield
+        return
+    modes = [(module, module.training) for module in learner.modules()]
+    learner.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

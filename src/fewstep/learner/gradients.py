@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from fewstep.tasks.trees import mapped
 
 
 def with_gradients(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
@@ -32,6 +35,19 @@ def laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
+
+
+@contextmanager
+def outside_inference_mode(tree: Any) -> Iterator[Any]:
+    """Inside, ``torch.inference_mode`` is off, and gradients are not recorded by default if it was on.
+
+    Gives the data; tensors that were made in inference mode, which autograd does not take, are copied.
+    """
+    if not torch.is_inference_mode_enabled():
+        yield tree
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield mapped(lambda tensor: tensor.clone() if tensor.is_inference() else tensor, tree)
 
 
 class _WithGradients(torch.autograd.Function):

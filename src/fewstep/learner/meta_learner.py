@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
+from types import FunctionType
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fewstep.adaptation import Adjoint, Recomputed, Rule, Unrolled
 from fewstep.adaptation.inner_loop import gradient_and_value, path_and_state
 from fewstep.adaptation.random_numbers import replayed
+from fewstep.adaptation.rules import Params
 from fewstep.compiling import CompiledGradient, compiler_missing
-from fewstep.learner.checks import Observed, check_model, check_task
-from fewstep.learner.each_task import EachTask, on_cpu
-from fewstep.learner.gradients import laid_out_like, with_gradients
-from fewstep.learner.reuse import Unmoved
+from fewstep.learner.checks import check_loss, check_model
+from fewstep.learner.choices import Choices
+from fewstep.learner.each_task import EachTask, Tasks, on_cpu
+from fewstep.learner.gradients import laid_out_like, outside_inference_mode, with_gradients
+from fewstep.learner.look import Look, Looks
+from fewstep.learner.look import look as look_at
+from fewstep.learner.scheduled import Scheduled
 from fewstep.learner.selection import Names, select
-from fewstep.learner.task_loss import LOSS_PREFIX, MinibatchLoss, QueryLoss, TaskLoss
-from fewstep.models.context import inner_step, recording
+from fewstep.learner.task_loss import TaskLoss
+from fewstep.learner.watch import Own
+from fewstep.models.context import evaluating, inner_step, recording
 from fewstep.models.normalization import BatchNorm, RunningNorm
+from fewstep.models.stand_in import own_copy, stand_in
 from fewstep.objectives import Objective, query_loss
-from fewstep.tasks import Task
+from fewstep.tasks import Task, trees
 
-Choice = TypeVar("Choice")
+Model = TypeVar("Model", bound=nn.Module)
 
+FIXED = frozenset(("model", "loss", "inner_loss", "rule", "steps", "adapts", "adjoint", "objective", "compiles"))
+"""What is chosen when a learner is made."""
 
-@dataclass(frozen=True)
-class Scheduled(Generic[Choice]):
-    """A choice that changes while training: ``choice(iteration)`` gives the adjoint or objective in force.
+TRAINING = "training"
 
-    >>> import fewstep
-    >>> adjoint = Scheduled(lambda iteration: fewstep.FirstOrder() if iteration < 100 else fewstep.Unrolled())
-    """
-
-    choice: Callable[[int], Choice]
+LOOKS = 16
+"""Sizes of meta-batches that are looked at one by one; more of them, of a kind that was seen, are taken as seen."""
 
 
-class MetaLearner(nn.Module):
+class MetaLearner(nn.Module, Generic[Model]):
     """Shared parameters θ and whatever else is meta-learned, with adaptation to a task (MAML, Algorithm 1).
 
     ``parameters()`` are what the outer optimiser learns: θ, learned rates, a learned loss. The model is copied: the
@@ -81,7 +82,7 @@ class MetaLearner(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         loss: Callable[..., Tensor],
         *,
         rule: Rule,
@@ -98,53 +99,74 @@ class MetaLearner(nn.Module):
     ) -> None:
         super().__init__()
         check_model(model)
+        check_loss(loss)
+        check_loss(inner_loss or loss, "inner_loss")
         if not isinstance(steps, int) or steps < 0:
             raise ValueError(f"steps must be a whole number, 0 or more; got {steps!r}.")
         if inner_batch is not None and (not isinstance(inner_batch, int) or inner_batch < 1):
             raise ValueError(f"inner_batch must be a whole number, 1 or more, or None for all; got {inner_batch!r}.")
-        self.model, self.loss, self.inner_loss = copy.deepcopy((model, loss, inner_loss or loss))
-        self.rule, self.steps, self.adjoint, self.objective = rule, steps, adjoint, objective
         if compile not in (True, False, "record"):
             raise ValueError(f'compile must be True, False or "record"; got {compile!r}.')
+        self.model, self.loss, self.inner_loss = own_copy((model, loss, inner_loss or loss))
+        self.rule, self.steps, self.adjoint, self.objective = rule, steps, adjoint, objective
         self.compiles, self._each = compile, EachTask(vectorize, chunk)
-        self.iteration = 0
-        """The outer iteration, which :class:`Scheduled` choices follow; :func:`fewstep.fit` sets it."""
-
         trainable = [name for name, value in self.model.named_parameters() if value.requires_grad]
         self.adapts = select(adapts, trainable, "adapts")
-        learned = select(learns, trainable, "learns")
+        learned = select(learns, trainable, "learns") if learns else []
         for name, value in self.model.named_parameters():
             value.requires_grad_(name in learned)
         self._trainable = trainable
         if self.loss is not self.inner_loss and isinstance(self.loss, nn.Module):
             self.loss.requires_grad_(False)
-        self._outer = TaskLoss(self.model, self.loss)
-        self._inner = TaskLoss(self.model, self.inner_loss, learned=True)
-        self._step_loss = self._inner if inner_batch is None else MinibatchLoss(self._inner, inner_batch)
-        self._check_choices()
-        self._observed: Observed | None = None
-        self._unmoved = Unmoved(self.model, self.adapts)
-        self._compiled = self._nothing_compiled()
+        self._choices = Choices(
+            self.model, self.loss, self.inner_loss, rule, steps, self.adapts, adjoint, objective, inner_batch
+        )
+        self._choices.check()
+        if not any(value.requires_grad for value in self.parameters()):
+            raise ValueError(f"learns={learns!r} leaves nothing to learn: neither the rule nor a loss has parameters.")
+        self._own = Own(self.model, model)
+        self._looks = Looks()
+        self._modules_in_order = list(self.model.modules())
+        self._compiled = CompiledGradient(fuses=compile is True)
 
-    def meta_loss(self, tasks: Task) -> Tensor:
+    @property
+    def iteration(self) -> int:
+        """The outer iteration, which :class:`Scheduled` choices follow; :func:`fewstep.fit` sets it."""
+        return self._choices.iteration
+
+    @iteration.setter
+    def iteration(self, iteration: int) -> None:
+        self._choices.iteration = iteration
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in FIXED and "_choices" in self.__dict__:
+            raise AttributeError(
+                f"{name} is chosen when a learner is made, and cannot be assigned later; make another "
+                f"{type(self).__name__} from learner.model."
+            )
+        super().__setattr__(name, value)
+
+    def meta_loss(self, tasks: Tasks) -> Tensor:
         """The meta-objective, averaged over the tasks of a meta-batch; a scalar ready for ``backward()``.
 
         Args:
-            tasks: a :class:`fewstep.tasks.Task` whose tensors have a leading task axis.
+            tasks: a :class:`fewstep.tasks.Task` whose tensors have a leading task axis, or a list of tasks without one,
+                which are taken one by one and may differ in shape.
 
         Raises:
-            ValueError: the first meta-batch shows something that cannot work (see :mod:`fewstep.learner.checks`).
+            ValueError: a kind of meta-batch that was not seen before shows something that cannot work (see
+                :mod:`fewstep.learner.look`).
         """
-        self._look_at(tasks)
-        if torch.is_grad_enabled():
-            self._carry_on(tasks)
-            if self._compiles(tasks):
-                tensors = self._tensors()
-                value, gradients = self._compiled(tensors, tasks, self._variant())
-                return with_gradients(value, _learned(tensors), gradients)
-        return self._each.mean(self._task_objective, tasks, self.parameters())
+        with outside_inference_mode(tasks) as tasks:
+            key, look = self._look_at(tasks, self._choices.objective_of, TRAINING)
+            if torch.is_grad_enabled():
+                self._carry_on(tasks)
+                if self._compiles(tasks):
+                    value, gradients = self._compiled_gradient(tasks, key, look)
+                    return with_gradients(value, _learned((*self._tensors(), *trees.tensors(tasks))), gradients)
+            return look.each.mean(self._objective(look), tasks, self.parameters())
 
-    def meta_gradient(self, tasks: Task) -> Tensor:
+    def meta_gradient(self, tasks: Tasks) -> Tensor:
         """``meta_loss(tasks).backward()`` in one: the gradient is added to each parameter's ``grad``.
 
         The same numbers; without the way through autograd, a third less time for a small compiled meta-step.
@@ -152,21 +174,21 @@ class MetaLearner(nn.Module):
         Returns:
             The meta-objective, detached.
         """
-        if not self._compiles(tasks) or type(self).meta_loss is not MetaLearner.meta_loss:
+        overridden = type(self).meta_loss is not MetaLearner.meta_loss
+        if overridden or not self._compiles(tasks) or any(t.requires_grad for t in trees.tensors(tasks)):
             loss = self.meta_loss(tasks)
             loss.backward()
             return loss.detach()
-        self._look_at(tasks)
+        key, look = self._look_at(tasks, self._choices.objective_of, TRAINING)
         self._carry_on(tasks)
-        tensors = self._tensors()
-        loss, gradients = self._compiled(tensors, tasks, self._variant())
-        for value, gradient in zip(_learned(tensors), gradients, strict=True):
+        loss, gradients = self._compiled_gradient(tasks, key, look)
+        for value, gradient in zip(_learned(self._tensors()), gradients, strict=True):
             if gradient is not None:
                 gradient = laid_out_like(value, gradient)
                 value.grad = gradient if value.grad is None else value.grad + gradient
         return loss
 
-    def adapt(self, support: Any, steps: int | None = None) -> nn.Module:
+    def adapt(self, support: Any, steps: int | None = None) -> Model:
         """A plain module of the user's own class, adapted to one task.
 
         Args:
@@ -178,182 +200,141 @@ class MetaLearner(nn.Module):
 
         Raises:
             TypeError: a whole task was passed.
-            ValueError: adaptation ended in NaN or infinite parameters.
+            ValueError: adaptation ended in NaN or infinite parameters, or as for :meth:`meta_loss`.
         """
         if isinstance(support, Task):
             raise TypeError("adapt expects the support set of one task; got a Task. Pass task.support.")
-        with torch.no_grad():
-            steps = self.steps if steps is None else steps
-            adapted = self._path(support, steps)[-1]
-            model = self._plain(adapted)
+        steps = self.steps if steps is None else steps
+        with outside_inference_mode(support) as support, torch.no_grad():
+            look = self._look_at([Task(support, None)], None)[1]
+            adapted = self._choices.path(support, steps, reuse=not look.stochastic)[-1]
+            model: Model = self._choices.adapted_module(adapted, self._trainable)
             self._settle_norms(model, adapted, support, steps)
         return model
 
-    def score(self, tasks: Task, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
+    def score(self, tasks: Tasks, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
         """A metric on the query set before adaptation and after every inner step, ``[tasks, steps + 1]``.
 
         Args:
-            tasks: a meta-batch.
+            tasks: a meta-batch, or a list of tasks.
             metric: ``metric(model, batch) -> scalar``; the loss if not given.
             steps: inner updates; as in training if not given.
         """
-        self._look_at(tasks)
-        measure = self._outer if metric is None else TaskLoss(self.model, metric)
+        measure = self._choices.outer if metric is None else TaskLoss(self.model, metric)
         steps = self.steps if steps is None else steps
-
-        def one(task: Task) -> Tensor:
-            path = self._path(task.support, steps)
-            query_loss = QueryLoss(measure, path, task.support)
-            with self._once(steps):
-                return torch.stack([query_loss(params, task.query) for params in path])
-
-        with torch.no_grad():
-            scores: Tensor = self._each(one, tasks)
+        one = partial(self._choices.scores, measure=measure, steps=steps)
+        with outside_inference_mode(tasks) as tasks, torch.no_grad():
+            look = self._look_at(tasks, one, metric)[1]
+            scores: Tensor = look.each(partial(one, reuse=not look.stochastic), tasks)
         return scores
 
     def forward(self, tasks: Task) -> Tensor:
-        """The mean meta-objective of tasks taken at once; :meth:`meta_loss` is the way in."""
-        objectives: Tensor = self._each.at_once(self._task_objective, tasks)
-        return objectives.mean()
+        """As :meth:`meta_loss`."""
+        return self.meta_loss(tasks)
 
-    def _path(self, support: Any, steps: int) -> list[dict[str, Tensor]]:
-        """[φ_0, …, φ_K] of one task."""
-        adjoint = self._now(self.adjoint)
-        with self._once(steps):
-            return adjoint(self._step_loss, self._params(), support, self.rule, steps, self.adapts)
-
-    def _plain(self, adapted: dict[str, Tensor]) -> nn.Module:
-        """A copy of the model that holds φ and is as trainable as the one that was given."""
-        model = copy.deepcopy(self.model)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in self.adapts:
-                    if not torch.isfinite(adapted[name]).all():
-                        raise ValueError(
-                            f"Adaptation made parameter {name} NaN or infinite. Check the support set for such "
-                            "values; else lower the inner learning rate or take fewer steps."
-                        )
-                    parameter.copy_(adapted[name])
-                parameter.requires_grad_(name in self._trainable)
-        return model
-
-    def _once(self, steps: int) -> AbstractContextManager[None]:
-        """Inside, what ``steps`` steps do not move is worked out once, unless it is random."""
-        random = self._observed is None or self._observed.stochastic
-        return nullcontext() if random or steps < 2 else self._unmoved.worked_out_once()
-
-    def _task_objective(self, task: Task) -> Tensor:
-        return self._objective_of(self._path(task.support, self.steps), task)
-
-    def _objective_of(self, path: list[dict[str, Tensor]], task: Task) -> Tensor:
-        value: Tensor = self._now(self.objective)(QueryLoss(self._outer, path, task.support), path, task)
-        return value
+    def _objective(self, look: Look) -> Callable[[Task], Tensor]:
+        return partial(self._choices.objective_of, reuse=not look.stochastic)
 
     # Normalisation that depends on the task
 
-    def _settle_norms(self, model: nn.Module, adapted: dict[str, Tensor], support: Any, steps: int) -> None:
+    def _settle_norms(self, model: nn.Module, adapted: Params, support: Any, steps: int) -> None:
         """Leaves in the norms of an adapted model what they need to know of its adaptation."""
         norms = [(own, its) for own, its in zip(self.model.modules(), model.modules(), strict=True)]
         if any(isinstance(own, BatchNorm) for own, _ in norms):
             with recording() as statistics, inner_step(max(steps - 1, 0)):
-                self._inner(adapted, support)
+                self._choices.inner(adapted, support)
             for own, its in norms:
                 if isinstance(own, BatchNorm) and isinstance(its, BatchNorm):
                     its.settle(steps, statistics.get(own))
 
-    def _carry_on(self, tasks: Task) -> None:
+    def _carry_on(self, tasks: Tasks) -> None:
         """Running norms and rules keep what goes on from task to task, as the first task of a meta-batch shows it."""
-        running = [module for module in self.model.modules() if isinstance(module, RunningNorm)]
+        running = [module for module in self._modules_in_order if isinstance(module, RunningNorm)]
         carry = getattr(self.rule, "carry", None)
         if not self.training or not (running or carry):
             return
-        task, steps = tasks[0], [gradient_and_value] * self.steps
+        task, steps, choices = tasks[0], [gradient_and_value] * self.steps, self._choices
         with torch.no_grad(), replayed():
             if carry:
-                carry(path_and_state(steps, self._step_loss, self._params(), task.support, self.rule, self.adapts)[1])
+                start = choices.params()
+                carry(path_and_state(steps, choices.step_loss, start, task.support, self.rule, self.adapts)[1])
             if running:
-                path = self._path(task.support, self.steps)
+                path = choices.path(task.support)
                 with recording() as statistics:
-                    self._outer(path[-1], task.query)
+                    choices.outer(path[-1], task.query)
                 for norm in running:
                     if norm in statistics:
                         norm.update(*statistics[norm])
 
-    def _params(self) -> dict[str, Tensor]:
-        params: dict[str, Tensor] = dict(self.model.named_parameters())
-        if isinstance(self.inner_loss, nn.Module):
-            params.update({LOSS_PREFIX + name: value for name, value in self.inner_loss.named_parameters()})
-        return params
+    # A first look at each kind of meta-batch
 
-    def _now(self, choice: Any) -> Any:
-        return choice.choice(self.iteration) if isinstance(choice, Scheduled) else choice
-
-    # The first meta-batch shows what goes together
-
-    def _look_at(self, tasks: Task) -> None:
-        """The first time: check that tasks, model and loss go together, and settle how tasks are batched."""
-        if self._observed is not None:
-            return
-        with replayed():  # a resumed run looks again, and must draw the same numbers as one that was not stopped
-            self._observed = self._look(tasks)
-
-    def _look(self, tasks: Task) -> Observed:
-        observed = check_task(self._inner, self.model, self._params(), self.adapts, tasks)
-        self._each.settle(self._task_objective, tasks, observed.saved_bytes)
-        if self.compiles and observed.stochastic and isinstance(self._now(self.adjoint), Recomputed):
-            raise ValueError("compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled().")
-        return observed
+    def _look_at(
+        self, tasks: Tasks, function: Callable[..., Tensor] | None, purpose: Hashable = None
+    ) -> tuple[Hashable, Look]:
+        """The look at a kind of meta-batch, and what tells this kind from others."""
+        choices = self._choices
+        adjoint, objective = choices.adjoint, choices.objective
+        modes = tuple([module.training for module in self._modules_in_order])
+        autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+        kind = (evaluating(), modes, adjoint, _kind_of(objective), autocast)
+        key = purpose, kind, _signature(tasks)
+        found = self._looks.get(key)
+        if found is None:
+            seen = [look for (other, kind_, _), look in self._looks.items() if (other, kind_) == (purpose, kind)]  # type: ignore[misc]
+            if len(seen) < LOOKS:
+                choices.check()
+                trains = purpose is TRAINING
+                learned = _learned((*self.parameters(), *trees.tensors(tasks))) if trains else None
+                found = look_at(choices, tasks, function, self._each, self._own, learned)
+                if self.compiles and found.stochastic and isinstance(adjoint, Recomputed):
+                    raise ValueError(
+                        "compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled()."
+                    )
+            else:
+                found = seen[-1]
+            self._looks[key] = found
+            if purpose is TRAINING:  # what was tried with derivatives works without
+                self._looks[None, kind, key[2]] = found
+                self._looks[None, kind, _signature([Task(tasks[0].support, None)])] = found
+        return key, found
 
     # Compiling: everything the loss depends on becomes an input of the graph
 
-    def _compiles(self, tasks: Task) -> bool:
+    def _compiles(self, tasks: Tasks) -> bool:
+        if not isinstance(tasks, Task):
+            return False
         if on_cpu(tasks):
             return self.compiles is True and not compiler_missing()
         return bool(self.compiles)
 
-    def _nothing_compiled(self) -> CompiledGradient:
-        return CompiledGradient(self._loss_from, self._each.parts, fuses=self.compiles is True)
-
-    def _variant(self) -> tuple[Any, ...]:
-        return (self.training, self._now(self.adjoint), self._now(self.objective), self.steps)
-
     def _tensors(self) -> list[Tensor]:
         return [*self.parameters(), *self.buffers()]
 
-    def _loss_from(self, tensors: Any, tasks: Task) -> Tensor:
-        names = [name for name, _ in (*self.named_parameters(), *self.named_buffers())]
-        return functional_call(self, dict(zip(names, tensors, strict=True)), (tasks,))
+    def _compiled_gradient(self, tasks: Any, key: Hashable, look: Look) -> tuple[Tensor, list[Tensor | None]]:
+        function = partial(self._loss_from, look)
+        return self._compiled(function, self._tensors(), tasks, (key, self._choices.objective), look.each.parts)
 
-    def _apply(self, *args: Any, **kwargs: Any) -> MetaLearner:
-        self._compiled = self._nothing_compiled()  # another device or dtype
+    def _loss_from(self, look: Look, tensors: Sequence[Tensor], tasks: Task) -> Tensor:
+        """The mean objective of tasks, with other tensors in place of all parameters and buffers."""
+        own = {id(value): tensor for value, tensor in zip(self._tensors(), tensors, strict=True)}
+        known: dict[int, Any] = {}
+        parts = (self.model, self.loss, self.inner_loss, self.rule)
+        stands_in = [stand_in(part, own, None, known) if isinstance(part, nn.Module) else part for part in parts]
+        choices = self._choices.with_parts(*stands_in)
+        objectives: Tensor = look.each.at_once(partial(choices.objective_of, reuse=not look.stochastic), tasks)
+        return objectives.mean()
+
+    def _apply(self, *args: Any, **kwargs: Any) -> MetaLearner[Model]:
+        self._compiled = CompiledGradient(fuses=self.compiles is True)  # another device or dtype
         return super()._apply(*args, **kwargs)
 
-    def _check_choices(self) -> None:
-        for name in ("init", "update"):
-            if not callable(getattr(self.rule, name, None)):
-                raise TypeError(f"rule must have init and update (see fewstep.Rule); got {type(self.rule).__name__}.")
-        params = self._params()
-        self.rule.init({name: params[name] for name in self.adapts})
-        adjoint, objective = self._now(self.adjoint), self._now(self.objective)
-        if not callable(adjoint) or not callable(objective):
-            raise TypeError(f"adjoint and objective must be callable; got {adjoint!r} and {objective!r}.")
-        if getattr(adjoint, "ends_only", False):
-            if self._step_loss is not self._inner:
-                raise ValueError(
-                    f"{type(adjoint).__name__} differentiates the minimum of one loss, and inner_batch gives each step "
-                    "a loss of its own; leave inner_batch out, or use Unrolled, Recomputed or FirstOrder."
-                )
-            if getattr(objective, "weights", None):
-                raise ValueError(
-                    f"{type(adjoint).__name__} differentiates the end of adaptation only, and {objective} weighs the "
-                    "steps before it; use query_loss, or Unrolled or Recomputed."
-                )
-            learned = [name for name, _ in self.rule.named_parameters()] if isinstance(self.rule, nn.Module) else []
-            if learned:
-                raise ValueError(
-                    f"{type(adjoint).__name__} gives no gradient to the rule's learned parameters {learned}; use a "
-                    "rule without any, such as GradientDescent."
-                )
+
+def _signature(tasks: Tasks) -> Hashable:
+    return trees.signature(tasks if isinstance(tasks, Task) else [tasks[0]])
+
+
+def _kind_of(objective: Any) -> Any:
+    return objective if isinstance(objective, FunctionType) else type(objective)
 
 
 def _learned(tensors: Iterable[Tensor]) -> list[Tensor]:

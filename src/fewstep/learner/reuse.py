@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.utils._pytree import tree_leaves
 
 from fewstep.models import PerStepNorm
+from fewstep.models.stand_in import rebound
+from fewstep.pytorch import transforms
+
+_remembered: ContextVar[_Memories | None] = ContextVar("remembered", default=None)
 
 
 class Unmoved:
@@ -30,50 +34,135 @@ class Unmoved:
             if names and not depends_on_step and not any(name in adapts for name in names):
                 self._modules.append(module)
 
-    @contextmanager
-    def worked_out_once(self) -> Iterator[None]:
+    def worked_out_once(self) -> AbstractContextManager[None]:
         """Inside, such a module that is called again with the same tensors and parameters returns what it gave before.
 
         A module that is called with other tensors each time is left alone from then on.
         """
-        memories = [_Memory(module) for module in self._modules]
-        for memory in memories:
-            memory.module.forward = memory
+        return self._remembering(checked=False)
+
+    def worked_out_and_compared(self) -> AbstractContextManager[None]:
+        """Inside, modules are worked out again all the same; those that give something else are left alone afterwards."""
+        return self._remembering(checked=True)
+
+    @contextmanager
+    def _remembering(self, checked: bool) -> Iterator[None]:
+        memories = _Memories(self._modules, checked)
+        token = _remembered.set(memories)
         try:
             yield
         finally:
-            for memory in memories:
-                del memory.module.__dict__["forward"]
-            self._modules = [memory.module for memory in memories if not memory.useless]
+            _remembered.reset(token)
+            if memories.useless:
+                self._modules = [module for module in self._modules if id(module) not in memories.useless]
+
+
+def known_stand_ins(tensors: Mapping[int, Tensor]) -> dict[int, Any]:
+    """Stand-ins of an earlier inner step that compute with the same tensors, by ``id`` of what they stand for."""
+    memories = _remembered.get()
+    return {} if memories is None else memories.known(tensors)
+
+
+def remember(stand_ins: Mapping[int, Any], tensors: Mapping[int, Tensor]) -> None:
+    """Lets the stand-ins of modules that the inner loop does not move remember what they put out."""
+    memories = _remembered.get()
+    if memories is not None:
+        memories.add(stand_ins, tensors)
+
+
+class _Memories:
+    """The memories of one task's inner loop."""
+
+    def __init__(self, modules: list[nn.Module], checked: bool) -> None:
+        self.modules, self.checked = modules, checked
+        self.useless: set[int] = set()
+        self._found: dict[int, _Memory] = {}
+
+    def known(self, tensors: Mapping[int, Tensor]) -> dict[int, Any]:
+        found: dict[int, Any] = {}
+        for key, memory in self._found.items():
+            if key not in self.useless and all(tensors.get(i) is value for i, value in memory.tensors.items()):
+                found.update(memory.members)
+        return found
+
+    def add(self, stand_ins: Mapping[int, Any], tensors: Mapping[int, Tensor]) -> None:
+        for module in self.modules:
+            key, own = id(module), stand_ins.get(id(module))
+            memory = self._found.get(key)
+            if own is None or key in self.useless or (memory is not None and memory.module is own):
+                continue
+            members = {id(part): stand_ins[id(part)] for part in module.modules()}
+            outside = {i: value for i, value in stand_ins.items() if i not in members}
+            back = {id(value): value for value in outside.values()}
+            if any(rebound(part.__dict__, back) is not part.__dict__ for part in members.values()):
+                self.useless.add(key)  # a hook or an attribute of it refers to what the inner loop may move
+                continue
+            mine = {id(value): tensors[id(value)] for value in module.parameters() if id(value) in tensors}
+            self._found[key] = _Memory(own, members, mine, self, key)
 
 
 class _Memory:
-    """A module's forward that remembers its last call."""
+    """The forward of a stand-in that remembers its last call."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.forward = module, module.forward
-        self.useless = False
-        self._inputs: Sequence[Any] = ()
+    def __init__(
+        self, module: nn.Module, members: dict[int, Any], tensors: dict[int, Tensor], memories: _Memories, key: int
+    ) -> None:
+        self.module, self.members, self.tensors = module, members, tensors
+        self._memories, self._key, self._forward = memories, key, module.forward
+        self._call: list[Any] = []
+        self._state: list[Any] = []
         self._output: Any = None
         self._versions: list[int] = []
+        module.__dict__["forward"] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.useless:
-            return self.forward(*args, **kwargs)
-        levels = torch.is_grad_enabled(), len(retrieve_all_functorch_interpreters())
-        inputs = [*levels, *args, *kwargs.items(), *self.module.parameters()]
-        if self._inputs:
-            if _same(inputs, self._inputs) and _versions((inputs, self._output)) == self._versions:
+        useless = self._memories.useless
+        if self._key in useless:
+            return self._forward(*args, **kwargs)
+        call = [torch.is_grad_enabled(), transforms(), *tree_leaves((args, kwargs)), *kwargs]
+        if not self._call:
+            output = self._forward(*args, **kwargs)
+            self._call, self._output, self._state = call, output, self._attributes()
+            self._versions = _versions((call, self._state, output))
+            return output
+        same = _same(call, self._call) and _same(self._attributes(), self._state)
+        if same and _versions((call, self._state, self._output)) == self._versions:
+            if not self._memories.checked:
                 return self._output
-            self.useless, self._inputs, self._output = True, (), None
-            return self.forward(*args, **kwargs)
-        output = self.forward(*args, **kwargs)
-        self._inputs, self._output, self._versions = inputs, output, _versions((inputs, output))
-        return output
+            again, before = self._forward(*args, **kwargs), self._output
+            if not _equal(again, before):
+                useless.add(self._key)
+            return again
+        useless.add(self._key)
+        self._call, self._state, self._output = [], [], None
+        return self._forward(*args, **kwargs)
+
+    def _attributes(self) -> list[Any]:
+        """All that the module may look at beside its arguments: attributes, buffers, hooks, of it and its parts."""
+        held: list[Any] = []
+        for part in self.members.values():
+            attributes = part.__dict__
+            for name, value in attributes.items():
+                if name in ("_parameters", "_buffers", "_modules"):
+                    held.extend(value.values())
+                elif name != "forward":
+                    held.append(value)
+        return held
 
 
-def _same(a: Sequence[Any], b: Sequence[Any]) -> bool:
-    return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
+def _same(a: list[Any], b: list[Any]) -> bool:
+    return len(a) == len(b) and all(
+        x is y or (isinstance(x, (bool, int, float, str)) and type(x) is type(y) and x == y)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    ours, theirs = tree_leaves(a), tree_leaves(b)
+    return len(ours) == len(theirs) and all(
+        torch.allclose(x, y, rtol=1e-5, equal_nan=True) if isinstance(x, Tensor) else True
+        for x, y in zip(ours, theirs, strict=True)
+    )
 
 
 def _versions(tree: Any) -> list[int]:

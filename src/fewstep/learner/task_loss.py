@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_map
 
-from fewstep.models.context import current_step, given, inner_step, recording
+from fewstep.adaptation.operations import twice_differentiable
+from fewstep.learner.reuse import known_stand_ins, remember
+from fewstep.learner.watch import watching
+from fewstep.models.context import current_step, evaluating, given, inner_step, recording
 from fewstep.models.normalization import SupportNorm
+from fewstep.models.stand_in import stand_in
+from fewstep.tasks import Batch
+from fewstep.tasks.trees import mapped
 
 LOSS_PREFIX = "loss/"
 """Marks the parameters of a learned loss in a dictionary that otherwise holds the model's; no module name has it."""
@@ -28,25 +30,53 @@ class TaskLoss:
     """
 
     def __init__(self, model: nn.Module, loss: Callable[..., Tensor], learned: bool = False) -> None:
-        self._pair = _ModelAndLoss(model, loss)
-        self._names = {name: f"model.{name}" for name, _ in model.named_parameters()}
+        self.model, self.loss = model, loss
+        self._places = {name: place for name, *place in _places(model)}
         if learned and isinstance(loss, nn.Module):
-            self._names.update({LOSS_PREFIX + name: f"loss.{name}" for name, _ in loss.named_parameters()})
-        self._holds_lstm = any(isinstance(module, nn.LSTM) for module in self._pair.modules())
-        self.holds_support_norm = any(isinstance(module, SupportNorm) for module in self._pair.modules())
+            self._places.update({LOSS_PREFIX + name: place for name, *place in _places(loss)})
+        self.holds_support_norm = any(isinstance(module, SupportNorm) for module in model.modules())
 
-    def __call__(self, params: dict[str, Tensor], batch: Any) -> Tensor:
-        named = {self._names[name]: value for name, value in params.items() if name in self._names}
-        lstm = _differentiable_lstm() if self._holds_lstm else nullcontext()
-        with _differentiable_attention(), lstm:
-            return functional_call(self._pair, named, (batch,))
+    def __call__(self, params: Mapping[str, Tensor], batch: Any) -> Tensor:
+        model, loss = self.stand_ins(params)
+        watch = watching()
+        if watch is not None:
+            watch.follow(model)
+        with twice_differentiable():
+            return loss(model, batch)
+
+    def stand_ins(self, params: Mapping[str, Tensor], training: bool | None = None) -> tuple[nn.Module, Any]:
+        """The model and the loss that compute with ``params``: objects of their own, see :mod:`fewstep.models.stand_in`.
+
+        Args:
+            params: parameters by name.
+            training: the mode of the model; :func:`fewstep.models.context.evaluating` decides if not given.
+        """
+        tensors = {id(self._own(name)): value for name, value in params.items() if name in self._places}
+        training = False if evaluating() else training
+        known = known_stand_ins(tensors)
+        model = stand_in(self.model, tensors, training, known)
+        loss = stand_in(self.loss, tensors, training, known) if isinstance(self.loss, nn.Module) else self.loss
+        remember(known, tensors)
+        return model, loss
+
+    def _own(self, name: str) -> Tensor:
+        module, attribute = self._places[name]
+        return module._parameters[attribute]
+
+
+def _places(root: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """The name of each parameter, and the module and attribute where it is."""
+    for name, _ in root.named_parameters():
+        path, _, attribute = name.rpartition(".")
+        yield name, root.get_submodule(path), attribute
 
 
 class MinibatchLoss:
     """The loss of each inner step on its own share of the support set.
 
     Step k sees the examples k, k + m, k + 2m, … of n, where m = ⌈n / size⌉ shares make up the set; after m steps the
-    first comes again. The classes of an episode lie one after the other, so that each share has them all.
+    first comes again. The classes of an episode lie one after the other, so that each share has them all. Examples with
+    weight 0 (padding) belong to no share.
 
     Args:
         loss: of a batch.
@@ -58,12 +88,21 @@ class MinibatchLoss:
 
     def __call__(self, params: dict[str, Tensor], batch: Any) -> Tensor:
         step = current_step() or 0
+        if isinstance(batch, Batch) and batch.weight is not None:
+            return self.loss(params, Batch(batch.x, batch.y, batch.weight * self._share(batch.weight, step)))
 
         def share(examples: Tensor) -> Tensor:
             shares = math.ceil(len(examples) / self.size)
             return examples[step % shares :: shares]
 
-        return self.loss(params, tree_map(share, batch))
+        return self.loss(params, mapped(share, batch))
+
+    def _share(self, weight: Tensor, step: int) -> Tensor:
+        """1 for the examples of this step's share, counted without padding, and 0 for the others."""
+        present = weight != 0
+        shares = (present.sum() + self.size - 1).div(self.size, rounding_mode="floor").clamp(min=1)
+        place = present.cumsum(0) - 1
+        return (place.remainder(shares) == step % shares).to(weight.dtype)
 
 
 class QueryLoss:
@@ -73,13 +112,27 @@ class QueryLoss:
         loss: of a batch.
         path: [φ_0, …, φ_K]; the loss is asked for at one of these.
         support: what the task was adapted to.
+        ends_only: whether only φ_0 and φ_K can be differentiated.
+
+    Raises:
+        ValueError: the loss is asked for where it cannot be differentiated.
     """
 
-    def __init__(self, loss: TaskLoss, path: list[dict[str, Tensor]], support: Any) -> None:
-        self.loss, self.path, self.support = loss, path, support
+    def __init__(self, loss: TaskLoss, path: list[dict[str, Tensor]], support: Any, ends_only: bool = False) -> None:
+        self.loss, self.path, self.support, self.ends_only = loss, path, support, ends_only
 
     def __call__(self, params: dict[str, Tensor], batch: Any) -> Tensor:
-        step = next((k for k, passed in enumerate(self.path) if passed is params), len(self.path) - 1)
+        last = len(self.path) - 1
+        step = next((k for k, passed in enumerate(self.path) if passed is params), last)
+        if self.ends_only and 0 < step < last and torch.is_grad_enabled():
+            raise ValueError(
+                f"The adjoint differentiates the end of adaptation only, and the objective asks for the loss after step "
+                f"{step} of {last}; use query_loss, or Unrolled or Recomputed."
+            )
+        return self.at(step, params, batch)
+
+    def at(self, step: int, params: dict[str, Tensor], batch: Any) -> Tensor:
+        """The loss at ``params``, taken for φ_step."""
         with inner_step(max(step - 1, 0)):
             if not self.loss.holds_support_norm:
                 return self.loss(params, batch)
@@ -87,35 +140,3 @@ class QueryLoss:
                 self.loss(params, self.support)
             with given(statistics):
                 return self.loss(params, batch)
-
-
-class _ModelAndLoss(nn.Module):
-    def __init__(self, model: nn.Module, loss: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.model, self.loss = model, loss
-
-    def forward(self, batch: Any) -> Tensor:
-        return self.loss(self.model, batch)
-
-
-@contextmanager
-def _differentiable_attention() -> Iterator[None]:
-    """Attention as plain products: the fused kernels have neither a double backward nor a forward-mode derivative."""
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-
-
-@contextmanager
-def _differentiable_lstm() -> Iterator[None]:
-    """The LSTM of PyTorch itself: oneDNN's has no forward-mode derivative."""
-    enabled = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = enabled

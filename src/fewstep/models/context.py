@@ -8,12 +8,30 @@ from contextvars import ContextVar
 
 from torch import Tensor, nn
 
+from fewstep.models.stand_in import origin
+
 Statistics = dict[nn.Module, tuple[Tensor, Tensor]]
 """Mean and variance of what a layer was called with, ``[channels]`` each, by layer."""
 
+_evaluating: ContextVar[bool] = ContextVar("evaluating", default=False)
 _step: ContextVar[int | None] = ContextVar("step", default=None)
 _recorded: ContextVar[Statistics | None] = ContextVar("recorded", default=None)
 _given: ContextVar[Statistics | None] = ContextVar("given", default=None)
+
+
+def evaluating() -> bool:
+    """Whether learners are being evaluated, so that their models are in evaluation mode whatever mode they are in."""
+    return _evaluating.get()
+
+
+@contextmanager
+def evaluation_mode() -> Iterator[None]:
+    """Inside, and in no other thread, :func:`evaluating`."""
+    token = _evaluating.set(True)
+    try:
+        yield
+    finally:
+        _evaluating.reset(token)
 
 
 def current_step() -> int | None:
@@ -58,7 +76,7 @@ def record_statistics(layer: nn.Module, x: Tensor) -> None:
     Raises:
         ValueError: the layer is called twice in one pass.
     """
-    recorded = _recorded.get()
+    recorded, layer = _recorded.get(), origin(layer)
     if recorded is not None:
         if layer in recorded:
             raise ValueError(
@@ -72,4 +90,4 @@ def record_statistics(layer: nn.Module, x: Tensor) -> None:
 def given_statistics(layer: nn.Module) -> tuple[Tensor, Tensor] | None:
     """The statistics that a layer is to normalise by, if there are any."""
     statistics = _given.get()
-    return None if statistics is None else statistics.get(layer)
+    return None if statistics is None else statistics.get(origin(layer))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.tasks import Batch
@@ -57,6 +57,37 @@ def cross_entropy(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
     if batch.weight is None:
         return functional.cross_entropy(logits, batch.y)
     return _mean(functional.cross_entropy(logits, batch.y, reduction="none"), batch.weight)
+
+
+class supervised(nn.Module):  # noqa: N801 - reads as a function where it is used, beside mse
+    """Makes a loss of ``(prediction, target)``, such as PyTorch's, a loss of ``(model, batch)``.
+
+    Args:
+        loss: a function or an ``nn.Module``; it is called with ``model(batch.x)`` and ``batch.y`` and gives a scalar. A
+            module with parameters of its own is a learned loss where it is the inner loss.
+
+    Raises:
+        ValueError: the batch has weights, of padded examples for instance, which such a loss cannot honour.
+
+    >>> import torch
+    >>> huber = supervised(torch.nn.functional.huber_loss)
+    >>> huber(torch.zeros_like, Batch(torch.zeros(3, 1), torch.ones(3, 1))).item()
+    0.5
+    """
+
+    def __init__(self, loss: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.loss = loss
+        self.__name__ = getattr(loss, "__name__", type(loss).__name__)
+
+    def forward(self, model: Callable[[Any], Tensor], batch: Batch) -> Tensor:
+        if batch.weight is not None:
+            raise ValueError(
+                "supervised: a loss of (prediction, target) cannot honour Batch.weight, which marks padded examples. "
+                "Stack tasks of equal sizes, pass a list of tasks, or write a loss of (model, batch) that weights each "
+                "example, as fewstep.mse does."
+            )
+        return self.loss(model(batch.x), batch.y)
 
 
 def accuracy(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:

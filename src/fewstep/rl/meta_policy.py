@@ -124,14 +124,14 @@ class MetaPolicy(MetaLearner):
         Differentiable in the learner's parameters, through adaptation to the support of :meth:`collect`.
         """
 
-        return self._each(lambda task: self._put_out(self._path(task.support, self.steps)[-1], task), trajectories)
+        return self._each(lambda task: self._put_out(self._choices.path(task.support)[-1], task), trajectories)
 
     def loss_and_distributions(self, trajectories: Task) -> tuple[Tensor, Any]:
         """:meth:`loss_on` and :meth:`distributions` of one adaptation."""
 
         def both(task: Task) -> tuple[Tensor, Any]:
-            path = self._path(task.support, self.steps)
-            return self._objective_of(path, task), self._put_out(path[-1], task)
+            path = self._choices.path(task.support)
+            return self._choices.value(path, task), self._put_out(path[-1], task)
 
         losses, distributions = self._each(both, trajectories)
         return losses.mean(), distributions
@@ -150,7 +150,7 @@ class MetaPolicy(MetaLearner):
         explored = self._explore(task, steps - 1, rule)[1]
         with torch.no_grad():
             adapted = self._adapted(explored, 1, rule)
-        return self._plain({name: value[0] for name, value in adapted.items()})
+        return self._choices.adapted_module({name: value[0] for name, value in adapted.items()}, self._trainable)
 
     def score(self, tasks: Task, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
         """A metric before adaptation and after every update, each on episodes sampled anew, ``[tasks, steps + 1]``.
@@ -192,12 +192,12 @@ class MetaPolicy(MetaLearner):
 
     def _adapted(self, explored: Sequence[Trajectories], count: int, rule: Rule) -> Params:
         """φ_k of each task, ``[tasks, ...]``, from the episodes of the k steps so far."""
-        params, adjoint = self._params(), self._now(self.adjoint)
+        params, adjoint = self._choices.params(), self._choices.adjoint
         if not explored:
             return {name: value.expand(count, *value.shape) for name, value in params.items()}
 
         def adapted(support: Trajectories) -> Params:
-            return adjoint(self._inner, params, support, rule, len(explored), self.adapts)[-1]
+            return adjoint(self._choices.inner, params, support, rule, len(explored), self.adapts)[-1]
 
         return torch.vmap(adapted)(_by_step(explored))
 

@@ -17,7 +17,7 @@ class LabelledExamples(Protocol):
 
     @property
     def images(self) -> Tensor:
-        """All examples, sorted by class, ``[examples, ...]``; uint8 is taken for 0 … 255."""
+        """All examples, sorted by class, ``[examples, ...]``; uint8 is taken for pixels, 0 … 255."""
         ...
 
     @property
@@ -84,7 +84,9 @@ class Episodes:
         return Episodes(moved, self.ways, self.shots, self.queries, self.rotations)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
-        """``n`` tasks: x ``[n, ways·shots, channels, height, width]`` between 0 and 1, y ``[n, ways·shots]``.
+        """``n`` tasks: x ``[n, ways·shots, channels, height, width]``, y ``[n, ways·shots]``.
+
+        Pixels (uint8) become real numbers between 0 and 1; other numbers stay what they are.
 
         The query set has ``ways·queries`` examples.
         """
@@ -108,7 +110,7 @@ class Episodes:
         x = images[chosen.flatten().to(images.device)]
         if turns is not None:
             x = _rotate(x, turns.repeat_interleave(each, 1).flatten().to(x.device))
-        if not x.is_floating_point():
+        if x.dtype == torch.uint8:
             x = x.float().div_(255)
         labels = torch.arange(ways, device=x.device).repeat_interleave(each).expand(n, -1)
         return Batch(x.unflatten(0, (n, ways * each)), labels)

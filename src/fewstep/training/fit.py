@@ -186,7 +186,7 @@ def fit(
             for iteration in range(first, iterations if begins else first):
                 learner.iteration = iteration
                 limit.iteration_begins()
-                tasks = like(source.sample(meta_batch, generator(seed, iteration)), parameters[0])
+                tasks = like(source.sample(meta_batch, generator(seed, iteration)), parameters)
                 for parameter in parameters:
                     parameter.grad = None
                 loss = meta_gradient(tasks) if meta_step is None else meta_step(tasks)

@@ -1,0 +1,49 @@
+"""Examples that are already arrays: features, token ids, embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.datasets.labelled_images import LabelledImages
+
+
+def from_arrays(x: Any, y: Any, classes: Sequence[str] | None = None) -> LabelledImages:
+    """Labelled examples from an array of inputs and one of labels, sorted by class; the numbers stay what they are.
+
+    Args:
+        x: ``[examples, ...]``, a tensor or a numpy array: real numbers, or whole numbers such as token ids. (uint8
+            becomes int64, so that it is not taken for the pixels of images, which are scaled to 0 … 1.)
+        y: the label of each example, ``[examples]``: whole numbers or strings, as a tensor, an array or a list.
+        classes: the names of the classes, in the order of the sorted labels; the labels themselves if not given.
+
+    Raises:
+        ValueError: the lengths disagree, or there are no examples.
+
+    >>> tokens = from_arrays(torch.arange(12).view(4, 3), ["b", "a", "b", "a"])
+    >>> tokens.classes, tokens.images[0].tolist()
+    (['a', 'b'], [3, 4, 5])
+    """
+    examples = torch.as_tensor(np.asarray(x) if not isinstance(x, Tensor) else x)
+    labels = y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    if labels.ndim != 1 or examples.ndim < 1 or len(labels) != len(examples) or len(labels) == 0:
+        raise ValueError(
+            f"from_arrays: x is [examples, ...] and y is [examples]; got {tuple(examples.shape)} and {labels.shape}."
+        )
+    if not (np.issubdtype(labels.dtype, np.integer) or labels.dtype.kind in "US"):
+        raise ValueError(f"from_arrays: labels are whole numbers or strings; got an array of {labels.dtype}.")
+    names, first, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if classes is not None and len(classes) != len(names):
+        raise ValueError(f"from_arrays: {len(names)} labels need as many names; got {len(classes)}: {list(classes)}.")
+    order = torch.from_numpy(np.argsort(first, kind="stable"))
+    ordered = examples[order.to(examples.device)]
+    starts = torch.from_numpy(np.concatenate([[0], counts.cumsum()]))
+    return LabelledImages(
+        ordered.long() if ordered.dtype == torch.uint8 else ordered,
+        starts,
+        [str(name) for name in (names if classes is None else classes)],
+    )

@@ -1,0 +1,196 @@
+"""The five choices bound together: how a task is adapted to, and what that is worth."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.adaptation import Adjoint, Rule
+from fewstep.adaptation.rules import Params
+from fewstep.learner.reuse import Unmoved
+from fewstep.learner.scheduled import at_iteration
+from fewstep.learner.task_loss import LOSS_PREFIX, MinibatchLoss, QueryLoss, TaskLoss
+from fewstep.objectives import Objective, multi_step_loss
+from fewstep.tasks import Task
+
+
+class Choices:
+    """Model, losses, rule, adjoint and objective, as functions of parameters and one task.
+
+    Nothing is written into any of them.
+
+    Args:
+        model: f.
+        loss: of the outer loop.
+        inner_loss: of the inner loop.
+        rule: U.
+        steps: K.
+        adapts: names of the parameters that the inner loop moves.
+        adjoint: how dφ/dθ is obtained, or a :class:`fewstep.Scheduled` one.
+        objective: what the outer loop minimises, or a :class:`fewstep.Scheduled` one.
+        inner_batch: examples of the support set that each inner step sees; all if not given.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[..., Tensor],
+        inner_loss: Callable[..., Tensor],
+        rule: Rule,
+        steps: int,
+        adapts: Sequence[str],
+        adjoint: Any,
+        objective: Any,
+        inner_batch: int | None = None,
+    ) -> None:
+        self.model, self.loss, self.inner_loss, self.rule = model, loss, inner_loss, rule
+        self.steps, self.adapts, self.inner_batch = steps, list(adapts), inner_batch
+        self._adjoint, self._objective = adjoint, objective
+        self.iteration = 0
+        self.outer = TaskLoss(model, loss)
+        self.inner = TaskLoss(model, inner_loss, learned=True)
+        self.step_loss = self.inner if inner_batch is None else MinibatchLoss(self.inner, inner_batch)
+        self.unmoved = Unmoved(model, self.adapts)
+
+    @property
+    def adjoint(self) -> Adjoint:
+        """The adjoint in force."""
+        found: Adjoint = at_iteration(self._adjoint, self.iteration)
+        return found
+
+    @property
+    def objective(self) -> Objective:
+        """The objective in force."""
+        found: Objective = at_iteration(self._objective, self.iteration)
+        return found
+
+    def with_parts(self, model: nn.Module, loss: Any, inner_loss: Any, rule: Any) -> Choices:
+        """The same choices over other modules of the same kind."""
+        rest = self.steps, self.adapts, self.adjoint, self.objective, self.inner_batch
+        return Choices(model, loss, inner_loss, rule, *rest)
+
+    def params(self) -> Params:
+        """θ by name, and the parameters of a learned loss."""
+        params: Params = dict(self.model.named_parameters())
+        if isinstance(self.inner_loss, nn.Module):
+            params.update({LOSS_PREFIX + name: value for name, value in self.inner_loss.named_parameters()})
+        return params
+
+    def path(
+        self, support: Any, steps: int | None = None, reuse: bool = False, params: Params | None = None
+    ) -> list[Params]:
+        """[φ_0, …, φ_K] of one task.
+
+        Args:
+            support: the support set.
+            steps: K; as in training if not given.
+            reuse: whether what the steps do not move may be worked out once.
+            params: φ_0; the modules' own parameters if not given.
+        """
+        steps = self.steps if steps is None else steps
+        params = self.params() if params is None else params
+        with self._once(reuse and steps > 1):
+            return self.adjoint(self.step_loss, params, support, self.rule, steps, self.adapts)
+
+    def objective_of(self, task: Task, reuse: bool = False, params: Params | None = None) -> Tensor:
+        """The meta-objective of one task."""
+        return self.value(self.path(task.support, reuse=reuse, params=params), task)
+
+    def value(self, path: list[Params], task: Task) -> Tensor:
+        """The meta-objective of one task whose path is known."""
+        loss = QueryLoss(self.outer, path, task.support, self.adjoint.ends_only)
+        value: Tensor = self.objective(loss, path, task)
+        return value
+
+    def scores(
+        self, task: Task, measure: TaskLoss, steps: int, reuse: bool = False, params: Params | None = None
+    ) -> Tensor:
+        """A measure of the query set before adaptation and after every inner step, ``[steps + 1]``."""
+        with torch.no_grad():
+            path = _detached(self.path(task.support, steps, reuse, params))
+        query_loss = QueryLoss(measure, path, task.support)
+        with self._once(reuse and steps > 1):
+            return torch.stack([_measured(query_loss, params, task.query) for params in path])
+
+    def adapted_module(self, adapted: Params, trainable: Sequence[str]) -> nn.Module:
+        """A copy of the model that holds φ.
+
+        Args:
+            adapted: φ, and the other parameters.
+            trainable: names of the parameters that require a gradient.
+
+        Raises:
+            ValueError: adaptation ended in NaN or infinite parameters.
+        """
+        model = copy.deepcopy(self.model)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in self.adapts:
+                    if not torch.isfinite(adapted[name]).all():
+                        raise ValueError(
+                            f"Adaptation made parameter {name} NaN or infinite. Check the support set for such "
+                            "values; else lower the inner learning rate or take fewer steps."
+                        )
+                    parameter.copy_(adapted[name])
+                parameter.requires_grad_(name in trainable)
+        return model
+
+    def _once(self, reuse: bool) -> AbstractContextManager[None]:
+        return self.unmoved.worked_out_once() if reuse else nullcontext()
+
+    def check(self) -> None:
+        """Raises if rule, adjoint and objective do not go together."""
+        for name in ("init", "update"):
+            if not callable(getattr(self.rule, name, None)):
+                raise TypeError(f"rule must have init and update (see fewstep.Rule); got {type(self.rule).__name__}.")
+        params = self.params()
+        self.rule.init({name: params[name] for name in self.adapts})
+        adjoint, objective = self.adjoint, self.objective
+        if not callable(adjoint) or not callable(objective):
+            raise TypeError(f"adjoint and objective must be callable; got {adjoint!r} and {objective!r}.")
+        if not isinstance(adjoint, Adjoint):
+            raise TypeError(f"adjoint must be a fewstep.Adjoint, such as fewstep.Unrolled(); got {adjoint!r}.")
+        if not adjoint.ends_only:
+            return
+        name = type(adjoint).__name__
+        if self.inner_batch is not None:
+            raise ValueError(
+                f"{name} differentiates the minimum of one loss, and inner_batch gives each step "
+                "a loss of its own; leave inner_batch out, or use Unrolled, Recomputed or FirstOrder."
+            )
+        if isinstance(objective, multi_step_loss):
+            raise ValueError(
+                f"{name} differentiates the end of adaptation only, and {objective} weighs the steps before it; use "
+                "query_loss, or Unrolled or Recomputed."
+            )
+        learned = [name for name, _ in self.rule.named_parameters()] if isinstance(self.rule, nn.Module) else []
+        if learned:
+            raise ValueError(
+                f"{name} gives no gradient to the rule's learned parameters {learned}; use a "
+                "rule without any, such as GradientDescent."
+            )
+
+
+def _detached(path: list[Params]) -> list[Params]:
+    """The same path as constants; a tensor that does not change on the way remains one tensor."""
+    constants = {id(value): value.detach() for params in path for value in params.values()}
+    return [{name: constants[id(value)] for name, value in params.items()} for params in path]
+
+
+def _measured(loss: QueryLoss, params: Params, query: Any) -> Tensor:
+    """A loss at constant parameters. Gradients are recorded, for losses that differentiate the model themselves."""
+    with torch.enable_grad():
+        try:
+            return loss(params, query).detach()
+        except RuntimeError as error:
+            if "does not require grad" not in str(error) and "not have been used" not in str(error):
+                raise
+            # The loss differentiates the model in its parameters.
+            place = next(k for k, passed in enumerate(loss.path) if passed is params)
+            again = {n: v.requires_grad_() if v.is_floating_point() else v for n, v in params.items()}
+            return loss.at(place, again, query).detach()

@@ -1,0 +1,383 @@
+"""A stand-in for a module: the same module, computing with other tensors in place of its parameters.
+
+``torch.func.functional_call`` writes other tensors into the module and puts its own back when the call returns. What
+enters the module again later, such as the recomputation of activation checkpointing in the backward pass, then computes
+with the module's own parameters. A stand-in is an object of its own that keeps the tensors for as long as anything
+refers to it, so the time of a call does not matter, and neither do other threads. What a forward pass assigns to
+``self`` stays on the stand-in as well: nothing is written into the module.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+Tensors = Mapping[int, Tensor]
+"""The tensors to compute with, by ``id`` of the parameter or buffer that each stands for."""
+
+ORIGIN = "_stands_for"
+REGISTRIES = ("_parameters", "_buffers", "_modules")
+
+
+def stand_in(
+    module: Module, tensors: Tensors, training: bool | None = None, known: dict[int, Any] | None = None
+) -> Module:
+    """An object of the module's class with the same attributes, and ``tensors`` in place of those that they stand for.
+
+    Sub-modules are stand-ins too. A module or parameter that is reachable in several ways remains one object: under two
+    names, in a list, or through a ``forward``, hook or function that holds a reference to it.
+
+    Args:
+        module: is not changed.
+        tensors: see :data:`Tensors`; parameters and buffers that are not among them are shared.
+        training: the mode of every module; their own if not given.
+        known: stand-ins of sub-modules that are to be used, by ``id``; those that are made are added.
+
+    >>> import torch
+    >>> line = nn.Linear(1, 1, bias=False)
+    >>> twice = stand_in(line, {id(line.weight): torch.tensor([[2.0]])})
+    >>> twice(torch.ones(1, 1)).item(), type(twice).__name__
+    (2.0, 'Linear')
+    """
+    known = {} if known is None else known
+    made: list[nn.Module] = []
+    found = _stand_in(module, tensors, training, known, made)
+    changed: dict[int, Any] = {**tensors, **known}
+    for new in made:
+        for name, value in new.__dict__.items():
+            if type(value) not in _PLAIN and name not in _NEVER and not _is_empty(value):
+                bound = rebound(value, changed)
+                if bound is not value:
+                    new.__dict__[name] = bound
+    return found
+
+
+def origin(module: nn.Module) -> nn.Module:
+    """The module that a stand-in stands for; a module that is none itself."""
+    found: nn.Module = module.__dict__.get(ORIGIN, module)
+    return found
+
+
+def own_copy(objects: Any) -> Any:
+    """A deep copy of modules, and of whatever holds them, that does not refer to the originals.
+
+    ``copy.deepcopy`` does not look into functions: a ``forward`` or a hook that is a closure over a module, as a lambda
+    in ``__init__`` is over ``self``, would go on to call the original. Tensors that a forward pass left on a module
+    are copied without their graph.
+
+    Raises:
+        TypeError: something cannot be copied, with the reason.
+    """
+    originals = [module for each in objects if isinstance(each, nn.Module) for module in each.modules()]
+    memo: dict[int, Any] = {}
+    for module in originals:
+        for value in _leaves(module.__dict__):
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    try:
+        copies = copy.deepcopy(objects, memo)
+    except Exception as error:
+        raise TypeError(
+            f"The learner works on a copy of the model, and copy.deepcopy failed: {error}. Give the object that cannot "
+            "be copied a __deepcopy__, or keep it outside of the module."
+        ) from error
+    changed = {key: value for key, value in memo.items() if isinstance(value, (nn.Module, Tensor))}
+    for module in {id(m): m for m in changed.values() if isinstance(m, nn.Module)}.values():
+        for name, value in list(module.__dict__.items()):
+            if name not in REGISTRIES:
+                bound = rebound(value, changed)
+                if bound is not value:
+                    module.__dict__[name] = bound
+    return copies
+
+
+def rebound(value: Any, changed: Mapping[int, Any], made: dict[int, Any] | None = None) -> Any:
+    """``value`` with the objects in ``changed`` in place of those whose ``id`` they have; itself if it holds none.
+
+    Looks into dictionaries, lists, tuples, sets, methods, partial functions, functions (their closures) and other
+    objects that can be called.
+    """
+    made = {} if made is None else made
+    key = id(value)
+    if key in changed:
+        return changed[key]
+    if key in made:
+        return made[key]
+    kind = type(value)
+    if kind in _PLAIN or isinstance(value, (type, types.ModuleType, Tensor, nn.Module)):
+        return value
+    made[key] = value  # in a cycle: as it is
+    inner = functools.partial(rebound, changed=changed, made=made)
+    found = value
+    if isinstance(value, dict):
+        items = {name: inner(item) for name, item in value.items()}
+        if any(items[name] is not value[name] for name in value):
+            found = copy.copy(value)
+            found.update(items)
+    elif kind in (list, tuple, set):
+        members = [inner(item) for item in value]
+        if any(new is not old for new, old in zip(members, value, strict=True)):
+            found = kind(members)
+    elif kind is types.MethodType:
+        owner = inner(value.__self__)
+        found = value if owner is value.__self__ else types.MethodType(value.__func__, owner)
+    elif kind is types.FunctionType:
+        found = _function(value, inner)
+    elif isinstance(value, functools.partial):
+        parts = [inner(value.func), inner(value.args), inner(value.keywords), inner(value.__dict__)]
+        if any(
+            new is not old
+            for new, old in zip(parts, (value.func, value.args, value.keywords, value.__dict__), strict=True)
+        ):
+            found = functools.partial(parts[0], *parts[1], **parts[2])
+            found.__dict__.update(parts[3])
+    elif callable(value) and hasattr(value, "__dict__"):
+        attributes = inner(value.__dict__)
+        twin = value if attributes is value.__dict__ else copy.copy(value)
+        if twin is not value:
+            twin.__dict__.update(attributes)
+            found = twin
+    made[key] = found
+    return found
+
+
+def _function(value: types.FunctionType, inner: Callable[[Any], Any]) -> types.FunctionType:
+    """A function over the same code, whose closure and defaults hold other objects."""
+    cells = value.__closure__ or ()
+    contents = [_content(cell) for cell in cells]
+    parts = [*contents, value.__defaults__, value.__kwdefaults__, value.__dict__ or None]
+    bound = [inner(part) for part in parts]
+    if all(new is old for new, old in zip(bound, parts, strict=True)):
+        return value
+    closure = tuple(
+        cell if new is old else types.CellType(new) for cell, new, old in zip(cells, bound, contents, strict=False)
+    )
+    *_, defaults, keyword_defaults, attributes = bound
+    found = types.FunctionType(value.__code__, value.__globals__, value.__name__, defaults, closure or None)
+    found.__kwdefaults__ = keyword_defaults
+    found.__dict__.update(attributes or {})
+    return found
+
+
+def _stand_in(
+    module: Any, tensors: Tensors, training: bool | None, known: dict[int, Any], made: list[nn.Module]
+) -> Any:
+    found = known.get(id(module))
+    if found is not None:
+        return found
+    found = known[id(module)] = object.__new__(type(module))
+    made.append(found)
+    attributes = found.__dict__
+    attributes.update(module.__dict__)
+    attributes[ORIGIN] = module.__dict__.get(ORIGIN, module)
+    attributes["_compiled_call_impl"] = None  # of the module, with its own parameters
+    if training is not None:
+        attributes["training"] = training
+    for registry in ("_parameters", "_buffers"):
+        held = attributes[registry]
+        if held:
+            attributes[registry] = {name: tensors.get(id(value), value) for name, value in held.items()}
+    held = attributes["_modules"]
+    if held:
+        attributes["_modules"] = {
+            name: None if part is None else _stand_in(part, tensors, training, known, made)
+            for name, part in held.items()
+        }
+    return found
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, (dict, list, tuple, set)) and not value
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+
+
+def _leaves(value: Any, depth: int = 3) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)) and depth:
+        for item in value:
+            yield from _leaves(item, depth - 1)
+    else:
+        yield value
+
+
+_PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None), types.BuiltinFunctionType))
+_NEVER and not _is_empty(value):
+                bound = rebound(value, changed)
+                if bound is not value:
+                    new.__dict__[name] = bound
+    return found
+
+
+def origin(module: nn.Module) -> nn.Module:
+    """The module that a stand-in stands for; a module that is none itself."""
+    found: nn.Module = module.__dict__.get(ORIGIN, module)
+    return found
+
+
+def own_copy(objects: Any) -> Any:
+    """A deep copy of modules, and of whatever holds them, that does not refer to the originals.
+
+    ``copy.deepcopy`` does not look into functions: a ``forward`` or a hook that is a closure over a module, as a lambda
+    in ``__init__`` is over ``self``, would go on to call the original. Tensors that a forward pass left on a module
+    are copied without their graph.
+
+    Raises:
+        TypeError: something cannot be copied, with the reason.
+    """
+    originals = [module for each in objects if isinstance(each, nn.Module) for module in each.modules()]
+    memo: dict[int, Any] = {}
+    for module in originals:
+        for value in _leaves(module.__dict__):
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    try:
+        copies = copy.deepcopy(objects, memo)
+    except Exception as error:
+        raise TypeError(
+            f"The learner works on a copy of the model, and copy.deepcopy failed: {error}. Give the object that cannot "
+            "be copied a __deepcopy__, or keep it outside of the module."
+        ) from error
+    changed = {key: value for key, value in memo.items() if isinstance(value, (nn.Module, Tensor))}
+    for module in {id(m): m for m in changed.values() if isinstance(m, nn.Module)}.values():
+        for name, value in list(module.__dict__.items()):
+            if name not in REGISTRIES:
+                bound = rebound(value, changed)
+                if bound is not value:
+                    module.__dict__[name] = bound
+    return copies
+
+
+def rebound(value: Any, changed: Mapping[int, Any], made: dict[int, Any] | None = None) -> Any:
+    """``value`` with the objects in ``changed`` in place of those whose ``id`` they have; itself if it holds none.
+
+    Looks into dictionaries, lists, tuples, sets, methods, partial functions, functions (their closures) and other
+    objects that can be called.
+    """
+    made = {} if made is None else made
+    key = id(value)
+    if key in changed:
+        return changed[key]
+    if key in made:
+        return made[key]
+    kind = type(value)
+    if kind in _PLAIN or isinstance(value, (type, types.ModuleType, Tensor, nn.Module)):
+        return value
+    made[key] = value  # in a cycle: as it is
+    inner = functools.partial(rebound, changed=changed, made=made)
+    found = value
+    if isinstance(value, dict):
+        items = {name: inner(item) for name, item in value.items()}
+        if any(items[name] is not value[name] for name in value):
+            found = copy.copy(value)
+            found.update(items)
+    elif kind in (list, tuple, set):
+        members = [inner(item) for item in value]
+        if any(new is not old for new, old in zip(members, value, strict=True)):
+            found = kind(members)
+    elif kind is types.MethodType:
+        owner = inner(value.__self__)
+        found = value if owner is value.__self__ else types.MethodType(value.__func__, owner)
+    elif kind is types.FunctionType:
+        found = _function(value, inner)
+    elif isinstance(value, functools.partial):
+        parts = [inner(value.func), inner(value.args), inner(value.keywords), inner(value.__dict__)]
+        if any(
+            new is not old
+            for new, old in zip(parts, (value.func, value.args, value.keywords, value.__dict__), strict=True)
+        ):
+            found = functools.partial(parts[0], *parts[1], **parts[2])
+            found.__dict__.update(parts[3])
+    elif callable(value) and hasattr(value, "__dict__"):
+        attributes = inner(value.__dict__)
+        twin = value if attributes is value.__dict__ else copy.copy(value)
+        if twin is not value:
+            twin.__dict__.update(attributes)
+            found = twin
+    made[key] = found
+    return found
+
+
+def _function(value: types.FunctionType, inner: Callable[[Any], Any]) -> types.FunctionType:
+    """A function over the same code, whose closure and defaults hold other objects."""
+    cells = value.__closure__ or ()
+    contents = [_content(cell) for cell in cells]
+    parts = [*contents, value.__defaults__, value.__kwdefaults__, value.__dict__ or None]
+    bound = [inner(part) for part in parts]
+    if all(new is old for new, old in zip(bound, parts, strict=True)):
+        return value
+    closure = tuple(
+        cell if new is old else types.CellType(new) for cell, new, old in zip(cells, bound, contents, strict=False)
+    )
+    *_, defaults, keyword_defaults, attributes = bound
+    found = types.FunctionType(value.__code__, value.__globals__, value.__name__, defaults, closure or None)
+    found.__kwdefaults__ = keyword_defaults
+    found.__dict__.update(attributes or {})
+    return found
+
+
+def _stand_in(
+    module: Any, tensors: Tensors, training: bool | None, known: dict[int, Any], made: list[nn.Module]
+) -> Any:
+    found = known.get(id(module))
+    if found is not None:
+        return found
+    found = known[id(module)] = object.__new__(type(module))
+    made.append(found)
+    attributes = found.__dict__
+    attributes.update(module.__dict__)
+    attributes[ORIGIN] = module.__dict__.get(ORIGIN, module)
+    attributes["_compiled_call_impl"] = None  # of the module, with its own parameters
+    if training is not None:
+        attributes["training"] = training
+    for registry in ("_parameters", "_buffers"):
+        held = attributes[registry]
+        if held:
+            attributes[registry] = {name: tensors.get(id(value), value) for name, value in held.items()}
+    held = attributes["_modules"]
+    if held:
+        attributes["_modules"] = {
+            name: None if part is None else _stand_in(part, tensors, training, known, made)
+            for name, part in held.items()
+        }
+    return found
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, (dict, list, tuple, set)) and not value
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+
+
+def _leaves(value: Any, depth: int = 3) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)) and depth:
+        for item in value:
+            yield from _leaves(item, depth - 1)
+    else:
+        yield value
+
+
+_PLAIN = frozenset(
+    (bool, int, float, complex, str, bytes, type(None), Tensor, nn.Parameter, type, types.BuiltinFunctionType)
+)
+_NEVER = frozenset((*REGISTRIES, ORIGIN))

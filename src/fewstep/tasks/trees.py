@@ -1,0 +1,123 @@
+"""Trees of data: tensors in tuples, dictionaries, other mappings and data classes, beside whatever else they hold.
+
+Only tensors are moved, indexed and stacked. Strings, numbers, ``None`` and objects that are no containers stay as they
+are.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+from collections import UserDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import register_pytree_node, tree_flatten, tree_unflatten
+
+Rebuild = Callable[[list[Tensor]], Any]
+
+
+def split(tree: Any) -> tuple[list[Tensor], Rebuild]:
+    """The tensors of a tree, and the function that makes the tree of other tensors in their places."""
+    leaves, spec = _flatten(tree)
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    return [leaves[place] for place in places], functools.partial(_rebuilt, leaves, places, spec)
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """The tensors of a tree.
+
+    >>> import torch
+    >>> from collections import UserDict
+    >>> tensors(UserDict(ids=torch.zeros(2), name="a"))
+    [tensor([0., 0.])]
+    """
+    return [leaf for leaf in _flatten(tree)[0] if isinstance(leaf, Tensor)]
+
+
+def mapped(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """``function`` of every tensor; of those in the same place of several trees."""
+    found, rebuild = split(tree)
+    return rebuild([function(*values) for values in zip(found, *map(tensors, others), strict=True)])
+
+
+def signature(tree: Any) -> tuple[Any, ...]:
+    """What of a tree's tensors decides how they are worked on: shapes, dtypes, devices; and where they are."""
+    leaves, spec = _flatten(tree)
+    return spec, tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else type(t) for t in leaves)
+
+
+def _flatten(tree: Any) -> tuple[list[Any], Any]:
+    leaves, spec = tree_flatten(tree)
+    strange = {type(leaf) for leaf in leaves if not isinstance(leaf, Tensor) and _is_container(leaf)}
+    if not strange:
+        return leaves, spec
+    for kind in strange:
+        _register(kind)
+    return _flatten(tree)
+
+
+def _is_container(leaf: Any) -> bool:
+    return isinstance(leaf, Mapping) or (dataclasses.is_dataclass(leaf) and not isinstance(leaf, type))
+
+
+def _register(kind: type) -> None:
+    """Makes a kind of mapping or data class known to PyTorch, and so to ``torch.vmap``."""
+    if issubclass(kind, Mapping):
+        register_pytree_node(kind, _flatten_mapping, _unflatten_mapping)
+    else:
+        register_pytree_node(kind, _flatten_dataclass, _unflatten_dataclass)
+
+
+class _Like:
+    """An object to make others like; equal to another of the same class, as contexts of trees are compared."""
+
+    def __init__(self, example: Any) -> None:
+        self.example = example
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Like) and type(other.example) is type(self.example)
+
+    def __hash__(self) -> int:
+        return hash(type(self.example))
+
+
+def _flatten_mapping(mapping: Mapping[Any, Any]) -> tuple[list[Any], Any]:
+    return list(mapping.values()), (tuple(mapping), _Like(mapping))
+
+
+def _unflatten_mapping(values: Any, context: Any) -> Any:
+    keys, like = context
+    items = dict(zip(keys, values, strict=True))
+    if isinstance(like.example, UserDict):
+        made = copy.copy(like.example)
+        made.data = items
+        return made
+    try:
+        return type(like.example)(items)
+    except TypeError as error:
+        raise TypeError(
+            f"A {type(like.example).__name__} cannot be made of a dictionary ({error}); pass a dict of its tensors."
+        ) from error
+
+
+def _flatten_dataclass(value: Any) -> tuple[list[Any], Any]:
+    names = tuple(field.name for field in dataclasses.fields(value))
+    return [getattr(value, name) for name in names], (names, _Like(value))
+
+
+def _unflatten_dataclass(values: Any, context: Any) -> Any:
+    names, like = context
+    made = copy.copy(like.example)
+    for name, value in zip(names, values, strict=True):
+        object.__setattr__(made, name, value)
+    return made
+
+
+def _rebuilt(leaves: list[Any], places: list[int], spec: Any, found: list[Tensor]) -> Any:
+    merged = list(leaves)
+    for place, value in zip(places, found, strict=True):
+        merged[place] = value
+    return tree_unflatten(merged, spec)
