@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,8 +119,8 @@ class FirstTask:
                 self.stochastic = drawn.of_others = not torch.allclose(again, value, rtol=1e-4)
         if drawn.of_others and isinstance(choices.adjoint, Recomputed):
             raise ValueError(
-                "Recomputed replays the random numbers of PyTorch's default generator, and the model draws from another "
-                "one (numpy's, Python's, or a generator of its own). Draw with torch functions without generator=, or "
+                "Recomputed replays the random numbers of PyTorch's default generator, and the model draws from "
+                "another one (numpy's, Python's, or a generator of its own). Draw with torch functions without generator=, or "
                 "use adjoint=Unrolled()."
             )
         self._check_gradient(value, adapted)
@@ -218,8 +219,8 @@ class FirstTask:
         if self.watch.write is not None:
             where, operation = self.watch.write
             raise ValueError(
-                f"{where} writes to its input in forward ({operation}), so that the next inner step and the caller would "
-                "see other data. Use an operation that is not in-place, or clone the input first."
+                f"{where} writes to its input in forward ({operation}), so that the next inner step and the caller "
+                "would see other data. Use an operation that is not in-place, or clone the input first."
             )
         if self.watch.leak is not None:
             where, name = self.watch.leak
@@ -235,6 +236,6 @@ class FirstTask:
         for name, value, before in zip(names, now, self.before, strict=True):
             if not torch.equal(torch.nan_to_num(value.detach()), torch.nan_to_num(before)):
                 raise ValueError(
-                    f"The model or the loss writes to {name}; the next inner step and the caller would see other values. "
-                    "Use operations that are not in-place."
+                    f"The model or the loss writes to {name}; the next inner step and the caller would see other "
+                    "values. Use operations that are not in-place."
                 )

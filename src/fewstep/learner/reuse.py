@@ -42,7 +42,7 @@ class Unmoved:
         return self._remembering(checked=False)
 
     def worked_out_and_compared(self) -> AbstractContextManager[None]:
-        """Inside, modules are worked out again all the same; those that give something else are left alone afterwards."""
+        """Inside, modules are worked out again all the same; those that give something else are then left alone."""
         return self._remembering(checked=True)
 
     @contextmanager

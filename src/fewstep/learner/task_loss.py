@@ -45,7 +45,7 @@ class TaskLoss:
             return loss(model, batch)
 
     def stand_ins(self, params: Mapping[str, Tensor], training: bool | None = None) -> tuple[nn.Module, Any]:
-        """The model and the loss that compute with ``params``: objects of their own, see :mod:`fewstep.models.stand_in`.
+        """The model and the loss that compute with ``params``, as objects of their own (:mod:`fewstep.models.stand_in`).
 
         Args:
             params: parameters by name.
@@ -126,8 +126,8 @@ class QueryLoss:
         step = next((k for k, passed in enumerate(self.path) if passed is params), last)
         if self.ends_only and 0 < step < last and torch.is_grad_enabled():
             raise ValueError(
-                f"The adjoint differentiates the end of adaptation only, and the objective asks for the loss after step "
-                f"{step} of {last}; use query_loss, or Unrolled or Recomputed."
+                f"The adjoint differentiates the end of adaptation only, and the objective asks for the loss after "
+                f"step {step} of {last}; use query_loss, or Unrolled or Recomputed."
             )
         return self.at(step, params, batch)
 
