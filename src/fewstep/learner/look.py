@@ -120,8 +120,8 @@ class FirstTask:
         if drawn.of_others and isinstance(choices.adjoint, Recomputed):
             raise ValueError(
                 "Recomputed replays the random numbers of PyTorch's default generator, and the model draws from "
-                "another one (numpy's, Python's, or a generator of its own). Draw with torch functions without generator=, or "
-                "use adjoint=Unrolled()."
+                "another one (numpy's, Python's, or a generator of its own). Draw with torch functions "
+                "without generator=, or use adjoint=Unrolled()."
             )
         self._check_gradient(value, adapted)
         self._check_written()

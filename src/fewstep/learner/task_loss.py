@@ -45,7 +45,7 @@ class TaskLoss:
             return loss(model, batch)
 
     def stand_ins(self, params: Mapping[str, Tensor], training: bool | None = None) -> tuple[nn.Module, Any]:
-        """The model and the loss that compute with ``params``, as objects of their own (:mod:`fewstep.models.stand_in`).
+        """The model and the loss that compute with ``params``; see :mod:`fewstep.models.stand_in`.
 
         Args:
             params: parameters by name.
