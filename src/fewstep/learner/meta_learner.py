@@ -142,7 +142,7 @@ class MetaLearner(nn.Module):
                 tensors = self._tensors()
                 value, gradients = self._compiled(tensors, tasks, self._variant())
                 return with_gradients(value, _learned(tensors), gradients)
-        return self._each.mean(self._task_objective, tasks, self.parameters())
+        return self._each.mean(self._task_objective, tasks, self._tensors())
 
     def meta_gradient(self, tasks: Task) -> Tensor:
         """``meta_loss(tasks).backward()`` in one: the gradient is added to each parameter's ``grad``.
@@ -161,7 +161,9 @@ class MetaLearner(nn.Module):
         tensors = self._tensors()
         loss, gradients = self._compiled(tensors, tasks, self._variant())
         for value, gradient in zip(_learned(tensors), gradients, strict=True):
-            if gradient is not None:
+            if gradient is not None and not value.is_leaf:  # a tensor rate that was worked out from others
+                value.backward(gradient)
+            elif gradient is not None:
                 gradient = laid_out_like(value, gradient)
                 value.grad = gradient if value.grad is None else value.grad + gradient
         return loss
@@ -348,12 +350,17 @@ class MetaLearner(nn.Module):
                     f"{type(adjoint).__name__} differentiates the end of adaptation only, and {objective} weighs the "
                     "steps before it; use query_loss, or Unrolled or Recomputed."
                 )
-            learned = [name for name, _ in self.rule.named_parameters()] if isinstance(self.rule, nn.Module) else []
+            learned = [name for name, value in _named_tensors(self.rule) if value.requires_grad]
             if learned:
                 raise ValueError(
                     f"{type(adjoint).__name__} gives no gradient to the rule's learned parameters {learned}; use a "
                     "rule without any, such as GradientDescent."
                 )
+
+
+def _named_tensors(rule: Rule) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers, as far as a rule has them."""
+    return [*rule.named_parameters(), *rule.named_buffers()] if isinstance(rule, nn.Module) else []
 
 
 def _learned(tensors: Iterable[Tensor]) -> list[Tensor]:
