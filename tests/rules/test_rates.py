@@ -67,7 +67,7 @@ def test_a_learned_rate_has_the_slope_of_the_meta_loss(rule, adjoint):
     [
         lambda: fs.SGD(parameter(0.2), parameter(0.6), weight_decay=parameter(0.1)),
         lambda: fs.AdamW(parameter(0.2), eps=1e-2, weight_decay=fs.LearnedRate(0.1)),
-        lambda: fs.RMSprop(parameter(0.05), eps=1e-2, momentum=parameter(0.3), weight_decay=parameter(0.1)),
+        lambda: fs.RMSprop(parameter(0.02), eps=0.1, momentum=parameter(0.3), weight_decay=parameter(0.1)),
         lambda: fs.chain(
             fs.clip_by_norm(parameter(0.3)),
             fs.clip_by_value(parameter(0.2)),
@@ -97,20 +97,20 @@ def test_first_order_learns_the_rate_too():
 
 
 @pytest.mark.parametrize("choices", [{}, {"vectorize": False}, {"chunk": 1}, {"compile": True}], ids=str)
-@pytest.mark.parametrize("direct", [True, False], ids=["meta_gradient", "backward"])
-def test_a_fixed_tensor_gets_its_gradient(choices, direct):
-    """Of a leaf, and of a tensor that was worked out from one, however tasks are batched."""
+def test_a_fixed_tensor_gets_its_gradient(choices):
+    """However tasks are batched; the momentum is no leaf, but worked out from one."""
     tasks = regression_tasks(count=2)
-    expected = meta_gradient(learner_with(fs.SGD(parameter(0.2))), tasks)["rule.lr"]
-    for made_from in (lambda leaf: leaf, lambda leaf: 0.5 * leaf):
-        leaf = torch.tensor(0.2 if made_from(1.0) == 1.0 else 0.4, requires_grad=True)
-        learner = learner_with(fs.SGD(made_from(leaf)), **choices)
-        if direct:
+    expected = meta_gradient(learner_with(fs.SGD(parameter(0.2), parameter(0.3))), tasks)
+    lr, other = torch.tensor(0.2, requires_grad=True), torch.tensor(0.5, requires_grad=True)
+    learner = learner_with(fs.SGD(lr, other - 0.2), **choices)
+    for times in (1, 2):
+        if times == 1:
             learner.meta_gradient(tasks)
         else:
             learner.meta_loss(tasks).backward()
-        torch.testing.assert_close(leaf.grad, expected * made_from(1.0), rtol=0, atol=1e-10)
-        assert not any("lr" in name for name in (*dict(learner.named_parameters()), *learner.state_dict()))
+        torch.testing.assert_close(lr.grad, times * expected["rule.lr"], rtol=0, atol=1e-10)
+        torch.testing.assert_close(other.grad, times * expected["rule.momentum"], rtol=0, atol=1e-10)
+    assert not any("rule" in name for name in (*dict(learner.named_parameters()), *learner.state_dict()))
 
 
 def test_a_rate_is_differentiated_by_torch_func():
@@ -264,6 +264,12 @@ def test_implicit_refuses_a_learned_rate(rate):
     with pytest.raises(ValueError, match=r"Implicit gives no gradient to the rule's learned parameters \['lr"):
         learner_with(fs.SGD(rate), adjoint=fs.Implicit())
     learner_with(fs.SGD(torch.tensor(0.1)), adjoint=fs.Implicit())
+
+
+def test_a_rate_on_another_device_is_refused():
+    learner = learner_with(fs.SGD(fs.LearnedRate(0.1).to("meta")))
+    with pytest.raises(ValueError, match=r"model is on cpu and the rule's lr\.value on meta.*learner\.to\('cpu'\)"):
+        learner.meta_loss(regression_tasks(count=2))
 
 
 def test_a_learned_rate_is_trained():

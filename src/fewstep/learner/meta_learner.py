@@ -16,7 +16,7 @@ from fewstep.adaptation import Adjoint, Recomputed, Rule, Unrolled
 from fewstep.adaptation.inner_loop import gradient_and_value, path_and_state
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.compiling import CompiledGradient, compiler_missing
-from fewstep.learner.checks import Observed, check_model, check_task
+from fewstep.learner.checks import Observed, check_model, check_rule, check_task, rule_tensors
 from fewstep.learner.each_task import EachTask, on_cpu
 from fewstep.learner.gradients import laid_out_like, with_gradients
 from fewstep.learner.reuse import Unmoved
@@ -300,6 +300,7 @@ class MetaLearner(nn.Module):
             self._observed = self._look(tasks)
 
     def _look(self, tasks: Task) -> Observed:
+        check_rule(self.rule, self._params())
         observed = check_task(self._inner, self.model, self._params(), self.adapts, tasks)
         self._each.settle(self._task_objective, tasks, observed.saved_bytes)
         if self.compiles and observed.stochastic and isinstance(self._now(self.adjoint), Recomputed):
@@ -350,17 +351,12 @@ class MetaLearner(nn.Module):
                     f"{type(adjoint).__name__} differentiates the end of adaptation only, and {objective} weighs the "
                     "steps before it; use query_loss, or Unrolled or Recomputed."
                 )
-            learned = [name for name, value in _named_tensors(self.rule) if value.requires_grad]
+            learned = [name for name, value in rule_tensors(self.rule).items() if value.requires_grad]
             if learned:
                 raise ValueError(
                     f"{type(adjoint).__name__} gives no gradient to the rule's learned parameters {learned}; use a "
                     "rule without any, such as GradientDescent."
                 )
-
-
-def _named_tensors(rule: Rule) -> list[tuple[str, Tensor]]:
-    """Parameters and buffers, as far as a rule has them."""
-    return [*rule.named_parameters(), *rule.named_buffers()] if isinstance(rule, nn.Module) else []
 
 
 def _learned(tensors: Iterable[Tensor]) -> list[Tensor]:
