@@ -55,5 +55,5 @@ def safe_sqrt(x: Tensor) -> Tensor:
     (tensor([0.2500, 0.0000]),)
     """
     zero = x == 0
-    # The inner where keeps the root away from 0: its derivative is evaluated also where the outer one drops it.
-    return torch.where(zero, 0.0, torch.where(zero, 1.0, x).sqrt())
+    # Filled before the root as well: its derivative is evaluated even where the outer fill drops it.
+    return x.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)

@@ -61,7 +61,8 @@ class GradientDescent(nn.Module):
         return {} if is_zero(self.momentum) else zeros(params)
 
     def update(self, params: Params, grads: Params, state: Params, step: int, loss: Tensor) -> tuple[Params, Params]:
-        grads = decayed(self, params, grads, step)
+        if not is_zero(self.weight_decay):
+            grads = decayed(self, params, grads, step)
         if not is_zero(self.momentum):
             momentum = rate_at(self, "momentum", step)
             fresh = grads

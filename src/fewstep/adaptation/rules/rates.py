@@ -44,7 +44,7 @@ def keep_rate(owner: nn.Module, argument: str, value: Rate, positive: bool = Fal
         else:
             owner.register_buffer(argument, value, persistent=False)
     else:
-        setattr(owner, argument, checked(owner, argument, value, positive))
+        setattr(owner, argument, float(checked(owner, argument, value, positive)))
 
 
 def rate_at(owner: nn.Module, argument: str, step: int) -> float | Tensor:
@@ -67,7 +67,7 @@ def rate_at(owner: nn.Module, argument: str, step: int) -> float | Tensor:
 
 def is_zero(rate: Rate) -> bool:
     """Whether a rate is the number 0, which switches its part of a rule off."""
-    return isinstance(rate, (int, float)) and rate == 0
+    return isinstance(rate, float) and rate == 0
 
 
 def checked(owner: nn.Module, argument: str, value: Any, positive: bool = False, below: float = math.inf) -> float:
