@@ -40,6 +40,26 @@ def check_model(model: nn.Module) -> None:
             raise ValueError(f"Parameter {name} has no shape yet (lazy module); call the model once on an example.")
 
 
+def rule_tensors(rule: Any) -> dict[str, Tensor]:
+    """A rule's parameters and buffers by name, as far as it has any."""
+    return dict([*rule.named_parameters(), *rule.named_buffers()]) if isinstance(rule, nn.Module) else {}
+
+
+def check_rule(rule: Any, params: Params) -> None:
+    """Raises if what a rule learns is on another device than the model.
+
+    A scalar on a CPU would do beside parameters on a GPU, but a recorded CUDA graph would keep its first value.
+    """
+    device = next(iter(params.values())).device
+    wrong = {name: value.device for name, value in rule_tensors(rule).items() if value.device != device}
+    if wrong:
+        name, where = next(iter(wrong.items()))
+        raise ValueError(
+            f"The model is on {device} and the rule's {name} on {where}; move them together: "
+            f"learner.to({str(device)!r})."
+        )
+
+
 def check_loss(loss: Any, name: str = "loss") -> None:
     """Raises if a loss is no function of (model, batch)."""
     if not callable(loss):

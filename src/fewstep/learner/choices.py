@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fewstep.adaptation import Adjoint, Rule
 from fewstep.adaptation.rules import Params
+from fewstep.learner.checks import rule_tensors
 from fewstep.learner.reuse import Unmoved
 from fewstep.learner.scheduled import at_iteration
 from fewstep.learner.task_loss import LOSS_PREFIX, MinibatchLoss, QueryLoss, TaskLoss
@@ -168,7 +169,7 @@ class Choices:
                 f"{name} differentiates the end of adaptation only, and {objective} weighs the steps before it; use "
                 "query_loss, or Unrolled or Recomputed."
             )
-        learned = [name for name, _ in self.rule.named_parameters()] if isinstance(self.rule, nn.Module) else []
+        learned = [name for name, value in rule_tensors(self.rule).items() if value.requires_grad]
         if learned:
             raise ValueError(
                 f"{name} gives no gradient to the rule's learned parameters {learned}; use a "

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewstep.adaptation import Recomputed
 from fewstep.adaptation.random_numbers import replayed
-from fewstep.learner.checks import check_finite, check_scalar, check_sets, padding_of
+from fewstep.learner.checks import check_finite, check_rule, check_scalar, check_sets, padding_of
 from fewstep.learner.choices import Choices
 from fewstep.learner.each_task import EachTask, SavedBytes, Tasks
 from fewstep.learner.watch import Own, Randomness, Watch
@@ -67,6 +67,7 @@ def look(
         learned: what the function will be differentiated in; ``None`` if it will not be.
     """
     check_sets(tasks, choices.params())
+    check_rule(choices.rule, choices.params())
     with replayed():  # a resumed run looks again, and must draw the same numbers as one that was not stopped
         first = FirstTask(choices, tasks[0], own, learned is not None)
         first.check_support()

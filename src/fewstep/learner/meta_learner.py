@@ -164,7 +164,7 @@ class MetaLearner(nn.Module, Generic[Model]):
                 if self._compiles(tasks):
                     value, gradients = self._compiled_gradient(tasks, key, look)
                     return with_gradients(value, _learned((*self._tensors(), *trees.tensors(tasks))), gradients)
-            return look.each.mean(self._objective(look), tasks, self.parameters())
+            return look.each.mean(self._objective(look), tasks, self._tensors())
 
     def meta_gradient(self, tasks: Tasks) -> Tensor:
         """``meta_loss(tasks).backward()`` in one: the gradient is added to each parameter's ``grad``.
@@ -183,7 +183,9 @@ class MetaLearner(nn.Module, Generic[Model]):
         self._carry_on(tasks)
         loss, gradients = self._compiled_gradient(tasks, key, look)
         for value, gradient in zip(_learned(self._tensors()), gradients, strict=True):
-            if gradient is not None:
+            if gradient is not None and not value.is_leaf:  # a tensor rate that was worked out from others
+                value.backward(gradient)
+            elif gradient is not None:
                 gradient = laid_out_like(value, gradient)
                 value.grad = gradient if value.grad is None else value.grad + gradient
         return loss
@@ -284,7 +286,7 @@ class MetaLearner(nn.Module, Generic[Model]):
             if len(seen) < LOOKS:
                 choices.check()
                 trains = purpose is TRAINING
-                learned = _learned((*self.parameters(), *trees.tensors(tasks))) if trains else None
+                learned = _learned((*self._tensors(), *trees.tensors(tasks))) if trains else None
                 found = look_at(choices, tasks, function, self._each, self._own, learned)
                 if self.compiles and found.stochastic and isinstance(adjoint, Recomputed):
                     raise ValueError(

@@ -1,0 +1,60 @@
+"""Adagrad as an inner update."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.adaptation.rules.arithmetic import minus, safe_sqrt
+from fewstep.adaptation.rules.rates import Rate, checked, described, keep_rate, rate_at
+from fewstep.adaptation.rules.rule import Params
+from fewstep.adaptation.rules.weight_decay import decayed
+
+
+class Adagrad(nn.Module):
+    """φ ← φ − α·g/(√s + ε) with s ← s + g² (Duchi et al. 2011, with a diagonal matrix).
+
+    The numbers are those of ``torch.optim.Adagrad``; the derivative also exists where a gradient is exactly 0.
+
+    Args:
+        lr: the step size α: a number, a scalar tensor, an ``nn.Parameter`` (then learned), or a schedule.
+        lr_decay: η, which makes the step size α/(1 + k·η) at step k, from 0.
+        initial_accumulator_value: s before the first step.
+        eps: ε, added to the root.
+        weight_decay: λ in g = ∇L(φ) + λ·φ; likewise a rate.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    lr: Rate
+    weight_decay: Rate
+
+    def __init__(
+        self,
+        lr: Rate,
+        *,
+        lr_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+        weight_decay: Rate = 0.0,
+    ) -> None:
+        super().__init__()
+        keep_rate(self, "lr", lr, positive=True)
+        keep_rate(self, "weight_decay", weight_decay)
+        self.lr_decay, self.eps = checked(self, "lr_decay", lr_decay), checked(self, "eps", eps)
+        start = checked(self, "initial_accumulator_value", initial_accumulator_value)
+        self.initial_accumulator_value = start
+
+    def init(self, params: Params) -> Params:
+        start = self.initial_accumulator_value
+        return {name: torch.full_like(value, start) for name, value in params.items()}
+
+    def update(self, params: Params, grads: Params, state: Params, step: int, loss: Tensor) -> tuple[Params, Params]:
+        grads = decayed(self, params, grads, step)
+        sums = {name: state[name] + grads[name].square() for name in params}
+        direction = {name: grads[name] / (safe_sqrt(sums[name]) + self.eps) for name in params}
+        return minus(params, direction, rate_at(self, "lr", step) / (1 + step * self.lr_decay)), sums
+
+    def extra_repr(self) -> str:
+        return described(self, lr=None, lr_decay=0, initial_accumulator_value=0, eps=1e-10, weight_decay=0)

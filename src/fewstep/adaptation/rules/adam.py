@@ -1,0 +1,83 @@
+"""Adam as an inner update."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.adaptation.rules.arithmetic import averaged, averaged_squares, safe_sqrt, times, zeros
+from fewstep.adaptation.rules.rates import Rate, checked, described, keep_rate, rate_at
+from fewstep.adaptation.rules.rule import Params
+from fewstep.adaptation.rules.weight_decay import decayed
+
+Moments = tuple[Any, ...]
+"""First and second moments by name, the steps that they have seen, and with AMSGrad the largest second moments."""
+
+
+class Adam(nn.Module):
+    """Adam as an inner update (Kingma and Ba 2015, Algorithm 1), whose moments start at 0 in each task.
+
+    φ ← φ − α·m̂/(√v̂ + ε) with m ← β₁·m + (1 − β₁)·g, m̂ = m/(1 − β₁ᵗ), v ← β₂·v + (1 − β₂)·g², v̂ = v/(1 − β₂ᵗ).
+    The numbers are those of ``torch.optim.Adam``; the derivative also exists where a gradient is exactly 0.
+
+    Args:
+        lr: the step size α: a number, a scalar tensor, an ``nn.Parameter`` (then learned), or a schedule.
+        betas: decay of the first and second moments.
+        eps: ε, added to the root of the second moment. Where a gradient is exactly 0, the derivative of the update
+            in it is α/ε.
+        weight_decay: λ in g = ∇L(φ) + λ·φ, an L2 penalty as in ``torch.optim.Adam``; likewise a rate.
+        amsgrad: divide by the largest v so far (Reddi et al. 2018, Algorithm 2).
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    lr: Rate
+    weight_decay: Rate
+
+    def __init__(
+        self,
+        lr: Rate,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        *,
+        weight_decay: Rate = 0.0,
+        amsgrad: bool = False,
+    ) -> None:
+        super().__init__()
+        keep_rate(self, "lr", lr, positive=True)
+        keep_rate(self, "weight_decay", weight_decay)
+        self.betas = (checked(self, "betas[0]", betas[0], below=1), checked(self, "betas[1]", betas[1], below=1))
+        self.eps, self.amsgrad = checked(self, "eps", eps), amsgrad
+
+    def init(self, params: Params) -> Moments:
+        start = zeros(params)
+        return (start, start, 0, start) if self.amsgrad else (start, start, 0)
+
+    def update(self, params: Params, grads: Params, state: Moments, step: int, loss: Tensor) -> tuple[Params, Moments]:
+        grads = decayed(self, params, grads, step)
+        return self.moved(params, grads, state, rate_at(self, "lr", step))
+
+    def moved(self, params: Params, grads: Params, state: Moments, lr: float | Tensor) -> tuple[Params, Moments]:
+        """One step of Algorithm 1 without weight decay."""
+        beta1, beta2 = self.betas
+        first = averaged(beta1, state[0], grads)
+        second = averaged_squares(beta2, state[1], grads)
+        count = state[2] + 1
+        scale1, scale2 = _weight_seen(beta1, count), _weight_seen(beta2, count)
+        size = {n: torch.maximum(state[3][n], second[n]) for n in params} if self.amsgrad else second
+        moved = {n: params[n] - times(lr, first[n] / scale1) / (safe_sqrt(size[n] / scale2) + self.eps) for n in params}
+        return moved, (first, second, count, size) if self.amsgrad else (first, second, count)
+
+    def extra_repr(self) -> str:
+        return described(self, lr=None, betas=None, eps=1e-8, weight_decay=0, amsgrad=False)
+
+
+def _weight_seen(beta: float, count: Tensor | int) -> Tensor | float:
+    """1 − βᵗ; of a tensor t without the rounding of a difference from 1."""
+    if isinstance(count, int):
+        return 1 - beta**count
+    return 1.0 if beta == 0 else -torch.expm1(count * math.log(beta))

@@ -1,0 +1,59 @@
+"""Arithmetic that the rules share: dictionaries of tensors, factors that may be tensors, and a square root."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fewstep.adaptation.rules.rule import Params
+
+
+def zeros(params: Params) -> Params:
+    """A tensor of zeros for each parameter."""
+    return {name: torch.zeros_like(value) for name, value in params.items()}
+
+
+def times(factor: float | Tensor, value: Tensor) -> Tensor:
+    """``factor · value`` in the dtype of ``value``, which a 0-dim ``factor`` of higher precision must not change."""
+    return factor.to(value.dtype) * value if isinstance(factor, Tensor) else factor * value
+
+
+def plus(values: Params, others: Params, factor: float | Tensor) -> Params:
+    """``values + factor · others``."""
+    if isinstance(factor, Tensor):
+        return {name: value + times(factor, others[name]) for name, value in values.items()}
+    return {name: torch.add(value, others[name], alpha=factor) for name, value in values.items()}
+
+
+def minus(values: Params, others: Params, factor: float | Tensor) -> Params:
+    """``values − factor · others``."""
+    if isinstance(factor, Tensor):
+        return {name: value - times(factor, others[name]) for name, value in values.items()}
+    return {name: torch.sub(value, others[name], alpha=factor) for name, value in values.items()}
+
+
+def averaged(decay: float, averages: Params, values: Params) -> Params:
+    """Exponential moving averages: ``decay · averages + (1 − decay) · values``."""
+    return {name: decay * averages[name] + (1 - decay) * value for name, value in values.items()}
+
+
+def averaged_squares(decay: float, averages: Params, values: Params) -> Params:
+    """The same of squared values."""
+    return {name: decay * averages[name] + (1 - decay) * value.square() for name, value in values.items()}
+
+
+def safe_sqrt(x: Tensor) -> Tensor:
+    """√x, with all derivatives 0 where x is exactly 0.
+
+    The derivative of √ is infinite there. Second moments are 0 where a gradient is exactly 0, for example behind a
+    ReLU that no example activates, and ∞·0 would make the whole meta-gradient NaN. The rules have √v in g/(√v + ε)
+    only, whose derivative in g at 0 this convention gives exactly.
+
+    >>> import torch
+    >>> x = torch.tensor([4.0, 0.0], requires_grad=True)
+    >>> torch.autograd.grad(safe_sqrt(x).sum(), x)
+    (tensor([0.2500, 0.0000]),)
+    """
+    zero = x == 0
+    # Filled before the root as well: its derivative is evaluated even where the outer fill drops it.
+    return x.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)

@@ -1,0 +1,120 @@
+"""Rates and other hyper-parameters of a rule: numbers, tensors, learned parameters or schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+from torch import Tensor, nn
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+
+Rate = float | Tensor | Callable[[int], "float | Tensor"]
+"""A number; a 0-dim tensor; an ``nn.Parameter`` (learned); or a schedule: inner step (from 0) → number or tensor."""
+
+
+def keep_rate(owner: nn.Module, argument: str, value: Rate, positive: bool = False) -> None:
+    """Checks a rate and makes it an attribute of its rule, so that ``learner.parameters()`` has what is learned.
+
+    An ``nn.Parameter`` or a module is registered as such. Another tensor becomes a buffer, which moves along with the
+    rule and gets its gradient where it requires one, but is not part of the ``state_dict``.
+
+    Args:
+        owner: the rule or transform.
+        argument: name of the attribute.
+        value: the rate.
+        positive: whether 0 is refused.
+
+    Raises:
+        TypeError: the value is none of those that :data:`Rate` lists.
+        ValueError: a tensor that is no scalar, or a number out of range.
+    """
+    if not isinstance(value, Tensor) and callable(value) and not isinstance(value, type):
+        setattr(owner, argument, value)
+        return
+    if isinstance(value, Tensor):
+        _check_tensor(owner, argument, value)
+        # Inside vmap or grad the number cannot be read.
+        readable = value.device.type != "meta" and not retrieve_all_functorch_interpreters()
+        if readable:
+            _check_number(owner, argument, value.item(), positive)
+        if isinstance(value, nn.Parameter):
+            setattr(owner, argument, value)
+        else:
+            owner.register_buffer(argument, value, persistent=False)
+    else:
+        setattr(owner, argument, float(checked(owner, argument, value, positive)))
+
+
+def rate_at(owner: nn.Module, argument: str, step: int) -> float | Tensor:
+    """The value of a rate at an inner step.
+
+    Raises:
+        TypeError: a schedule gave neither a number nor a tensor.
+        ValueError: a schedule gave a tensor that is no scalar, or a number that is negative or not finite.
+    """
+    rate = getattr(owner, argument)
+    if isinstance(rate, (float, Tensor)) or not callable(rate):
+        return rate
+    value = rate(step)
+    where = f"{argument}, a schedule, at step {step}"
+    if isinstance(value, Tensor):
+        _check_tensor(owner, where, value)
+        return value
+    return checked(owner, where, value)
+
+
+def is_zero(rate: Rate) -> bool:
+    """Whether a rate is the number 0, which switches its part of a rule off."""
+    return isinstance(rate, float) and rate == 0
+
+
+def checked(owner: nn.Module, argument: str, value: Any, positive: bool = False, below: float = math.inf) -> float:
+    """A number of a rule, which must be at least 0 (or positive) and less than ``below``."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(
+            f"{_name(owner)}: {argument} must be a number{_ALSO if below == math.inf else ''}; "
+            f"got {argument}={value!r} ({type(value).__name__})."
+        )
+    return _check_number(owner, argument, value if isinstance(value, (int, float)) else float(value), positive, below)
+
+
+_ALSO = ", a 0-dim tensor or nn.Parameter, or a schedule (a callable of the inner step)"
+
+
+def _check_number(
+    owner: nn.Module, argument: str, value: float, positive: bool = False, below: float = math.inf
+) -> float:
+    if not (0 < value < below if positive else 0 <= value < below):
+        range_ = "positive" if positive else "0 or more"
+        limit = "finite" if below == math.inf else f"below {below:g}"
+        raise ValueError(f"{_name(owner)}: {argument} must be {limit} and {range_}; got {argument}={value!r}.")
+    return value
+
+
+def _check_tensor(owner: nn.Module, argument: str, value: Tensor) -> None:
+    if value.ndim != 0 or not value.is_floating_point():
+        raise ValueError(
+            f"{_name(owner)}: {argument} must be a floating-point scalar if it is a tensor; got shape "
+            f"{tuple(value.shape)} of {value.dtype}. fewstep.LearnedRates has rates per tensor and per entry."
+        )
+
+
+def _name(owner: nn.Module) -> str:
+    return str(owner._get_name())
+
+
+def described(owner: nn.Module, **defaults: Any) -> str:
+    """The options of a rule that differ from their defaults, for its ``repr``; submodules show themselves."""
+    shown = []
+    for name, default in defaults.items():
+        value = getattr(owner, name)
+        if isinstance(value, nn.Module) or (not isinstance(value, Tensor) and value == default):
+            continue
+        if isinstance(value, Tensor):
+            text = f"{type(value).__name__.lower()}({value.item():g})"
+        else:
+            text = getattr(value, "__name__", repr(value))
+        shown.append(f"{name}={text}")
+    return ", ".join(shown)
