@@ -6,13 +6,13 @@ Each is a record of tensors, its parameters. Any leading axes (tasks, episodes, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from fewstep.rl.record import Record, static
+from fewstep.rl.record import STATIC, Record
 
 
 class Distribution(Protocol):
@@ -127,7 +127,7 @@ class MultiCategorical(Record):
     """
 
     logits: Tensor
-    choices: tuple[int, ...] = static()
+    choices: tuple[int, ...] = field(metadata=STATIC)
 
     def sample(self, noise: Tensor) -> Tensor:
         return torch.stack([one.sample(noise[..., i : i + 1]) for i, one in enumerate(self._each())], -1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from fewstep.rl.environments.base import TaskEnvironment, check_environment
-from fewstep.rl.record import Record, static
+from fewstep.rl.record import STATIC, Record
 from fewstep.tasks import Task
 
 
@@ -26,9 +26,9 @@ class EnvironmentTask(Record):
 
     numbers: Tensor
     seed: Tensor
-    environment: TaskEnvironment | None = static(None)
-    episodes: int | None = static(None)
-    horizon: int | None = static(None)
+    environment: TaskEnvironment | None = field(default=None, metadata=STATIC)
+    episodes: int | None = field(default=None, metadata=STATIC)
+    horizon: int | None = field(default=None, metadata=STATIC)
 
 
 class EnvironmentTasks:

@@ -11,13 +11,15 @@ from torch.utils._pytree import register_pytree_node, tree_map
 Own = TypeVar("Own", bound="Record")
 
 
-def static(default: Any = dataclasses.MISSING) -> Any:
-    """A field of a :class:`Record` that is no tensor: it belongs to the record's structure and is passed on as it is."""
-    return dataclasses.field(default=default, metadata={"static": True})
+STATIC = {"static": True}
+"""Metadata of a field that is no tensor: it belongs to the record's structure, and is passed on as it is."""
 
 
 class Record:
-    """A dataclass whose fields are tensors, records or :func:`static`: a pytree, of which an index takes that part."""
+    """A dataclass whose fields are tensors or records: a pytree, of which an index takes that part.
+
+    Fields that are neither have the metadata :data:`STATIC`.
+    """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

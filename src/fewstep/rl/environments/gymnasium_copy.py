@@ -109,7 +109,7 @@ def flattened(space: Space[Any]) -> Box:
     found = flatten_space(space) if isinstance(space, Dict | Tuple) else space
     if not isinstance(found, Box):
         raise TypeError(
-            f"observations must be a Box, or a Dict or Tuple of what gymnasium.spaces.flatten makes numbers; got {space}: "
+            f"observations must be a Box, or a Dict or Tuple that gymnasium.spaces.flatten makes one; got {space}: "
             "wrap the environment in gymnasium.wrappers.FlattenObservation or TransformObservation"
         )
     return found
@@ -125,4 +125,5 @@ def supported_spaces(environment: Environment) -> tuple[Space[Any], Space[Any]]:
 
 
 def shown(value: Any) -> str:
+    """An array in an error message."""
     return str(np.asarray(value).tolist())

@@ -7,7 +7,6 @@ from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
@@ -38,7 +37,8 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
     A copy whose episode has ended is not stepped further: until it is reset it gives its last observation, reward 0 and
     the same ``terminated`` and ``truncated``. Episodes are as long as the environment makes them: see
     ``max_episode_steps`` of ``gymnasium.make``. Observations that are a ``Dict`` or ``Tuple`` become vectors of numbers
-    as ``gymnasium.wrappers.FlattenObservation`` makes them; ``unflattened_observation_space`` keeps what they were. Images stay images, with the numbers that the environment gives (0 to 255). Pickled, it is made anew.
+    as ``gymnasium.wrappers.FlattenObservation`` makes them; ``unflattened_observation_space`` keeps what they were.
+    Images stay images, with the numbers that the environment gives (0 to 255). Pickled, it is made anew.
 
     Args:
         make: makes one environment; its actions must be a ``Box``, ``Discrete``, ``MultiDiscrete`` or ``MultiBinary``.
@@ -60,6 +60,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
 
     Pendulums under gravities from 5 to 15 m/s²:
 
+    >>> import gymnasium
     >>> def set_gravity(pendulum, task):
     ...     pendulum.unwrapped.g = task.item()
     >>> pendulums = GymnasiumTasks(
@@ -97,7 +98,9 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         self.single_observation_space = flattened(self.unflattened_observation_space)
         warn_of_state(example)
         example.close()
-        self._made_with = make, sample_tasks, set_task, num_envs, processes, start_method
+        self._made_by: Any = partial(
+            GymnasiumTasks, make, sample_tasks, set_task, num_envs, processes=processes, start_method=start_method
+        )
         copies = [partial(Copy, make, set_task, index, spaces) for index in range(num_envs)]
         self._copies: SyncVectorEnv[Any, Any] | AsyncVectorEnv[Any, Any]
         self._processes: list[Any] = []
@@ -146,7 +149,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         return observations, rewards, _taken(infos, TERMINATED), _taken(infos, TRUNCATED), infos
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made_anew, (CloudpickleWrapper(self._made_with),)
+        return _made_anew, (CloudpickleWrapper(self._made_by),)
 
     def close_extras(self, **kwargs: Any) -> None:
         self._copies.close(**kwargs)
@@ -186,9 +189,9 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         return "; ".join(died)
 
 
-def _made_anew(made_with: Any) -> GymnasiumTasks:
-    make, sample_tasks, set_task, num_envs, processes, start_method = made_with.fn
-    return GymnasiumTasks(make, sample_tasks, set_task, num_envs, processes=processes, start_method=start_method)
+def _made_anew(made_by: Any) -> GymnasiumTasks:
+    made: GymnasiumTasks = made_by.fn()
+    return made
 
 
 def _taken(infos: dict[str, Any], name: str) -> Any:

@@ -83,10 +83,15 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f'render_mode must be None or "rgb_array", got {render_mode!r}')
         self.render_mode = render_mode
-        self._made_with = {
-            "rewards": rewards, "horizon": horizon, "observe_task": observe_task, "threads": threads,
-            "render_mode": render_mode,
-        }  # fmt: skip
+        self._made_by = partial(
+            type(self),
+            num_envs,
+            rewards=rewards,
+            horizon=horizon,
+            observe_task=observe_task,
+            threads=threads,
+            render_mode=render_mode,
+        )
         self._viewer: Viewer | None = None
         self.metadata = {
             "autoreset_mode": AutoresetMode.DISABLED,
@@ -192,7 +197,7 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         return tuple(self._viewer.picture(self.physics.states[copy]) for copy in range(self.num_envs))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(type(self), self.num_envs, **self._made_with), ()
+        return self._made_by, ()
 
     def close_extras(self, **kwargs: Any) -> None:
         if self._viewer is not None:
