@@ -54,14 +54,14 @@ class Act:
         seen, several = self._as_batch(observation)
         like: Any = next(self.policy.parameters(), torch.zeros(()))
         distribution: Any = distribution_of(self.policy, torch.as_tensor(seen).to(like))
+        noise = torch.randn(len(seen), max(self._to_space.numbers, 1), generator=generator).to(like)
+        self._to_space.check(distribution, noise, "The environment")
         if deterministic:
             if not callable(getattr(distribution, "mode", None)):
                 raise TypeError(f"{type(distribution).__name__} has no mode(), which deterministic actions are.")
             actions = distribution.mode()
         else:
-            noise = torch.randn(len(seen), max(self._to_space.numbers, 1), generator=generator)
-            actions = distribution.sample(noise.to(like))
-        self._to_space.check(distribution, actions, distribution.log_prob(actions), (len(seen),), "The environment")
+            actions = distribution.sample(noise)
         found: NDArray[Any] = self._to_space(actions).astype(self.action_space.dtype)
         return found if several else found[0]
 

@@ -63,19 +63,19 @@ class ActionMap:
         """Numbers of an action."""
         return int(np.prod(self.space.shape))
 
-    def check(self, distribution: Any, actions: Tensor, log_probs: Tensor, leading: tuple[int, ...], who: str) -> None:
-        """Raises a ``ValueError`` if a policy's distribution or actions do not fit the space.
+    def check(self, distribution: Any, noise: Tensor, who: str) -> None:
+        """Raises a ``ValueError`` if a policy's distribution does not fit the space.
 
         Args:
             distribution: what the policy gave.
-            actions: drawn from it.
-            log_probs: of these.
-            leading: the axes before those of an action.
+            noise: what its actions are drawn by, ``[..., numbers]``.
             who: the environment, in words.
         """
+        leading = tuple(noise.shape[:-1])
         expected = (self.numbers,) if self.choices is None else self.choices.shape
-        if callable(getattr(distribution, "mode", None)):
-            actions = distribution.mode()  # has the distribution's own size: noise of another is broadcast in a sample
+        # The mode has the distribution's own size; in a sample noise of another size may be broadcast.
+        modal = callable(getattr(distribution, "mode", None))
+        actions: Tensor = distribution.mode() if modal else distribution.sample(noise)
         fits = tuple(actions.shape) == (*leading, *expected)
         if self.choices is None:
             if not fits or not actions.is_floating_point():
@@ -97,6 +97,7 @@ class ActionMap:
                     f"{who} takes choices among {_listed(wanted)} actions, {self.space}, and the policy gives "
                     f"{_described(actions) if given is None else f'choices among {_listed(given)}'}. Take {policy}."
                 )
+        log_probs = distribution.log_prob(actions)
         if tuple(log_probs.shape) != leading:
             raise ValueError(
                 f"A policy's log_prob must give one number for each action, {list(leading)} here; got "

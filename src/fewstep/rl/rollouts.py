@@ -69,6 +69,7 @@ class Rollouts:
         self.environment, self.episodes, self.horizon = environment, episodes, horizon
         self.discount, self.gae_lambda, self.baseline = discount, gae_lambda, baseline
         self._were_reset: WeakSet[Any] = WeakSet()
+        self._baseline_of(environment)
 
     @torch.no_grad()
     def __call__(self, policy: nn.Module, params: Params, tasks: EnvironmentTask, step: int = 0) -> Trajectories:
@@ -87,10 +88,10 @@ class Rollouts:
         """
         environment = self.environment_of(tasks)
         horizon = self._horizon_of(environment) if tasks.horizon is None else tasks.horizon
+        baseline = self._baseline_of(environment)
         sampler = Sampler(environment, tasks.episodes or self.episodes, horizon, self._were_reset)
         observations, actions, rewards, mask, log_probs = sampler(policy, params, tasks, step)
         returns = discounted_returns(rewards, mask, self.discount)
-        baseline = self.baseline or (linear_baseline if observations.ndim == returns.ndim + 1 else time_baseline)
         values = baseline(observations, returns, mask)
         advantages = generalized_advantages(rewards, values, mask, self.discount, self.gae_lambda)
         scores = (rewards * mask).sum(-1).mean(-1)
@@ -109,6 +110,15 @@ class Rollouts:
                 "EnvironmentTasks."
             )
         return horizon
+
+    def _baseline_of(self, environment: TaskEnvironment) -> Baseline:
+        vectors = len(environment.single_observation_space.shape) == 1
+        if self.baseline is linear_baseline and not vectors:
+            raise ValueError(
+                f"Rollouts: linear_baseline takes vectors, and the observations of {type(environment).__name__} are "
+                f"{environment.single_observation_space}. Take baseline=fewstep.rl.time_baseline, or flatten them."
+            )
+        return self.baseline or (linear_baseline if vectors else time_baseline)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_were_reset": None}  # a copy's environments are others

@@ -80,10 +80,10 @@ class Sampler:
             grid = observations.new_zeros((last - first) * self.episodes, *observations.shape[1:])
             grid[rows] = observations
             distribution = self._outputs(policy, of_tasks, grid.unflatten(0, (last - first, -1)), first_step=t == 0)
+            if t == 0:
+                self._actions.check(distribution, noise[t, first:last], self._name)
             actions = distribution.sample(noise[t, first:last])
             log_probs = distribution.log_prob(actions)
-            if t == 0:
-                self._actions.check(distribution, actions, log_probs, (last - first, self.episodes), self._name)
             return actions.flatten(0, 1)[rows], log_probs.flatten(0, 1)[rows]
 
         environment.set_tasks(tasks.numbers[torch.tensor(episodes)[copies] // self.episodes])

@@ -68,10 +68,17 @@ def check_environment(environment: Any, who: str) -> None:
     )  # fmt: skip
     missing = [name for name in needed if not hasattr(environment, name)]
     if missing:
+        wrapped = hasattr(getattr(environment, "env", None), "set_tasks")
+        fix = (
+            "Gymnasium's wrappers of vector environments hide the tasks: wrap the single environments instead, in the "
+            "make of GymnasiumTasks"
+            if wrapped
+            else "Wrap a Gymnasium environment in fewstep.rl.environments.GymnasiumTasks(make, sample_tasks, set_task, "
+            "num_envs)"
+        )
         raise TypeError(
             f"{who}: expected a vector environment with tasks (fewstep.rl.environments.TaskEnvironment); "
-            f"{type(environment).__name__} has no {', '.join(missing)}. Wrap a Gymnasium environment in "
-            "fewstep.rl.environments.GymnasiumTasks(make, sample_tasks, set_task, num_envs)."
+            f"{type(environment).__name__} has no {', '.join(missing)}. {fix}."
         )
     if not hasattr(environment.single_observation_space, "low"):
         raise TypeError(
