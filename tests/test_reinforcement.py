@@ -10,6 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+import fewstep as fs
+from fewstep import rl
+from fewstep.command_options import Evaluate
+from fewstep.commands import evaluate
 from fewstep.evaluation.policy_figures import film
 from fewstep.experiments.curves import save_curve
 from fewstep.experiments.experiment import Training
@@ -18,6 +22,7 @@ from fewstep.experiments.reproduction_figures import figures_of
 from fewstep.experiments.results import load_results
 from fewstep.experiments.runs import EXPERIMENTS, Run
 from fewstep.experiments.tables import tables_of
+from fewstep.rl.environments import PointNavigation, paper_goals
 from fewstep.rl.environments.viewer import working_backend
 
 SMALL = {"shots": 2, "meta_batch": 2, "test_task_count": 3, "iterations": 1, "horizon": 20}
@@ -78,6 +83,62 @@ def test_they_fill_a_table_and_figures(results: Path, tmp_path: Path):
     assert rows["navigation-oracle"][2] == "–", "the oracle is not adapted"
     drawn = figures_of("navigation", found, results, tmp_path)
     assert [file.name for file in drawn] == ["navigation-updates.png", "navigation-curves.png"]
+
+
+def test_navigation_is_tested_as_the_paper_tests_it():
+    for row in NAVIGATION:
+        assert (row.config.shots, row.config.test_episodes, row.config.test_goals) == (20, 40, "paper")
+        source = row.config.test_tasks()
+        assert torch.equal(source.sample(40).support.numbers, paper_goals())
+        assert source.sample(2).support.episodes == 40
+        assert row.config.train_tasks().sample(2).support.episodes == 20
+    names = {row.name: row for row in NAVIGATION}
+    ours, authors = names["navigation-random"].config, names["navigation-random-tanh"].config
+    assert (ours.activation, ours.inner_lr) == ("relu", 0.1)
+    assert (authors.activation, authors.inner_lr) == ("tanh", 0.5)
+    policy = names["navigation-random-tanh"].config.learner(compile=False).model
+    assert [type(layer) for layer in policy.network] == [
+        torch.nn.Linear, torch.nn.Tanh, torch.nn.Linear, torch.nn.Tanh, torch.nn.Linear
+    ]  # fmt: skip
+
+
+def test_episodes_and_goals_at_test_can_be_chosen(results: Path):
+    run = Run(results / "navigation-random")
+    learner, few = run.load_learner(), {"tasks": 3, "steps": 1}
+    found = {
+        (episodes, goals): run.evaluate(**few, episodes=episodes, goals=goals)
+        for episodes, goals in ((None, None), (2, "paper"), (2, "drawn"))
+    }
+    for (episodes, goals), one in found.items():
+        config = one["config"]
+        assert (config["test_episodes"], config["test_goals"]) == (episodes or 40, goals or "paper")
+        environment = PointNavigation(6, horizon=20)
+        source = rl.EnvironmentTasks(environment, episodes or 40, tasks=None if goals == "drawn" else paper_goals())
+        again = fs.evaluate(learner, source, steps=1, tasks=3)
+        torch.testing.assert_close(torch.tensor(again.mean), torch.tensor(one["mean"]), rtol=1e-4, atol=1e-4)
+    evaluate(Evaluate(results / "navigation-random", **few, episodes=3, goals="drawn"))
+    written = json.loads(run.folder.results_file.read_text())
+    assert (written["config"]["test_episodes"], written["config"]["test_goals"]) == (3, "drawn")
+
+
+def test_what_has_no_such_goals_or_episodes_says_so(tmp_path: Path):
+    robot = replace(EXPERIMENTS["cheetah-direction-maml"].config, test_goals="paper")
+    with pytest.raises(ValueError, match="known of 2D navigation only; cheetah-direction"):
+        robot.test_tasks()
+    with pytest.raises(ValueError, match="give --episodes"):
+        robot.test_tasks(shots=5)
+    row = EXPERIMENTS["sinusoid-5shot-maml"]
+    run = Run.create(row.name, replace(row.config, iterations=1), Training(compile=False), tmp_path / "run")
+    run.train(progress=False)
+    with pytest.raises(ValueError, match="--episodes and --goals are for experiments of reinforcement learning"):
+        run.evaluate(tasks=2, episodes=40)
+
+
+@pytest.mark.parametrize("table", ["navigation", "cheetah", "ant"])
+def test_no_row_averages_over_seeds_that_were_tested_differently(table: str):
+    found = load_results(Path(__file__).parent.parent / "reproduction" / table, table)
+    assert found
+    assert all(";" not in result.tested_on for result in found.values())
 
 
 def test_a_run_of_navigation_draws_paths(results: Path):

@@ -53,6 +53,10 @@ class Evaluate:
     """Test with these numbers of support examples as well."""
     norm: tuple[OtherNorm, ...] = ()
     """Test the same weights under these normalisation policies as well: batch, support (not transductive)."""
+    episodes: int | None = None
+    """In reinforcement learning, episodes for each update; the experiment's own if not given: 40 for 2D navigation."""
+    goals: Literal["drawn", "paper"] | None = None
+    """In 2D navigation, the goals to test on: drawn at random, or the paper's 40; the experiment's own if not given."""
     seed: int = 0
     """Of the test tasks."""
     checkpoint: Literal["best", "last"] | None = None

@@ -83,8 +83,9 @@ def evaluate(options: Evaluate) -> None:
     """``fewstep evaluate``"""
     run = Run(options.run, options.device, options.threads)
     found = run.evaluate(
-        options.tasks, options.steps, options.seed, options.checkpoint, options.shots, options.queries, options.norm
-    )
+        options.tasks, options.steps, options.seed, options.checkpoint, options.shots, options.queries, options.norm,
+        options.episodes, options.goals,
+    )  # fmt: skip
     metric, paper, others = found["metric"], EXPERIMENTS[run.name].paper, found.get("other_norms", {})
     columns = [found, *others.values()]
     own = f", {run.experiment.norm} norms" if others else ""
@@ -97,7 +98,7 @@ def evaluate(options: Evaluate) -> None:
         ]
         for step in range(found["steps"] + 1)
     ]
-    what = f"{found['tasks']} test tasks, {_examples(run, found['queries'])}"
+    what = f"{found['tasks']} test tasks, {_examples(run, found['queries'], found['config'])}"
     print_table(f"{_checkpoint_of(run, found)}; {what}", header, rows)
     for shots, other in found.get("other_shots", {}).items():
         number = written(metric, other["mean"][-1], other["ci95"][-1])
@@ -141,9 +142,11 @@ def _checkpoint_of(run: Run, found: dict[str, Any]) -> str:
     )
 
 
-def _examples(run: Run, queries: int | None) -> str:
+def _examples(run: Run, queries: int | None, config: dict[str, Any] | None = None) -> str:
     if queries is None:
-        return f"{run.experiment.shots} episodes a step"
+        tested = config or {}
+        of_paper = ", the authors' goals" if tested.get("test_goals") == "paper" else ""
+        return f"{tested.get('test_episodes') or run.experiment.shots} episodes a step{of_paper}"
     each = " of each class" if hasattr(run.experiment, "ways") else ""
     return f"{queries} query example{'s' * (queries != 1)}{each}"
 

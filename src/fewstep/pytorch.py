@@ -7,7 +7,7 @@ import torch
 try:
     from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters as _interpreters
 except ImportError:  # pragma: no cover - another PyTorch
-    _interpreters = None
+    _interpreters = None  # type: ignore[assignment]
 
 
 def transforms() -> int:

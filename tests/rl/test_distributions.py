@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fewstep.rl import Categorical, CategoricalPolicy, Gaussian, GaussianPolicy
+from fewstep.rl import Categorical, CategoricalPolicy, Gaussian, GaussianPolicy, MultiCategorical
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -31,7 +31,11 @@ def test_log_prob_and_kl_are_those_of_torch(make):
     torch.testing.assert_close(ours.kl(other), torch.distributions.kl_divergence(reference(ours), reference(other)))
 
 
-@pytest.mark.parametrize("make", [gaussian, categorical])
+def multi_categorical():
+    return MultiCategorical(torch.randn(5, 6), (2, 4))
+
+
+@pytest.mark.parametrize("make", [gaussian, categorical, multi_categorical])
 def test_fisher_is_the_hessian_of_the_divergence(make):
     ours = make()
     leaves, structure = tree_flatten(ours)
@@ -44,6 +48,21 @@ def test_fisher_is_the_hessian_of_the_divergence(make):
     expected = torch.func.jvp(gradient, tuple(leaves), tuple(tangent))[1]
     found = tree_flatten(ours.fisher(tree_unflatten(tangent, structure)))[0]
     torch.testing.assert_close(found, list(expected))
+
+
+def test_several_choices_are_independent_ones():
+    ours, other = (MultiCategorical(torch.randn(5, 6), (2, 4)) for _ in range(2))
+    parts, others = ([reference(Categorical(part)) for part in one.logits.split([2, 4], -1)] for one in (ours, other))
+    actions = torch.stack([part.sample() for part in parts], -1)
+    log_probs = [part.log_prob(actions[..., i]) for i, part in enumerate(parts)]
+    torch.testing.assert_close(ours.log_prob(actions), sum(log_probs))
+    divergences = [torch.distributions.kl_divergence(p, q) for p, q in zip(parts, others, strict=True)]
+    torch.testing.assert_close(ours.kl(other), sum(divergences))
+    assert torch.equal(ours.mode(), torch.stack([ours.logits[:, :2].argmax(-1), ours.logits[:, 2:].argmax(-1)], -1))
+    many = MultiCategorical(ours.logits[:1].expand(20_000, -1), (2, 4)).sample(torch.randn(20_000, 2))
+    for i, part in enumerate(parts):
+        frequencies = many[:, i].bincount(minlength=part.logits.shape[-1]) / 20_000
+        torch.testing.assert_close(frequencies, part.probs[0], atol=0.02, rtol=0)
 
 
 def test_samples_are_distributed_as_they_should():

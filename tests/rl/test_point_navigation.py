@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewstep.rl.environments import PointNavigation, TaskEnvironment
+from fewstep.rl.environments import PointNavigation, TaskEnvironment, paper_goals
 
 
 def reset_to(goals, **choices):
@@ -21,6 +21,13 @@ def test_is_a_task_environment_with_the_papers_goals():
     assert goals.shape == (1000, 2)
     assert -0.5 <= goals.min() < -0.49
     assert 0.49 < goals.max() <= 0.5
+
+
+def test_the_authors_goals():
+    goals = paper_goals()
+    np.random.seed(1)
+    np.testing.assert_allclose(goals.numpy(), np.random.uniform(-0.5, 0.5, size=(40, 2)), rtol=1e-6)
+    assert goals.norm(dim=1).mean().item() == pytest.approx(0.401, abs=5e-4)
 
 
 def test_moves_clips_and_ends():

@@ -75,7 +75,7 @@ class MultiTask(nn.Module):
             losses = losses + self.weight * torch.stack([self.regularizer(value) for value in self.networks]).sum(0)
         return losses.mean()
 
-    def average(self) -> MetaLearner:
+    def average(self) -> MetaLearner[Any]:
         """A learner whose θ is the mean of all networks."""
         with torch.no_grad():
             for value, stacked in zip(self._average.model.parameters(), self.networks, strict=True):

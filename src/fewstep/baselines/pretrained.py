@@ -11,7 +11,9 @@ from fewstep.adaptation import GradientDescent
 from fewstep.learner import MetaLearner
 
 
-def pretrained(model: nn.Module, loss: Callable[..., Tensor], fine_tuning_lr: float, **choices: Any) -> MetaLearner:
+def pretrained(
+    model: nn.Module, loss: Callable[..., Tensor], fine_tuning_lr: float, **choices: Any
+) -> MetaLearner[Any]:
     """Joint training on all tasks: MAML with no inner step. At test, gradient descent at ``fine_tuning_lr``.
 
     The oracle of the paper is the same with the task's parameters among the inputs.

@@ -85,7 +85,7 @@ def positions(output: Tensor) -> Tensor:
 
 
 def layer_similarity(
-    learner: MetaLearner,
+    learner: MetaLearner[Any],
     source: TaskSource,
     tasks: int = 600,
     steps: int | None = None,
@@ -136,7 +136,7 @@ class _BeforeAndAfter(nn.Module):
 
     def __init__(
         self,
-        learner: MetaLearner,
+        learner: MetaLearner[Any],
         layers: Sequence[str],
         similarities: Sequence[Similarity],
         matrix: Callable[[Tensor], Tensor],
@@ -158,7 +158,7 @@ class _BeforeAndAfter(nn.Module):
 
 
 def freezing(
-    learner: MetaLearner,
+    learner: MetaLearner[Any],
     source: TaskSource,
     tasks: int = 600,
     steps: int | None = None,
@@ -211,7 +211,7 @@ def freezing(
     return Comparison(found.metric, ("none", *chosen), torch.stack(values, dim=1))
 
 
-def _adapting(learner: MetaLearner, adapts: Sequence[str]) -> MetaLearner:
+def _adapting(learner: MetaLearner[Any], adapts: Sequence[str]) -> MetaLearner[Any]:
     """The same learner with other parameters adapted."""
     twin = copy.deepcopy(learner)
     twin.adapts = list(adapts)

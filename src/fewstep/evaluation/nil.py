@@ -19,7 +19,7 @@ Features = str | Callable[[nn.Module, Any], Tensor]
 
 
 def nil(
-    learner: MetaLearner,
+    learner: MetaLearner[Any],
     source: TaskSource,
     features: Features,
     tasks: int = 600,
@@ -68,7 +68,7 @@ def nil(
 class _WithoutHead(nn.Module):
     """A learner that keeps its support set and compares."""
 
-    def __init__(self, learner: MetaLearner, features: Features) -> None:
+    def __init__(self, learner: MetaLearner[Any], features: Features) -> None:
         super().__init__()
         self.learner, self.features = learner, features
         self.training = learner.training

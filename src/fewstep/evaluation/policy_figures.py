@@ -72,7 +72,7 @@ def film(learner: Any, environment: Any, folder: Path, steps: int, seed: int = 0
     """
     from fewstep.rl import EnvironmentTasks
 
-    few = EnvironmentTasks(environment).sample(16, generator(seed, 0, stream=2))
+    few = EnvironmentTasks(learner.rollouts.environment).sample(16, generator(seed, 0, stream=2))
     order = few.support.numbers[:, 0].argsort()
     shown = [(int(place), update) for place in (order[0], order[-1]) for update in sorted({0, steps})]
     titles, shots = [], []
@@ -94,9 +94,6 @@ def film(learner: Any, environment: Any, folder: Path, steps: int, seed: int = 0
 @torch.no_grad()
 def _shoot(policy: Any, environment: Any, task: Task, seconds: float) -> tuple[list[Any], float]:
     """Pictures of one episode, ``[height, width, 3]`` each, and how far the robot came along x, m."""
-    from fewstep.rl.rollouts import to_range
-
-    like, act = next(policy.parameters()), to_range(environment)
     environment.set_tasks(task.support.numbers[None])
     seen, infos = environment.reset(seed=0)
     start = float(infos["x_position"][0])
@@ -105,9 +102,7 @@ def _shoot(policy: Any, environment: Any, task: Task, seconds: float) -> tuple[l
     for t in range(round(seconds * environment.metadata["render_fps"])):
         if t % every == 0:
             pictures.append(environment.render()[0])
-        distribution = policy(torch.as_tensor(seen).to(like))
-        actions = distribution.sample(torch.zeros(1, environment.single_action_space.shape[0]).to(like))
-        seen, _, terminated, _, infos = environment.step(act(actions))
+        seen, _, terminated, _, infos = environment.step(policy.act(seen, deterministic=True))
         if terminated[0]:
             break
     return pictures, float(infos["x_position"][0]) - start

@@ -55,7 +55,7 @@ def make_learner(config: FewShot, model: AnyNetwork, compile: bool | str, classe
     return _by_gradient(config, model, compile)
 
 
-def _by_gradient(config: FewShot, model: AnyNetwork, compile: bool | str) -> fewstep.MetaLearner:
+def _by_gradient(config: FewShot, model: AnyNetwork, compile: bool | str) -> fewstep.MetaLearner[Any]:
     loss, lr, steps = fewstep.cross_entropy, config.inner_lr, config.steps
     options: dict[str, Any] = {"compile": compile}
     if config.adapts_norms or not any(".norm." in name for name, _ in model.named_parameters()):

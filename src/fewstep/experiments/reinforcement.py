@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +56,12 @@ class Reinforcement:
     """Updates at test."""
     test_task_count: int = 40
     """Tasks to test on."""
+    test_episodes: int | None = None
+    """Episodes for each update at test, and as many after the last; as in training if not given."""
+    test_goals: Literal["drawn", "paper"] = "drawn"
+    """Which tasks to test on: drawn as in training, or the 40 goals of the paper's authors (2D navigation)."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """Nonlinearity of the policy."""
     test_checkpoint: Literal["best", "last"] = "best"
     """Which checkpoint is tested: the best in validation, or the last."""
 
@@ -75,7 +81,12 @@ class Reinforcement:
         observations, actions = (
             space.shape[0] for space in (environment.single_observation_space, environment.single_action_space)
         )
-        policy = rl.GaussianPolicy(observations, actions, context=self.context if self.method == "context" else 0)
+        policy = rl.GaussianPolicy(
+            observations,
+            actions,
+            activation=torch.nn.Tanh if self.activation == "tanh" else torch.nn.ReLU,
+            context=self.context if self.method == "context" else 0,
+        )
         choices: dict[str, Any] = {
             "rule": fewstep.GradientDescent(self.inner_lr),
             "steps": self.steps,
@@ -107,17 +118,21 @@ class Reinforcement:
 
     def train_tasks(self) -> TaskSource:
         """Goals, directions or velocities, as the environment draws them."""
-        return rl.EnvironmentTasks(self.environment(1))
+        return rl.EnvironmentTasks(self.environment(self.meta_batch * self.shots), self.shots)
 
     def validation_tasks(self) -> TaskSource:
         """As training tasks."""
         return self.train_tasks()
 
     def test_tasks(self, shots: int | None = None, queries: int | None = None) -> TaskSource:
-        """As training tasks; the number of episodes is the learner's."""
+        """Tasks with ``test_episodes`` episodes for each update: drawn as in training, or the paper's goals."""
         if shots is not None or queries is not None:
-            raise ValueError("A policy is tested with the episodes that it is trained with; shots and queries no.")
-        return self.train_tasks()
+            raise ValueError("A policy is tested with episodes, not with shots and queries: give --episodes.")
+        if self.test_goals == "paper" and self.world != "navigation":
+            raise ValueError(f"The paper's test goals are known of 2D navigation only; {self.world} has drawn ones.")
+        episodes = self.test_episodes or self.shots
+        goals = rl.environments.paper_goals() if self.test_goals == "paper" else None
+        return rl.EnvironmentTasks(self.environment(self.test_task_count * episodes), episodes, tasks=goals)
 
     def plot(self, run: Any) -> list[Path]:
         """Paths or a film, before and after updates; see :mod:`fewstep.evaluation.policy_figures`."""
@@ -163,8 +178,9 @@ _SUMMARIES: dict[Method, str] = {
     "oracle": "the task is an input of the policy, which is not adapted",
     "random": "not trained: adapted from a random initialisation",
 }
+_PAPER_TEST = {"test_episodes": 40, "test_goals": "paper"}
 _WORLDS: dict[World, tuple[str, dict[str, Any]]] = {
-    "navigation": ("Figure 4", {"horizon": 100, "meta_batch": 20, "iterations": 150}),
+    "navigation": ("Figure 4", {"horizon": 100, "meta_batch": 20, "iterations": 150, **_PAPER_TEST}),
     "cheetah-direction": ("Figure 5", {}),
     "cheetah-velocity": ("Figure 5", {}),
     "ant-direction": ("Figure 5", {"shots": 40}),
@@ -203,4 +219,13 @@ def _row(world: World, method: Method) -> Row:
     return Row(f"{world}-{method}", summary, config, paper, f"MAML, {place}" if paper else "", training=_TRAINING)
 
 
+def _random_of_the_authors() -> Row:
+    """The random initialisation with the settings of the authors' script beside ours."""
+    ours = _row("navigation", "random")
+    config = replace(ours.config, activation="tanh", inner_lr=0.5)
+    summary = f"{ours.summary}, with the authors' settings: tanh and a step size of 0.5"
+    return replace(ours, name="navigation-random-tanh", summary=summary, config=config)
+
+
 ROWS = [_row(world, method) for world in _WORLDS for method in _SUMMARIES]
+ROWS.insert([row.name for row in ROWS].index("navigation-random") + 1, _random_of_the_authors())

@@ -62,7 +62,7 @@ def plot_returns(found: dict[str, Found], path: Path) -> Path | None:
     panels: dict[str, dict[str, dict[str, Any]]] = {}
     for result in found.values():
         config = result.row.config
-        panels.setdefault(_title(config.world), {})[config.method] = result.curve()
+        panels.setdefault(_title(config.world), {})[_method(result)] = result.curve()
     return plot_over_steps(panels, path, "mean_return", sharey=False) if panels else None
 
 
@@ -73,7 +73,7 @@ def plot_return_curves(found: dict[str, Found], results: Path, path: Path) -> Pa
         curves, config = load_curves(results, name), result.row.config
         rows = [row for row in next(iter(curves.values()), []) if "validation" in row]
         if len(rows) > 1:
-            panels.setdefault(_title(config.world), {})[config.method] = rows
+            panels.setdefault(_title(config.world), {})[_method(result)] = rows
     if not panels:
         return None
     drawn, (axes,) = figure(columns=len(panels), width=4.6, height=3.4)
@@ -86,6 +86,10 @@ def plot_return_curves(found: dict[str, Found], results: Path, path: Path) -> Pa
         tidy(ax, "outer iterations", "return in validation after the last update" if ax is axes[0] else "")
         ax.legend(fontsize=7, loc="best")
     return save(drawn, path)
+
+
+def _method(result: Found) -> str:
+    return result.name.removeprefix(f"{result.row.config.world}-")
 
 
 def _title(world: str) -> str:

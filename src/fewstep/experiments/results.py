@@ -86,6 +86,16 @@ class Found:
             for key in ("mean", "ci95")
         }
 
+    @property
+    def tested_on(self) -> str:
+        """In reinforcement learning: episodes for each update and tasks at test, "40, the authors' goals"."""
+        words = {"paper": "the authors' goals", "drawn": "drawn tasks"}
+        found = {
+            (config.get("test_episodes") or config["shots"], words[config.get("test_goals", "drawn")])
+            for config in (run["config"] for run in self.runs)
+        }
+        return "; ".join(f"{episodes}, {goals}" for episodes, goals in sorted(found))
+
     def mean_of(self, key: str) -> float | None:
         """A number of the results, averaged over the runs that have it."""
         values = [run[key] for run in self.runs if run.get(key) is not None]

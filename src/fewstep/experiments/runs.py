@@ -167,25 +167,29 @@ class Run:
         shots: tuple[int, ...] = (),
         queries: int | None = None,
         norms: tuple[OtherNorm, ...] = (),
+        episodes: int | None = None,
+        goals: str | None = None,
     ) -> dict[str, Any]:
         """Tests the learner on ``tasks`` tasks (as many as the experiment says, or 600) and writes ``results.json``.
 
-        Other numbers of ``shots`` go under ``other_shots``, other normalisation policies under ``other_norms``. A run
+        Other numbers of ``shots`` go under ``other_shots``, other normalisation policies under ``other_norms``. For
+        reinforcement learning ``episodes`` and ``goals`` take the place of ``test_episodes`` and ``test_goals``. A run
         may still be training meanwhile.
         """
+        experiment = self._tested_with(episodes, goals)
         which, state = self.checkpoint(checkpoint)
         learner = self._learner_of(state)
         others = {
             norm: self._learner_of(state, norm) for norm in norms if norm != getattr(self.experiment, "norm", None)
         }
-        steps = self.experiment.test_steps if steps is None else steps
-        tasks = getattr(self.experiment, "test_task_count", 600) if tasks is None else tasks
+        steps = experiment.test_steps if steps is None else steps
+        tasks = getattr(experiment, "test_task_count", 600) if tasks is None else tasks
 
         def test(learner: Any, source: Any) -> Evaluation:
-            return evaluate(learner, source, tasks, steps, self.experiment.metric, seed)
+            return evaluate(learner, source, tasks, steps, experiment.metric, seed)
 
         trained = self.folder.has_checkpoint()  # while training there may be a best checkpoint before a last one
-        source = self.experiment.test_tasks(None, queries)
+        source = experiment.test_tasks(None, queries)
         own = test(learner, source)
         results = {
             "experiment": self.name,
@@ -200,11 +204,11 @@ class Run:
             "checkpoint": which,
             "checkpoint_iteration": state["iteration"],
             "test_seed": seed,
-            **(costs(self.experiment, self.training, self.folder.load(), learner, steps, tasks) if trained else {}),
-            **provenance(self.experiment, self._begun),
+            **(costs(experiment, self.training, self.folder.load(), learner, steps, tasks) if trained else {}),
+            **provenance(experiment, self._begun),
         }
         if shots:
-            found = {str(k): test(learner, self.experiment.test_tasks(k, queries)) for k in shots}
+            found = {str(k): test(learner, experiment.test_tasks(k, queries)) for k in shots}
             results["other_shots"] = {k: {"mean": e.mean, "ci95": e.ci95} for k, e in found.items()}
         if others:
             under = {norm: test(other, source) for norm, other in others.items()}
@@ -229,6 +233,16 @@ class Run:
             if results["steps"] > 0:
                 files.append(plot_over_steps({self.name: curves}, folder / "steps.png", metric, paper))
         return [*files, *self.experiment.plot(self)]
+
+    def _tested_with(self, episodes: int | None, goals: str | None) -> Any:
+        """The experiment with other episodes and goals at test, where it has such."""
+        given: dict[str, Any] = {"test_episodes": episodes, "test_goals": goals}
+        changes = {name: value for name, value in given.items() if value is not None}
+        if changes and not hasattr(self.experiment, "test_episodes"):
+            raise ValueError(
+                f"{self.name} has no episodes: --episodes and --goals are for experiments of reinforcement learning."
+            )
+        return replace(self.experiment, **changes)
 
     def _learner_of(self, state: dict[str, Any], norm: OtherNorm | None = None) -> Any:
         if norm is None:

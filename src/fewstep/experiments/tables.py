@@ -34,8 +34,10 @@ def error_table(found: dict[str, Found], steps: Sequence[int] = (1, 5, 10)) -> R
 
 
 def return_table(found: dict[str, Found], steps: Sequence[int] = (0, 1, 2, 3)) -> Rows:
-    """Returns after some numbers of updates, the paper's beside them, seeds and iterations."""
-    return _over_steps(found, steps, "update", _return, digits=1)
+    """Returns after some numbers of updates, the paper's beside them, seeds, iterations, and what was tested on."""
+    header, *rows = _over_steps(found, steps, "update", _return, digits=1)
+    tested = [result.tested_on for result in found.values()]
+    return [[*header, "episodes, tasks"], *([*row, on] for row, on in zip(rows, tested, strict=True))]
 
 
 def _over_steps(

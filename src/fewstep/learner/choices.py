@@ -118,7 +118,7 @@ class Choices:
         with self._once(reuse and steps > 1):
             return torch.stack([_measured(query_loss, params, task.query) for params in path])
 
-    def adapted_module(self, adapted: Params, trainable: Sequence[str]) -> nn.Module:
+    def adapted_module(self, adapted: Params, trainable: Sequence[str]) -> Any:
         """A copy of the model that holds φ.
 
         Args:

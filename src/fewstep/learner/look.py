@@ -25,7 +25,7 @@ Function = Callable[..., Tensor]
 """Of one task and ``params``: the meta-objective, or scores."""
 
 
-class Looks(dict[Hashable, "Look"]):
+class Looks(dict[tuple[Hashable, ...], "Look"]):
     """What was looked at; a copy of a learner, or one in another process, looks again."""
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -80,6 +80,8 @@ class MetaLearner(nn.Module, Generic[Model]):
     >>> loss.backward()
     """
 
+    _owned: Own
+
     def __init__(
         self,
         model: Model,
@@ -124,7 +126,7 @@ class MetaLearner(nn.Module, Generic[Model]):
         self._choices.check()
         if not any(value.requires_grad for value in self.parameters()):
             raise ValueError(f"learns={learns!r} leaves nothing to learn: neither the rule nor a loss has parameters.")
-        self._own = Own(self.model, model)
+        self._owned = Own(self.model, model)
         self._looks = Looks()
         self._modules_in_order = list(self.model.modules())
         self._compiled = CompiledGradient(fuses=compile is True)
@@ -272,7 +274,7 @@ class MetaLearner(nn.Module, Generic[Model]):
 
     def _look_at(
         self, tasks: Tasks, function: Callable[..., Tensor] | None, purpose: Hashable = None
-    ) -> tuple[Hashable, Look]:
+    ) -> tuple[tuple[Hashable, ...], Look]:
         """The look at a kind of meta-batch, and what tells this kind from others."""
         choices = self._choices
         adjoint, objective = choices.adjoint, choices.objective
@@ -282,12 +284,12 @@ class MetaLearner(nn.Module, Generic[Model]):
         key = purpose, kind, _signature(tasks)
         found = self._looks.get(key)
         if found is None:
-            seen = [look for (other, kind_, _), look in self._looks.items() if (other, kind_) == (purpose, kind)]  # type: ignore[misc]
+            seen = [look for other, look in self._looks.items() if other[:2] == (purpose, kind)]
             if len(seen) < LOOKS:
                 choices.check()
                 trains = purpose is TRAINING
                 learned = _learned((*self._tensors(), *trees.tensors(tasks))) if trains else None
-                found = look_at(choices, tasks, function, self._each, self._own, learned)
+                found = look_at(choices, tasks, function, self._each, self._owned, learned)
                 if self.compiles and found.stochastic and isinstance(adjoint, Recomputed):
                     raise ValueError(
                         "compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled()."
@@ -320,8 +322,10 @@ class MetaLearner(nn.Module, Generic[Model]):
         """The mean objective of tasks, with other tensors in place of all parameters and buffers."""
         own = {id(value): tensor for value, tensor in zip(self._tensors(), tensors, strict=True)}
         known: dict[int, Any] = {}
-        parts = (self.model, self.loss, self.inner_loss, self.rule)
-        stands_in = [stand_in(part, own, None, known) if isinstance(part, nn.Module) else part for part in parts]
+        parts: tuple[Any, ...] = (self.model, self.loss, self.inner_loss, self.rule)
+        stands_in: list[Any] = [
+            stand_in(part, own, None, known) if isinstance(part, nn.Module) else part for part in parts
+        ]
         choices = self._choices.with_parts(*stands_in)
         objectives: Tensor = look.each.at_once(partial(choices.objective_of, reuse=not look.stochastic), tasks)
         return objectives.mean()

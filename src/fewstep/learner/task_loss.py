@@ -31,9 +31,10 @@ class TaskLoss:
 
     def __init__(self, model: nn.Module, loss: Callable[..., Tensor], learned: bool = False) -> None:
         self.model, self.loss = model, loss
-        self._places = {name: place for name, *place in _places(model)}
+        self._places = {name: (module, attribute) for name, module, attribute in _places(model)}
         if learned and isinstance(loss, nn.Module):
-            self._places.update({LOSS_PREFIX + name: place for name, *place in _places(loss)})
+            learned_places = {LOSS_PREFIX + name: (module, attribute) for name, module, attribute in _places(loss)}
+            self._places.update(learned_places)
         self.holds_support_norm = any(isinstance(module, SupportNorm) for module in model.modules())
 
     def __call__(self, params: Mapping[str, Tensor], batch: Any) -> Tensor:
@@ -61,7 +62,14 @@ class TaskLoss:
 
     def _own(self, name: str) -> Tensor:
         module, attribute = self._places[name]
-        return module._parameters[attribute]
+        found: Any = module._parameters[attribute]
+        return found
+
+
+def call(model: nn.Module, params: Mapping[str, Tensor], *args: Any) -> Any:
+    """``model(*args)`` with other tensors in place of the parameters that ``params`` names."""
+    tensors = {id(value): params[name] for name, value in model.named_parameters() if name in params}
+    return stand_in(model, tensors, False if evaluating() else None)(*args)
 
 
 def _places(root: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:

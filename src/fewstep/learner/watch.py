@@ -148,5 +148,5 @@ class Randomness:
 
 
 def _other_states() -> tuple[Any, ...]:
-    kind, keys, place, *rest = np.random.get_state()
-    return random.getstate(), kind, keys.tobytes(), place, rest
+    keys: Any = np.random.get_state()
+    return random.getstate(), keys[1].tobytes(), *keys[2:]

@@ -1,4 +1,4 @@
-"""The baseline of the policy gradient: a value of each observation, fitted to the returns of each task anew."""
+"""Baselines of the policy gradient: a value of each observation, fitted to the returns of each task anew."""
 
 from __future__ import annotations
 
@@ -20,12 +20,48 @@ def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: 
 
     Returns:
         Values, ``[tasks, episodes, time]``.
+
+    Raises:
+        ValueError: observations are no vectors of numbers.
     """
+    if observations.ndim != returns.ndim + 1:
+        raise ValueError(
+            "linear_baseline takes observations [tasks, episodes, time, numbers]; got "
+            f"{list(observations.shape)}. For images take fewstep.rl.time_baseline, or flatten them."
+        )
     o = observations.double().clamp(-10, 10)
-    t = torch.arange(o.shape[-2], dtype=o.dtype, device=o.device).div(100)[:, None].expand(*o.shape[:-1], 1)
-    features = torch.cat([o, o.square(), t, t.square(), t**3, torch.ones_like(t)], -1)
+    t = _time(returns)
+    return _least_squares(torch.cat([o, o.square(), t, t.square(), t**3, torch.ones_like(t)], -1), returns, mask, ridge)
+
+
+def time_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
+    """Values by least squares on the features [t, t², t³, 1], whatever the observations: for images.
+
+    The features of :func:`linear_baseline` that are not of the observation. With those of an image there would be more
+    features than steps, which fit any returns and leave no advantages.
+
+    Args:
+        observations: ``[tasks, episodes, time, ...]``, which nothing looks at.
+        returns: ``[tasks, episodes, time]``.
+        mask: 1 while the episode goes on, ``[tasks, episodes, time]``.
+        ridge: added to the diagonal of the normal equations.
+
+    Returns:
+        Values, ``[tasks, episodes, time]``.
+    """
+    t = _time(returns)
+    return _least_squares(torch.cat([t, t.square(), t**3, torch.ones_like(t)], -1), returns, mask, ridge)
+
+
+def _time(returns: Tensor) -> Tensor:
+    """Time in hundreds of steps, ``[tasks, episodes, time, 1]``."""
+    t = torch.arange(returns.shape[-1], dtype=torch.float64, device=returns.device).div(100)
+    return t[:, None].expand(*returns.shape, 1)
+
+
+def _least_squares(features: Tensor, returns: Tensor, mask: Tensor, ridge: float) -> Tensor:
     fitted = (features * mask[..., None]).flatten(1, 2)
-    square = fitted.mT @ fitted + ridge * torch.eye(features.shape[-1], dtype=o.dtype, device=o.device)
+    square = fitted.mT @ fitted + ridge * torch.eye(features.shape[-1], dtype=features.dtype, device=features.device)
     right = fitted.mT @ (returns * mask).double().flatten(1, 2)[..., None]
     weights = torch.linalg.solve(square, right)
     return (features.flatten(1, 2) @ weights).view_as(returns).to(returns)

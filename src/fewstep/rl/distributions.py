@@ -6,20 +6,27 @@ Each is a record of tensors, its parameters. Any leading axes (tasks, episodes, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from fewstep.rl.record import Record
+from fewstep.rl.record import STATIC, Record
 
 
 class Distribution(Protocol):
-    """A distribution of actions for each of a batch of observations; its fields are its parameters."""
+    """A distribution of actions for each of a batch of observations; its fields are its parameters.
+
+    A class of your own must be a pytree of tensors, which a dataclass that derives from :class:`fewstep.rl.Record` is.
+    """
 
     def sample(self, noise: Tensor) -> Tensor:
         """Actions from standard normal numbers, ``[..., numbers of an action]``: a function, without randomness."""
+        ...
+
+    def mode(self) -> Tensor:
+        """The most probable action, which a policy takes when it is deterministic."""
         ...
 
     def log_prob(self, actions: Tensor) -> Tensor:
@@ -57,6 +64,9 @@ class Gaussian(Record):
     def sample(self, noise: Tensor) -> Tensor:
         return self.mean + self.log_std.exp() * noise
 
+    def mode(self) -> Tensor:
+        return self.mean
+
     def log_prob(self, actions: Tensor) -> Tensor:
         standardised = (actions - self.mean) * (-self.log_std).exp()
         return -(0.5 * standardised.square() + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
@@ -88,6 +98,9 @@ class Categorical(Record):
         below = self.logits.softmax(-1).cumsum(-1)[..., :-1]  # of each action, the probability of those up to it
         return (torch.special.ndtr(noise) > below).sum(-1)
 
+    def mode(self) -> Tensor:
+        return self.logits.argmax(-1)
+
     def log_prob(self, actions: Tensor) -> Tensor:
         return self.logits.log_softmax(-1).gather(-1, actions[..., None]).squeeze(-1)
 
@@ -98,3 +111,39 @@ class Categorical(Record):
     def fisher(self, tangent: Categorical) -> Categorical:
         p = self.logits.softmax(-1)
         return Categorical(p * (tangent.logits - (p * tangent.logits).sum(-1, keepdim=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class MultiCategorical(Record):
+    """Independent choices made at once, the i-th of actions 0 … ``choices[i]`` − 1 (Gymnasium's ``MultiDiscrete``).
+
+    Args:
+        logits: of all choices, one after the other, ``[..., sum of choices]``.
+        choices: how many actions each choice has.
+
+    >>> policy = MultiCategorical(torch.zeros(5, 5), choices=(3, 2))
+    >>> policy.log_prob(policy.sample(torch.randn(5, 2))).exp()
+    tensor([0.1667, 0.1667, 0.1667, 0.1667, 0.1667])
+    """
+
+    logits: Tensor
+    choices: tuple[int, ...] = field(metadata=STATIC)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        return torch.stack([one.sample(noise[..., i : i + 1]) for i, one in enumerate(self._each())], -1)
+
+    def mode(self) -> Tensor:
+        return torch.stack([one.mode() for one in self._each()], -1)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        return torch.stack([one.log_prob(actions[..., i]) for i, one in enumerate(self._each())]).sum(0)
+
+    def kl(self, other: MultiCategorical) -> Tensor:
+        return torch.stack([own.kl(its) for own, its in zip(self._each(), other._each(), strict=True)]).sum(0)
+
+    def fisher(self, tangent: MultiCategorical) -> MultiCategorical:
+        products = [own.fisher(its).logits for own, its in zip(self._each(), tangent._each(), strict=True)]
+        return MultiCategorical(torch.cat(products, -1), self.choices)
+
+    def _each(self) -> list[Categorical]:
+        return [Categorical(logits) for logits in self.logits.split(self.choices, -1)]

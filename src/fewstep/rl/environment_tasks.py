@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from fewstep.rl.environments.base import TaskEnvironment
-from fewstep.rl.record import Record
+from fewstep.rl.environments.base import TaskEnvironment, check_environment
+from fewstep.rl.record import STATIC, Record
 from fewstep.tasks import Task
 
 
@@ -19,16 +19,34 @@ class EnvironmentTask(Record):
     Args:
         numbers: what the environment takes for a task, such as the goal, ``[numbers]``.
         seed: of everything random when the task is explored, an int64 scalar.
+        environment: where it is explored; in that of the learner's rollouts if not given.
+        episodes: for each update, and as many after the last; as the learner's rollouts say if not given.
+        horizon: steps of an episode at most, likewise.
     """
 
     numbers: Tensor
     seed: Tensor
+    environment: TaskEnvironment | None = field(default=None, metadata=STATIC)
+    episodes: int | None = field(default=None, metadata=STATIC)
+    horizon: int | None = field(default=None, metadata=STATIC)
 
 
 class EnvironmentTasks:
     """The tasks of an environment as a task source: ``sample(n, generator)``, like any other.
 
-    Support and query are the same :class:`EnvironmentTask`: both stand for episodes that the learner will sample.
+    Support and query are the same :class:`EnvironmentTask`: both stand for episodes that the learner will sample, in
+    this environment. Sources for training, validation and test may have different environments, episodes and horizons.
+
+    Args:
+        environment: a vector environment with tasks. As many copies as there are episodes in a meta-batch are fastest.
+        episodes: of each task for each update, and as many after the last; as in the learner's rollouts if not given.
+        horizon: steps of an episode at most, likewise.
+        tasks: the source has these tasks only, ``[tasks, numbers]``: a sample of all of them has them in their order,
+            one of fewer draws without repetition. If not given, the environment draws them.
+
+    Raises:
+        TypeError: the environment is no vector environment with tasks.
+        ValueError: a number is out of range, or more tasks are drawn than there are.
 
     >>> from fewstep.rl.environments import PointNavigation
     >>> tasks = EnvironmentTasks(PointNavigation(num_envs=40)).sample(20)
@@ -36,17 +54,42 @@ class EnvironmentTasks:
     (torch.Size([20, 2]), torch.Size([20]))
     """
 
-    def __init__(self, environment: TaskEnvironment) -> None:
-        self.environment = environment
+    def __init__(
+        self,
+        environment: TaskEnvironment,
+        episodes: int | None = None,
+        horizon: int | None = None,
+        tasks: Tensor | None = None,
+    ) -> None:
+        check_environment(environment, "EnvironmentTasks")
+        for name, value in (("episodes", episodes), ("horizon", horizon)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"EnvironmentTasks: {name} must be a whole number, at least 1; got {value!r}.")
+        if tasks is not None and (tasks.ndim != 2 or len(tasks) < 1):
+            raise ValueError(f"EnvironmentTasks: tasks must be [tasks, numbers]; got {list(tasks.shape)}.")
+        self.environment, self.episodes, self.horizon, self.tasks = environment, episodes, horizon, tasks
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
         """``n`` tasks."""
         generator = torch.default_generator if generator is None else generator
-        numbers = self.environment.sample_tasks(n, generator)
+        numbers = self._draw(n, generator)
         if numbers.ndim != 2 or len(numbers) != n:
             raise ValueError(
                 f"{type(self.environment).__name__}.sample_tasks({n}) must give [{n}, numbers]; got "
                 f"{list(numbers.shape)}."
             )
-        tasks = EnvironmentTask(numbers, torch.randint(2**31, (n,), generator=generator))
+        seeds = torch.randint(2**31, (n,), generator=generator)
+        tasks = EnvironmentTask(numbers, seeds, self.environment, self.episodes, self.horizon)
         return Task(tasks, tasks)
+
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+        if self.tasks is None:
+            return self.environment.sample_tasks(n, generator)
+        if n > len(self.tasks):
+            raise ValueError(
+                f"EnvironmentTasks was given {len(self.tasks)} tasks, and {n} are drawn at once; draw fewer, such as "
+                f"fewstep.evaluate(..., tasks={len(self.tasks)})."
+            )
+        if n == len(self.tasks):
+            return self.tasks.clone()
+        return self.tasks[torch.randperm(len(self.tasks), generator=generator)[:n]]

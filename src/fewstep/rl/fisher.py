@@ -76,8 +76,12 @@ class _Part:
         if self.curved:
             mask = trajectories.query.mask
             self._weight = mask / (mask.sum((-2, -1), keepdim=True) * curved)
-            self._outputs, self._cotangents = leaves, [torch.zeros_like(leaf, requires_grad=True) for leaf in leaves]
-            pulled = self._pulled = self._pull([loss, *leaves], [torch.ones_like(loss), *self._cotangents], again=True)
+            self._moves = [leaf.requires_grad for leaf in leaves]  # a policy may have a fixed standard deviation
+            self._outputs = [leaf for leaf in leaves if leaf.requires_grad]
+            self._cotangents = [torch.zeros_like(leaf, requires_grad=True) for leaf in self._outputs]
+            pulled = self._pulled = self._pull(
+                [loss, *self._outputs], [torch.ones_like(loss), *self._cotangents], again=True
+            )
         else:
             pulled = self._pull([loss], [torch.ones_like(loss)])
         self.loss, self.gradient = loss.detach(), [value.detach() for value in pulled]  # ∇loss + Jᵀ0
@@ -86,7 +90,12 @@ class _Part:
         pairs = zip(self._pulled, vector, strict=True)
         pulled, vectors = zip(*((p, v) for p, v in pairs if p.requires_grad), strict=True)  # some move no output
         tangent = torch.autograd.grad(pulled, self._cotangents, vectors, retain_graph=True, materialize_grads=True)
-        weighted = tree_flatten(self.distributions.fisher(tree_unflatten(tangent, self._structure)))[0]
+        moved, still = iter(tangent), tree_flatten(self.distributions)[0]
+        whole = [
+            next(moved) if moves else torch.zeros_like(leaf) for moves, leaf in zip(self._moves, still, strict=True)
+        ]
+        products = tree_flatten(self.distributions.fisher(tree_unflatten(whole, self._structure)))[0]
+        weighted = [product for product, moves in zip(products, self._moves, strict=True) if moves]
         return self._pull(
             self._outputs, [self._weight.view(*self._weight.shape, *[1] * (w.ndim - 3)) * w for w in weighted]
         )

@@ -17,7 +17,7 @@ from fewstep.rl.trajectories import Trajectories
 from fewstep.tasks import Task
 
 Policy = Callable[[Tensor], Any]
-"""Observations to a :class:`fewstep.rl.Distribution`."""
+"""Observations to a :class:`fewstep.rl.Distribution`; :meth:`Trajectories.distribution` calls it."""
 
 
 def policy_gradient(policy: Policy, trajectories: Trajectories) -> Tensor:
@@ -26,7 +26,7 @@ def policy_gradient(policy: Policy, trajectories: Trajectories) -> Tensor:
     Its second derivative is not that of the expected return: how the sampling of the trajectories depends on the
     policy is not in it. See :func:`dice` and :func:`surrogate`.
     """
-    log_probs = policy(trajectories.observations).log_prob(trajectories.actions)
+    log_probs = trajectories.distribution(policy).log_prob(trajectories.actions)
     return -trajectories.mean(log_probs * trajectories.advantages)
 
 
@@ -61,7 +61,7 @@ def dice(policy: Policy, trajectories: Trajectories) -> Tensor:
     Farquhar et al. 2019, Loaded DiCE, where an advantage counts for how all actions up to its own were sampled. The
     first derivative is that of :func:`policy_gradient`; the value is 0.
     """
-    log_probs = policy(trajectories.observations).log_prob(trajectories.actions) * trajectories.mask
+    log_probs = trajectories.distribution(policy).log_prob(trajectories.actions) * trajectories.mask
     up_to = log_probs.cumsum(-1)
     before = up_to - log_probs
     weight = (up_to - up_to.detach()).exp() - (before - before.detach()).exp()
@@ -90,5 +90,5 @@ def mean_return(policy: Policy, trajectories: Trajectories) -> Tensor:
 
 
 def _ratio(policy: Policy, trajectories: Trajectories) -> Tensor:
-    log_probs = policy(trajectories.observations).log_prob(trajectories.actions)
+    log_probs = trajectories.distribution(policy).log_prob(trajectories.actions)
     return ((log_probs - trajectories.log_probs) * trajectories.mask).exp()

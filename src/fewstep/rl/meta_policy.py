@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
 from fewstep.adaptation import Adjoint, Rule, Unrolled
 from fewstep.adaptation.rules import Params
-from fewstep.learner import MetaLearner, Scheduled
+from fewstep.learner import MetaLearner, Scheduled, Tasks
 from fewstep.learner.selection import Names
-from fewstep.learner.task_loss import LOSS_PREFIX, TaskLoss
+from fewstep.learner.task_loss import LOSS_PREFIX, TaskLoss, call
 from fewstep.models.context import current_step
 from fewstep.objectives import Objective, query_loss
+from fewstep.rl.acting import Act
 from fewstep.rl.environment_tasks import EnvironmentTask
 from fewstep.rl.losses import mean_return, policy_gradient, surrogate
 from fewstep.rl.rollouts import Rollouts
@@ -24,17 +25,20 @@ from fewstep.rl.trajectories import Trajectories
 from fewstep.tasks import Task
 
 
-class MetaPolicy(MetaLearner):
+class MetaPolicy(MetaLearner[nn.Module]):
     """A policy that is to adapt to a task from a few episodes (MAML, Algorithm 3).
 
     Each inner step is a gradient step on episodes sampled anew by the policy adapted so far; the loss of the outer loop
     is taken on episodes of the policy after the last one. Everything else is :class:`fewstep.MetaLearner`: rules,
     adjoints, objectives, and which parameters are adapted.
 
+    A learner pickles (``torch.save(learner, file)``), together with its environment, which is made anew when loaded.
+
     Args:
-        policy: a module that gives a :class:`fewstep.rl.Distribution` for observations; it must run under
-            ``torch.vmap``. It is copied.
-        rollouts: how episodes are sampled, and from what environment.
+        policy: a module that gives a :class:`fewstep.rl.Distribution` for observations, or an object of
+            ``torch.distributions`` that :func:`fewstep.rl.as_distribution` knows; it must run under ``torch.vmap``. It
+            is copied.
+        rollouts: how episodes are sampled, and in what environment where the tasks do not say.
         rule: one inner update.
         steps: inner updates, K. 0 learns one policy for all tasks (the paper's pretraining).
         loss: of the outer loop, ``loss(policy, trajectories) -> scalar``; see :mod:`fewstep.rl.losses`.
@@ -47,6 +51,9 @@ class MetaPolicy(MetaLearner):
             last for all further steps. The paper halves the rate after the first step.
         chunk: at most this many tasks at once when the loss and the policies are differentiated. On a CPU a few at a
             time are fastest: what is worked on stays in the cache.
+
+    Raises:
+        UserWarning: the policy has an attribute ``act`` of its own, so that what ``adapt`` returns keeps that one.
 
     >>> import fewstep
     >>> from fewstep.rl import GaussianPolicy, environments
@@ -94,8 +101,14 @@ class MetaPolicy(MetaLearner):
             chunk=chunk,
         )
         self.rollouts, self.test_scales, self.chunk = rollouts, tuple(test_scales), chunk
+        if not isinstance(getattr(policy, "act", None), Act | None):
+            warnings.warn(
+                f"{type(policy).__name__} has an attribute act of its own, which what adapt returns will keep. For "
+                "actions in the environment's units use fewstep.rl.Act(policy, environment).",
+                stacklevel=2,
+            )
 
-    def meta_loss(self, tasks: Task) -> Tensor:
+    def meta_loss(self, tasks: Tasks) -> Tensor:
         """The meta-objective on episodes sampled now, averaged over tasks; a scalar ready for ``backward()``.
 
         Args:
@@ -103,7 +116,7 @@ class MetaPolicy(MetaLearner):
         """
         return self.loss_on(self.collect(tasks))
 
-    def collect(self, tasks: Task) -> Task:
+    def collect(self, tasks: Tasks) -> Task:
         """Adapts to each task, and returns the episodes that were sampled meanwhile.
 
         Returns:
@@ -139,9 +152,21 @@ class MetaPolicy(MetaLearner):
     def adapt(self, support: EnvironmentTask, steps: int | None = None) -> nn.Module:
         """A plain policy of the user's own class, adapted to one task by sampling episodes of it.
 
+        It gives distributions as before, and has ``act(observation, deterministic=False)``, a :class:`fewstep.rl.Act`,
+        which gives actions in the environment's own units. It is saved and loaded without the learner, by
+        ``torch.save(policy, file)`` and ``torch.load(file, weights_only=False)``.
+
         Args:
             support: a single environment task, without task axis.
             steps: inner updates; as in training if not given.
+
+        >>> import fewstep
+        >>> from fewstep.rl import EnvironmentTasks, GaussianPolicy, environments
+        >>> rollouts = Rollouts(environments.PointNavigation(num_envs=20), episodes=5, horizon=10)
+        >>> learner = MetaPolicy(GaussianPolicy(2, 2), rollouts, rule=fewstep.GradientDescent(0.1), steps=1)
+        >>> policy = learner.adapt(EnvironmentTasks(rollouts.environment).sample(1)[0].support)
+        >>> policy.act([0.0, 0.0], deterministic=True).shape  # within ±0.1, as PointNavigation takes it
+        (2,)
         """
         if isinstance(support, Task):
             raise TypeError("adapt expects the support of one task; got a Task. Pass task.support.")
@@ -150,9 +175,13 @@ class MetaPolicy(MetaLearner):
         explored = self._explore(task, steps - 1, rule)[1]
         with torch.no_grad():
             adapted = self._adapted(explored, 1, rule)
-        return self._choices.adapted_module({name: value[0] for name, value in adapted.items()}, self._trainable)
+        adapted = {name: value[0] for name, value in adapted.items()}
+        policy = self._choices.adapted_module(adapted, self._trainable)
+        if isinstance(getattr(policy, "act", None), Act | None):
+            policy.__dict__["act"] = Act(policy, self.rollouts.environment_of(support))  # of no class or state_dict
+        return policy
 
-    def score(self, tasks: Task, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
+    def score(self, tasks: Tasks, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
         """A metric before adaptation and after every update, each on episodes sampled anew, ``[tasks, steps + 1]``.
 
         Args:
@@ -176,7 +205,7 @@ class MetaPolicy(MetaLearner):
         """
         return self._tested(tasks, steps)[1]
 
-    def _tested(self, tasks: Task, steps: int | None) -> tuple[list[Params], list[Trajectories]]:
+    def _tested(self, tasks: Tasks, steps: int | None) -> tuple[list[Params], list[Trajectories]]:
         steps = self.steps if steps is None else steps
         return self._explore(_environment_tasks(tasks), steps, _Scaled(self.rule, self.test_scales))
 
@@ -187,7 +216,7 @@ class MetaPolicy(MetaLearner):
         explored: list[Trajectories] = []
         for step in range(steps + 1):
             path.append(self._adapted(explored, len(tasks.seed), rule))
-            explored.append(self.rollouts(self.model, self._own(path[-1]), tasks, step))
+            explored.append(self.rollouts(self.model, self._of_policy(path[-1]), tasks, step))
         return path, explored
 
     def _adapted(self, explored: Sequence[Trajectories], count: int, rule: Rule) -> Params:
@@ -202,9 +231,9 @@ class MetaPolicy(MetaLearner):
         return torch.vmap(adapted)(_by_step(explored))
 
     def _put_out(self, params: Params, task: Task) -> Any:
-        return functional_call(self.model, self._own(params), (task.query.observations,))
+        return task.query.distribution(lambda seen: call(self.model, params, seen))
 
-    def _own(self, params: Params) -> Params:
+    def _of_policy(self, params: Params) -> Params:
         """The policy's parameters, without those of a learned loss."""
         return {name: value for name, value in params.items() if not name.startswith(LOSS_PREFIX)}
 
@@ -239,7 +268,7 @@ def _by_step(explored: Sequence[Trajectories]) -> Trajectories:
     return tree_map(lambda *tensors: torch.stack(tensors, 1), *explored)
 
 
-def _environment_tasks(tasks: Task) -> EnvironmentTask:
+def _environment_tasks(tasks: Tasks) -> EnvironmentTask:
     if not isinstance(tasks, Task) or not isinstance(tasks.support, EnvironmentTask):
         came = type(tasks.support if isinstance(tasks, Task) else tasks).__name__
         raise TypeError(f"Expected tasks of fewstep.rl.EnvironmentTasks(environment).sample(n); got {came}.")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.models import MLP
-from fewstep.rl.distributions import Categorical, Gaussian
+from fewstep.rl.distributions import Categorical, Gaussian, MultiCategorical
 
 
 class _Network(nn.Module):
@@ -24,6 +24,7 @@ class _Network(nn.Module):
         context: int = 0,
     ) -> None:
         super().__init__()
+        self.observations = observations
         self.network = MLP(observations + context, hidden, actions, activation)
         for layer in self.network:
             if isinstance(layer, nn.Linear):
@@ -32,6 +33,11 @@ class _Network(nn.Module):
         self.context = nn.Parameter(torch.zeros(context)) if context else None
 
     def outputs(self, observations: Tensor) -> Tensor:
+        if observations.shape[-1] != self.observations:
+            raise ValueError(
+                f"{type(self).__name__} was made for observations of {self.observations} numbers; got "
+                f"{observations.shape[-1]}. Make it with observations={observations.shape[-1]}."
+            )
         if self.context is not None:
             context = self.context.expand(*observations.shape[:-1], -1)
             observations = torch.cat([observations, context], -1)
@@ -93,3 +99,34 @@ class CategoricalPolicy(_Network):
     def forward(self, observations: Tensor) -> Categorical:
         """The distribution of actions for observations ``[..., observations]``."""
         return Categorical(self.outputs(observations))
+
+
+class MultiCategoricalPolicy(_Network):
+    """Several choices at once (``MultiDiscrete``), with logits by a perceptron.
+
+    Args:
+        observations: numbers of an observation.
+        choices: how many actions each choice has.
+        hidden: width of each hidden layer.
+        activation: makes the nonlinearity, a module.
+        context: as of :class:`GaussianPolicy`.
+
+    >>> policy = MultiCategoricalPolicy(observations=4, choices=[3, 2])
+    >>> policy(torch.zeros(7, 4)).sample(torch.randn(7, 2)).shape
+    torch.Size([7, 2])
+    """
+
+    def __init__(
+        self,
+        observations: int,
+        choices: Sequence[int],
+        hidden: Sequence[int] = (100, 100),
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        context: int = 0,
+    ) -> None:
+        super().__init__(observations, sum(choices), hidden, activation, context)
+        self.choices = tuple(choices)
+
+    def forward(self, observations: Tensor) -> MultiCategorical:
+        """The distribution of actions for observations ``[..., observations]``."""
+        return MultiCategorical(self.outputs(observations), self.choices)

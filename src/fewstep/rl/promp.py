@@ -58,10 +58,10 @@ class ProMP(torch.optim.Adam):
         trajectories = learner.collect(tasks)
         explored = trajectories.support[:, 0]
         with torch.no_grad():
-            sampled_by, old = learner.model(explored.observations), learner.distributions(trajectories)
+            sampled_by, old = explored.distribution(learner.model), learner.distributions(trajectories)
         for _ in range(self._epochs):
             loss = learner.loss_on(trajectories)
-            moved = explored.mean(sampled_by.kl(learner.model(explored.observations))).mean()
+            moved = explored.mean(sampled_by.kl(explored.distribution(learner.model))).mean()
             self.zero_grad()
             (loss + self._kl_weight * moved).backward()
             self.step()

@@ -11,17 +11,31 @@ from torch.utils._pytree import register_pytree_node, tree_map
 Own = TypeVar("Own", bound="Record")
 
 
+STATIC = {"static": True}
+"""Metadata of a field that is no tensor: it belongs to the record's structure, and is passed on as it is."""
+
+
 class Record:
-    """A dataclass all of whose fields are tensors (or records): a pytree, of which an index takes that part."""
+    """A dataclass whose fields are tensors or records: a pytree, of which an index takes that part.
+
+    Fields that are neither have the metadata :data:`STATIC`.
+    """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
 
-        def flatten(record: Any) -> tuple[list[Any], None]:
-            return [getattr(record, field.name) for field in dataclasses.fields(record)], None
+        def names(is_static: bool) -> list[str]:
+            fields: Any = dataclasses.fields(cls)  # type: ignore[arg-type]
+            return [field.name for field in fields if field.metadata.get("static", False) == is_static]
 
-        def unflatten(tensors: Iterable[Any], _: None) -> Any:
-            return cls(*tensors)
+        def flatten(record: Any) -> tuple[list[Any], tuple[Any, ...]]:
+            return (
+                [getattr(record, name) for name in names(False)],
+                tuple(getattr(record, name) for name in names(True)),
+            )
+
+        def unflatten(tensors: Iterable[Any], context: tuple[Any, ...]) -> Any:
+            return cls(**dict(zip(names(False), tensors, strict=True)), **dict(zip(names(True), context, strict=True)))
 
         register_pytree_node(cls, flatten, unflatten)
 

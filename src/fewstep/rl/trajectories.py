@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
+from fewstep.rl.distributions import Distribution
+from fewstep.rl.outputs import distribution_of
 from fewstep.rl.record import Record
 
 
@@ -17,9 +21,10 @@ class Trajectories(Record):
     :mod:`fewstep.rl.losses` do.
 
     Args:
-        observations: what the policy saw, ``[episodes, time, numbers]``.
+        observations: what the policy saw, ``[episodes, time, numbers]``, or images, ``[episodes, time, height, width,
+            channels]``.
         actions: what it did, before it is brought to the environment's range: ``[episodes, time, numbers]``, or
-            integers ``[episodes, time]``.
+            integers ``[episodes, time]``, several at once ``[episodes, time, choices]``.
         rewards: what it got for that, ``[episodes, time]``.
         mask: 1 while the episode goes on, else 0, ``[episodes, time]``.
         advantages: how much better the action is estimated to be than the policy's average, ``[episodes, time]``.
@@ -45,6 +50,10 @@ class Trajectories(Record):
     def lengths(self) -> Tensor:
         """Steps of each episode, ``[episodes]``."""
         return self.mask.sum(-1)
+
+    def distribution(self, policy: Callable[[Tensor], Any]) -> Distribution:
+        """What a policy gives for the observations, ``[episodes, time]``; see :func:`fewstep.rl.distribution_of`."""
+        return distribution_of(policy, self.observations, self.mask.ndim)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of ``[episodes, time]`` over the steps that are not masked, ``[]``; for many tasks, ``[tasks]``."""

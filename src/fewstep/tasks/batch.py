@@ -110,7 +110,7 @@ def like(tasks: Any, parameters: Tensor | Iterable[Tensor]) -> Any:
 
 def _stack(batches: Sequence[Any], name: str) -> Any:
     if not all(isinstance(batch, Batch) for batch in batches):
-        return _together(batches, torch.stack)
+        return _together(batches, lambda values: torch.stack(list(values)))
     sizes = [len(batch) for batch in batches]
     if min(sizes) == 0:
         raise ValueError(f"Task.stack: {name} set {sizes.index(0)} has no examples; each needs at least one.")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fewstep.rl.environments.base import TaskEnvironment
     from fewstep.rl.environments.gymnasium_tasks import EnvironmentFailed, GymnasiumTasks
     from fewstep.rl.environments.meta_world_tasks import meta_world
-    from fewstep.rl.environments.point_navigation import PointNavigation
+    from fewstep.rl.environments.point_navigation import PointNavigation, paper_goals
     from fewstep.rl.environments.running import AntDirection, AntVelocity, HalfCheetahDirection, HalfCheetahVelocity
     from fewstep.rl.environments.single import SingleTask
 
@@ -24,6 +24,7 @@ __all__ = [
     "SingleTask",
     "TaskEnvironment",
     "meta_world",
+    "paper_goals",
 ]
 
 # Imported when first asked for: Gymnasium and MuJoCo are optional.
@@ -31,7 +32,7 @@ _HOMES = {
     "base": ("TaskEnvironment",),
     "gymnasium_tasks": ("EnvironmentFailed", "GymnasiumTasks"),
     "meta_world_tasks": ("meta_world",),
-    "point_navigation": ("PointNavigation",),
+    "point_navigation": ("PointNavigation", "paper_goals"),
     "running": ("AntDirection", "AntVelocity", "HalfCheetahDirection", "HalfCheetahVelocity"),
     "single": ("SingleTask",),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -53,3 +54,54 @@ def check_actions(actions: NDArray[Any], expected: tuple[int, ...] | None) -> No
     """Raises a ``ValueError`` if the actions of all copies have another shape than the action space."""
     if actions.shape != expected:
         raise ValueError(f"expected actions of shape {expected}, got {actions.shape}")
+
+
+def check_environment(environment: Any, who: str) -> None:
+    """Raises a ``TypeError`` if this is no :class:`TaskEnvironment`; warns of wrappers that break exact resuming.
+
+    Args:
+        environment: any object.
+        who: asks, for the message.
+    """
+    needed = (
+        "num_envs", "single_observation_space", "single_action_space", "sample_tasks", "set_tasks", "reset", "step"
+    )  # fmt: skip
+    missing = [name for name in needed if not hasattr(environment, name)]
+    if missing:
+        wrapped = hasattr(getattr(environment, "env", None), "set_tasks")
+        fix = (
+            "Gymnasium's wrappers of vector environments hide the tasks: wrap the single environments instead, in the "
+            "make of GymnasiumTasks"
+            if wrapped
+            else "Wrap a Gymnasium environment in fewstep.rl.environments.GymnasiumTasks(make, sample_tasks, set_task, "
+            "num_envs)"
+        )
+        raise TypeError(
+            f"{who}: expected a vector environment with tasks (fewstep.rl.environments.TaskEnvironment); "
+            f"{type(environment).__name__} has no {', '.join(missing)}. {fix}."
+        )
+    if not hasattr(environment.single_observation_space, "low"):
+        raise TypeError(
+            f"{who}: the observations of {type(environment).__name__} must be a Box; got "
+            f"{environment.single_observation_space}. GymnasiumTasks flattens other spaces; so does "
+            "gymnasium.wrappers.vector.FlattenObservation."
+        )
+    warn_of_state(environment)
+
+
+def warn_of_state(environment: Any) -> None:
+    """Warns if an environment is wrapped in something that keeps running statistics from episode to episode."""
+    found = []
+    while environment is not None:
+        attributes = getattr(environment, "__dict__", {})
+        if any(type(value).__name__ == "RunningMeanStd" for value in attributes.values()):
+            found.append(type(environment).__name__)
+        environment = attributes.get("env")
+    if found:
+        warnings.warn(
+            f"{' and '.join(found)} keeps running statistics from episode to episode. What an episode gives is then no "
+            "function of its task, seed and policy: a run that is resumed does not continue exactly, and environments "
+            "for training and test differ in their statistics. Scale by fixed numbers instead, with "
+            "gymnasium.wrappers.TransformObservation or TransformReward, or inside the policy.",
+            stacklevel=3,
+        )

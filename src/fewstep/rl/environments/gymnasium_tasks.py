@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete, Space
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import CloudpickleWrapper
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewstep.rl.environments.base import NO_TASKS, check_actions, check_tasks
-
-Environment = gymnasium.Env[Any, Any]
-
-_TERMINATED, _TRUNCATED, _FAILURE = "fewstep_terminated", "fewstep_truncated", "fewstep_failure"
+from fewstep.rl.environments.base import NO_TASKS, check_actions, check_tasks, warn_of_state
+from fewstep.rl.environments.gymnasium_copy import (
+    FAILURE,
+    TERMINATED,
+    TRUNCATED,
+    Copy,
+    Environment,
+    flattened,
+    shown,
+    supported_spaces,
+)
 
 
 class EnvironmentFailed(RuntimeError):  # noqa: N818 - says what happened
@@ -32,10 +36,12 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
 
     A copy whose episode has ended is not stepped further: until it is reset it gives its last observation, reward 0 and
     the same ``terminated`` and ``truncated``. Episodes are as long as the environment makes them: see
-    ``max_episode_steps`` of ``gymnasium.make``.
+    ``max_episode_steps`` of ``gymnasium.make``. Observations that are a ``Dict`` or ``Tuple`` become vectors of numbers
+    as ``gymnasium.wrappers.FlattenObservation`` makes them; ``unflattened_observation_space`` keeps what they were.
+    Images stay images, with the numbers that the environment gives (0 to 255). Pickled, it is made anew.
 
     Args:
-        make: makes one environment; its observations must be a ``Box``, its actions a ``Box`` or ``Discrete``.
+        make: makes one environment; its actions must be a ``Box``, ``Discrete``, ``MultiDiscrete`` or ``MultiBinary``.
         sample_tasks: draws tasks, ``(n, generator) -> [n, numbers]``.
         set_task: gives an environment that ``make`` made its task, ``(environment, [numbers])``; called before each of
             its resets.
@@ -48,11 +54,13 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         TypeError: if the spaces are of another kind.
         ValueError: if a set of tasks or of actions is not what it has to be.
         RuntimeError: if it is reset before it has tasks.
+        UserWarning: a wrapper keeps running statistics, which breaks exact resuming.
         EnvironmentFailed: if a copy raises an error, its process ends, it gives an observation of another shape or type
             than its space, or one that is not finite, or such a reward, or has other spaces than the first copy.
 
     Pendulums under gravities from 5 to 15 m/s²:
 
+    >>> import gymnasium
     >>> def set_gravity(pendulum, task):
     ...     pendulum.unwrapped.g = task.item()
     >>> pendulums = GymnasiumTasks(
@@ -86,10 +94,14 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         self._sample_tasks = sample_tasks
         self._tasks: NDArray[np.floating] | None = None
         example = make()
-        self.single_observation_space, self.single_action_space = _supported_spaces(example)
+        spaces = self.unflattened_observation_space, self.single_action_space = supported_spaces(example)
+        self.single_observation_space = flattened(self.unflattened_observation_space)
+        warn_of_state(example)
         example.close()
-        spaces = self.single_observation_space, self.single_action_space
-        copies = [partial(_Copy, make, set_task, index, spaces) for index in range(num_envs)]
+        self._made_by: Any = partial(
+            GymnasiumTasks, make, sample_tasks, set_task, num_envs, processes=processes, start_method=start_method
+        )
+        copies = [partial(Copy, make, set_task, index, spaces) for index in range(num_envs)]
         self._copies: SyncVectorEnv[Any, Any] | AsyncVectorEnv[Any, Any]
         self._processes: list[Any] = []
         if processes:
@@ -122,7 +134,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
             raise RuntimeError(NO_TASKS)
         options = None if options is None else dict(options)  # Gymnasium takes the mask out of it
         observations, infos = self._ask(self._copies.reset, seed=seed, options=options)
-        self._raise_first(_taken(infos, _FAILURE))
+        self._raise_first(_taken(infos, FAILURE))
         return observations, infos
 
     def step(
@@ -131,9 +143,13 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         """One step of every copy; ``actions`` are ``[num_envs, ...]`` as the action space says."""
         actions = np.asarray(actions)
         check_actions(actions, self.action_space.shape)
+        actions = actions.astype(self.action_space.dtype)  # environments may ask whether their space contains them
         observations, rewards, _, _, infos = self._ask(self._copies.step, actions)
-        self._raise_first(_taken(infos, _FAILURE))
-        return observations, rewards, _taken(infos, _TERMINATED), _taken(infos, _TRUNCATED), infos
+        self._raise_first(_taken(infos, FAILURE))
+        return observations, rewards, _taken(infos, TERMINATED), _taken(infos, TRUNCATED), infos
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_anew, (CloudpickleWrapper(self._made_by),)
 
     def close_extras(self, **kwargs: Any) -> None:
         self._copies.close(**kwargs)
@@ -168,101 +184,14 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         for index, process in enumerate(self._processes):
             if process.sentinel in ended:
                 process.join()
-                task = _shown(None if self._tasks is None else self._tasks[index])
+                task = shown(None if self._tasks is None else self._tasks[index])
                 died.append(f"copy {index} (task {task}): its process ended with exit code {process.exitcode}")
         return "; ".join(died)
 
 
-class _Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A copy that knows its task, stands still after its episode, and checks what its environment gives.
-
-    It tells of ends and failures by way of the information: Gymnasium's vector classes refuse to step a copy that has
-    ended, and do not say which copy raised an error.
-    """
-
-    def __init__(
-        self,
-        make: Callable[[], Environment],
-        set_task: Callable[[Environment, Tensor], None],
-        index: int,
-        spaces: tuple[Box, Space[Any]],
-    ) -> None:
-        super().__init__(make())
-        self.observation_space, self.action_space = spaces
-        self.next_task: NDArray[np.floating] | None = None
-        self._task: NDArray[np.floating] | None = None
-        self._set_task = set_task
-        self._index = index
-        self._ends = {_TERMINATED: False, _TRUNCATED: False}
-        self._last: Any = np.zeros(spaces[0].shape, spaces[0].dtype)
-
-    def wrong_spaces(self) -> str | None:
-        found = self.env.observation_space, self.env.action_space
-        expected = self.observation_space, self.action_space
-        return (
-            None if found == expected else self._failure(f"its spaces are {found}, those of the first are {expected}")
-        )
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        self._task = self.next_task
-        self._ends = {_TERMINATED: False, _TRUNCATED: False}
-        try:
-            self._set_task(self.env, torch.tensor(self._task))
-            observation, info = self.env.reset(seed=seed, options=options)
-        except Exception as error:
-            return self._last, {_FAILURE: self._raised("reset", error)}
-        wrong = self._wrong_observation(observation)
-        if wrong:
-            return self._last, {_FAILURE: self._failure(wrong)}
-        self._last = observation
-        return observation, info
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        if any(self._ends.values()):
-            return self._last, 0.0, False, False, dict(self._ends)
-        try:
-            observation, reward, terminated, truncated, info = self.env.step(action)
-            reward = float(reward)
-        except Exception as error:
-            return self._last, 0.0, False, False, {_FAILURE: self._raised("step", error)}
-        wrong = self._wrong_observation(observation)
-        if not wrong and not np.isfinite(reward):
-            wrong = f"its reward is {reward} for the action {_shown(action)}"
-        if wrong:
-            return self._last, 0.0, False, False, {_FAILURE: self._failure(wrong)}
-        self._last = observation
-        self._ends = {_TERMINATED: bool(terminated), _TRUNCATED: bool(truncated)}
-        return observation, reward, False, False, {**info, **self._ends}
-
-    def _wrong_observation(self, observation: Any) -> str | None:
-        shape = np.shape(observation)
-        if shape != self.observation_space.shape:
-            return f"its observation has shape {shape}, its space says {self.observation_space.shape}"
-        if not np.isfinite(observation).all():
-            return f"its observation is not finite: {_shown(observation)}"
-        return None
-
-    def _failure(self, what: str) -> str:
-        return f"copy {self._index} (task {_shown(self._task)}): {what}"
-
-    def _raised(self, where: str, error: Exception) -> str:
-        return self._failure(f"{where} raised {type(error).__name__}: {error}\n\n{traceback.format_exc()}")
-
-
-def _supported_spaces(environment: Environment) -> tuple[Box, Space[Any]]:
-    observations, actions = environment.observation_space, environment.action_space
-    if not isinstance(observations, Box):
-        raise TypeError(
-            f"observations must be a Box, got {observations}: wrap the environment in "
-            "gymnasium.wrappers.FlattenObservation"
-        )
-    if not isinstance(actions, Box | Discrete):
-        raise TypeError(f"actions must be a Box or Discrete, got {actions}")
-    return observations, actions
-
-
-def _shown(value: Any) -> str:
-    return str(np.asarray(value).tolist())
+def _made_anew(made_by: Any) -> GymnasiumTasks:
+    made: GymnasiumTasks = made_by.fn()
+    return made
 
 
 def _taken(infos: dict[str, Any], name: str) -> Any:

@@ -14,6 +14,11 @@ from torch import Tensor
 from fewstep.rl.environments.base import check_tasks
 
 
+def paper_goals() -> Tensor:
+    """The 40 goals that the authors of MAML test on, ``[40, 2]``, uniform in [−0.5, 0.5]² with NumPy's seed 1."""
+    return torch.from_numpy(np.random.RandomState(1).uniform(-0.5, 0.5, (40, 2))).float()
+
+
 class PointNavigation(VectorEnv[Any, Any, Any]):
     """2D navigation: from the origin to a goal that the point does not see, all copies at once.
 

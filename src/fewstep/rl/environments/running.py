@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,7 +36,7 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
       robots are Gymnasium's, so returns compare with the paper's only roughly.
 
     A copy whose episode has ended is not simulated further: until it is reset it gives its last observation, reward 0
-    and the same ``terminated`` and ``truncated``.
+    and the same ``terminated`` and ``truncated``. Pickled, it is made anew.
 
     Args:
         num_envs: how many copies.
@@ -82,6 +83,15 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f'render_mode must be None or "rgb_array", got {render_mode!r}')
         self.render_mode = render_mode
+        self._made_by = partial(
+            type(self),
+            num_envs,
+            rewards=rewards,
+            horizon=horizon,
+            observe_task=observe_task,
+            threads=threads,
+            render_mode=render_mode,
+        )
         self._viewer: Viewer | None = None
         self.metadata = {
             "autoreset_mode": AutoresetMode.DISABLED,
@@ -185,6 +195,9 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         if self._viewer is None:
             self._viewer = Viewer(self.physics.model)
         return tuple(self._viewer.picture(self.physics.states[copy]) for copy in range(self.num_envs))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._made_by, ()
 
     def close_extras(self, **kwargs: Any) -> None:
         if self._viewer is not None:

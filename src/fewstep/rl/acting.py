@@ -1,0 +1,86 @@
+"""Acting with a policy, in the units of an environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fewstep.rl.actions import ActionMap
+from fewstep.rl.outputs import distribution_of
+
+
+class Act:
+    """From an observation of an environment to an action that it takes: ``act(observation)``.
+
+    What :meth:`fewstep.rl.MetaPolicy.adapt` returns has one as its ``act``. It knows the environment's spaces and not
+    the environment, so that it is saved and copied along with the policy.
+
+    Args:
+        policy: gives a distribution for observations.
+        environment: a vector environment with tasks whose actions are wanted.
+
+    >>> from fewstep.rl import GaussianPolicy, environments
+    >>> act = Act(GaussianPolicy(2, 2), environments.PointNavigation(num_envs=1))
+    >>> act(np.zeros(2), deterministic=True)
+    array([0., 0.], dtype=float32)
+    """
+
+    def __init__(self, policy: nn.Module, environment: Any) -> None:
+        self.policy = policy
+        self.action_space = environment.single_action_space
+        self.observation_space = environment.single_observation_space
+        self._unflattened = getattr(environment, "unflattened_observation_space", self.observation_space)
+        self._to_space = ActionMap(self.action_space)
+
+    @torch.no_grad()
+    def __call__(
+        self, observation: Any, deterministic: bool = False, generator: torch.Generator | None = None
+    ) -> NDArray[Any]:
+        """An action as the environment takes it: within its range, counted from its start, in its dtype.
+
+        Args:
+            observation: one observation as the environment gives it, an array or tensor, or, where the space is a
+                ``Dict`` or such, a dictionary; or several as one array, ``[n, ...]``.
+            deterministic: the most probable action, and not one drawn at random.
+            generator: of the drawing; PyTorch's own if not given.
+
+        Raises:
+            ValueError: the observation has another shape than the space.
+        """
+        seen, several = self._as_batch(observation)
+        like: Any = next(self.policy.parameters(), torch.zeros(()))
+        distribution: Any = distribution_of(self.policy, torch.as_tensor(seen).to(like))
+        noise = torch.randn(len(seen), max(self._to_space.numbers, 1), generator=generator).to(like)
+        self._to_space.check(distribution, noise, "The environment")
+        if deterministic:
+            if not callable(getattr(distribution, "mode", None)):
+                raise TypeError(f"{type(distribution).__name__} has no mode(), which deterministic actions are.")
+            actions = distribution.mode()
+        else:
+            actions = distribution.sample(noise)
+        found: NDArray[Any] = self._to_space(actions).astype(self.action_space.dtype)
+        return found if several else found[0]
+
+    def _as_batch(self, observation: Any) -> tuple[NDArray[Any], bool]:
+        """Observations ``[n, ...]``, and whether there may be several."""
+        shape = self.observation_space.shape
+        if isinstance(observation, Tensor):
+            observation = observation.cpu().numpy()
+        flat = isinstance(observation, np.ndarray) and observation.shape[-len(shape) :] == shape
+        if self._unflattened is not self.observation_space and not flat:
+            from gymnasium.spaces import flatten  # who has such a space has Gymnasium
+
+            observation = flatten(self._unflattened, observation)
+        seen = np.asarray(observation)
+        if seen.shape == shape:
+            return seen[None], False
+        if seen.shape[1:] != shape:
+            raise ValueError(
+                f"act: expected an observation of shape {list(shape)}, or several, [n, "
+                f"{', '.join(map(str, shape))}]; got {list(seen.shape)}."
+            )
+        return seen, True

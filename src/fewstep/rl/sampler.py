@@ -1,0 +1,160 @@
+"""Playing episodes: every task under its own policy, round by round over the copies of an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewstep.adaptation.rules import Params
+from fewstep.learner.task_loss import call
+from fewstep.rl.actions import ActionMap
+from fewstep.rl.distributions import Distribution
+from fewstep.rl.environment_tasks import EnvironmentTask
+from fewstep.rl.environments.base import TaskEnvironment
+from fewstep.rl.outputs import distribution_of
+from fewstep.tasks import generator
+
+
+class Sampler:
+    """Plays episodes of tasks in one environment.
+
+    Args:
+        environment: whose copies are played in.
+        episodes: of each task.
+        horizon: steps of an episode at most.
+        were_reset: environments all of whose copies have been reset once; this one is added.
+    """
+
+    def __init__(self, environment: TaskEnvironment, episodes: int, horizon: int, were_reset: WeakSet[Any]) -> None:
+        self.environment, self.episodes, self.horizon = environment, episodes, horizon
+        self._actions = ActionMap(environment.single_action_space)
+        self._were_reset = were_reset
+        self._name = type(environment).__name__
+
+    def __call__(self, policy: nn.Module, params: Params, tasks: EnvironmentTask, step: int) -> list[Tensor]:
+        """Observations, actions, rewards, mask and log-probabilities, ``[tasks, episodes, horizon, ...]`` each."""
+        count = len(tasks.seed)
+        like = next(iter(params.values()))
+        noise = torch.stack([self._noise(int(seed), step) for seed in tasks.seed], 1).to(like)
+        seed = generator(int(tasks.seed.sum()), step, stream=1).initial_seed()
+        copies, episodes = self.environment.num_envs, count * self.episodes
+        with _one_thread():
+            rounds = [
+                self._round(policy, params, tasks, noise, range(start, min(start + copies, episodes)), seed + start)
+                for start in range(0, episodes, copies)
+            ]
+        return [torch.cat(parts, 1).unflatten(1, (count, -1)).movedim(0, 2) for parts in zip(*rounds, strict=True)]
+
+    def _noise(self, seed: int, step: int) -> Tensor:
+        numbers = max(self._actions.numbers, 1)
+        return torch.randn(self.horizon, self.episodes, numbers, generator=generator(seed, step))
+
+    def _round(
+        self,
+        policy: nn.Module,
+        params: Params,
+        tasks: EnvironmentTask,
+        noise: Tensor,
+        episodes: range,
+        seed: int,
+    ) -> list[Tensor]:
+        """One episode in each copy of the environment, ``[horizon, episodes, ...]``; copies too many stand still.
+
+        Episodes are counted through all tasks. The policies work on whole tasks; where a round holds a part of one, its
+        other rows are empty.
+        """
+        environment, count = self.environment, len(episodes)
+        first, last = episodes[0] // self.episodes, episodes[-1] // self.episodes + 1
+        rows = slice(episodes[0] - first * self.episodes, episodes[0] - first * self.episodes + count)
+        copies = torch.arange(environment.num_envs).clamp(max=count - 1)
+        of_tasks = {name: value[first:last] for name, value in params.items()}
+
+        def act(observations: Tensor, t: int) -> tuple[Tensor, Tensor]:
+            """Actions and their log-probabilities for the round's observations."""
+            grid = observations.new_zeros((last - first) * self.episodes, *observations.shape[1:])
+            grid[rows] = observations
+            distribution = self._outputs(policy, of_tasks, grid.unflatten(0, (last - first, -1)), first_step=t == 0)
+            if t == 0:
+                self._actions.check(distribution, noise[t, first:last], self._name)
+            actions = distribution.sample(noise[t, first:last])
+            log_probs = distribution.log_prob(actions)
+            return actions.flatten(0, 1)[rows], log_probs.flatten(0, 1)[rows]
+
+        environment.set_tasks(tasks.numbers[torch.tensor(episodes)[copies] // self.episodes])
+        seen, _ = environment.reset(seed=seed, options=self._only(count))
+        alive = np.ones(count, dtype=bool)
+        recorded: list[Tensor] = []
+        for t in range(self.horizon):
+            observations = torch.as_tensor(seen[:count]).to(noise)
+            actions, log_probs = act(observations, t)
+            seen, rewards, terminated, truncated, _ = environment.step(self._actions(actions)[copies.numpy()])
+            self._check(seen[:count], rewards[:count], alive, t, episodes, tasks)
+            now = (
+                observations,
+                actions,
+                torch.as_tensor(rewards[:count]).to(noise),
+                torch.ones_like(log_probs),
+                log_probs,
+            )
+            recorded = recorded or [value.new_zeros(self.horizon, *value.shape) for value in now]
+            going_on = torch.from_numpy(alive).to(noise.device)
+            for tensor, value in zip(recorded, now, strict=True):
+                tensor[t] = torch.where(going_on.view(-1, *[1] * (value.ndim - 1)), value, torch.zeros_like(value))
+            alive &= ~(terminated | truncated)[:count]
+            if not alive.any():
+                break
+        return recorded
+
+    def _outputs(self, policy: nn.Module, params: Params, observations: Tensor, first_step: bool) -> Distribution:
+        """What each task's policy gives, ``[tasks, episodes]``; at the first step errors tell of the environment."""
+        try:
+            found: Distribution = torch.vmap(lambda own, seen: distribution_of(lambda x: call(policy, own, x), seen))(
+                params, observations
+            )
+        except (RuntimeError, ValueError, IndexError) as error:
+            if not first_step or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ValueError(
+                f"{type(policy).__name__} cannot act on the observations of {self._name}, which are "
+                f"{self.environment.single_observation_space}, {_words(observations.shape[2:])} for each of "
+                f"[tasks, episodes]: {error}"
+            ) from error
+        return found
+
+    def _only(self, count: int) -> dict[str, Any] | None:
+        """Options that reset the first ``count`` copies only: those whose episode is over are not worth a step."""
+        number, all_were_reset = self.environment.num_envs, self.environment in self._were_reset
+        self._were_reset.add(self.environment)
+        return {"reset_mask": np.arange(number) < count} if all_were_reset and count < number else None
+
+    def _check(self, seen: Any, rewards: Any, alive: Any, t: int, episodes: range, tasks: EnvironmentTask) -> None:
+        finite = np.isfinite(seen).reshape(len(alive), -1).all(1)
+        for what, good in (("an observation", finite), ("a reward", np.isfinite(rewards))):
+            if not (good | ~alive).all():
+                task = episodes[int(np.flatnonzero(~good & alive)[0])] // self.episodes
+                raise ValueError(
+                    f"{self._name} gave {what} that is NaN or infinite at step {t} of task {task} "
+                    f"of the batch, whose numbers are {tasks.numbers[task].tolist()}. Look for actions or tasks that "
+                    "it cannot bear."
+                )
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]} numbers" if len(shape) == 1 else f"shape {list(shape)}"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch's threads wait for work in a loop, and so would take cores from an environment that has threads too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
