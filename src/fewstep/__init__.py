@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         scale_by,
     )
     from fewstep.algorithms import anil, boil, cavia, fomaml, imaml, maml, maml_plus_plus, meta_lstm, meta_sgd, reptile
-    from fewstep.evaluation import Evaluation, evaluate
+    from fewstep.evaluation import Evaluation, GradientCheck, check_gradients, evaluate
     from fewstep.learner import MetaLearner, Scheduled
     from fewstep.objectives import accuracy, cross_entropy, mse, multi_step_loss, query_loss, reptile_loss, supervised
     from fewstep.tasks import Batch, Task
@@ -55,6 +55,7 @@ __all__ = [
     "CarriedAdam",
     "Evaluation",
     "FirstOrder",
+    "GradientCheck",
     "GradientDescent",
     "Implicit",
     "LearnedRate",
@@ -80,6 +81,7 @@ __all__ = [
     "boil",
     "cavia",
     "chain",
+    "check_gradients",
     "clip_by_norm",
     "clip_by_value",
     "cross_entropy",
@@ -148,7 +150,7 @@ _HOMES = {
         "meta_sgd",
         "reptile",
     ),
-    "fewstep.evaluation": ("Evaluation", "evaluate"),
+    "fewstep.evaluation": ("Evaluation", "GradientCheck", "check_gradients", "evaluate"),
     "fewstep.learner": ("MetaLearner", "Scheduled"),
     "fewstep.objectives": (
         "accuracy",

@@ -1,8 +1,12 @@
 """Evaluation: mean and confidence interval over tasks, what adaptation changes, and figures."""
 
+from fewstep.evaluation.check_gradients import GradientCheck, check_gradients
 from fewstep.evaluation.evaluate import Evaluation, evaluate
 from fewstep.evaluation.feature_reuse import Comparison, blocks_of, freezing, layer_similarity
 from fewstep.evaluation.nil import nil
 from fewstep.evaluation.similarity import cca, cka
 
-__all__ = ["Comparison", "Evaluation", "blocks_of", "cca", "cka", "evaluate", "freezing", "layer_similarity", "nil"]
+__all__ = [
+    "Comparison", "Evaluation", "GradientCheck", "blocks_of", "cca", "check_gradients", "cka", "evaluate", "freezing",
+    "layer_similarity", "nil",
+]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -16,6 +15,7 @@ from fewstep.learner.checks import rule_tensors
 from fewstep.learner.reuse import Unmoved
 from fewstep.learner.scheduled import at_iteration
 from fewstep.learner.task_loss import LOSS_PREFIX, MinibatchLoss, QueryLoss, TaskLoss
+from fewstep.models.stand_in import own_copy
 from fewstep.objectives import Objective, multi_step_loss
 from fewstep.tasks import Task
 
@@ -128,7 +128,7 @@ class Choices:
         Raises:
             ValueError: adaptation ended in NaN or infinite parameters.
         """
-        model = copy.deepcopy(self.model)
+        (model,) = own_copy((self.model,))
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name in self.adapts:

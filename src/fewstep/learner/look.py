@@ -53,7 +53,7 @@ def look(
     tasks: Tasks,
     function: Function | None,
     each: EachTask,
-    own: Own,
+    original: Own,
     learned: Sequence[Tensor] | None,
 ) -> Look:
     """Evaluates a function on the first task of a meta-batch, and raises if meta-learning cannot work on it.
@@ -63,14 +63,15 @@ def look(
         tasks: a meta-batch.
         function: what will be evaluated of each task; ``None`` for adaptation to support sets alone.
         each: how tasks are to be taken.
-        own: the learner's own parameters, and those of the model that it was made of.
+        original: the parameters of the model that the learner was made of.
         learned: what the function will be differentiated in; ``None`` if it will not be.
     """
     check_sets(tasks, choices.params())
     check_rule(choices.rule, choices.params())
     with replayed():  # a resumed run looks again, and must draw the same numbers as one that was not stopped
-        first = FirstTask(choices, tasks[0], own, learned is not None)
+        first = FirstTask(choices, tasks[0], original, learned is not None)
         first.check_support()
+        choices.inner.reenters = choices.outer.reenters = choices.inner.reenters or first.watch.reenters
         settled = EachTask(each.vectorize, each.chunk)
         settled.vmaps = each.vmaps
         if function is not None:
@@ -88,16 +89,16 @@ class FirstTask:
     Args:
         choices: the choices in force.
         task: a task.
-        own: see :func:`look`.
+        original: see :func:`look`.
         trains: whether it is tried for training, and so with derivatives.
     """
 
-    def __init__(self, choices: Choices, task: Task, own: Own, trains: bool) -> None:
+    def __init__(self, choices: Choices, task: Task, original: Own, trains: bool) -> None:
         self.choices, self.trains = choices, trains
         self.task = mapped(lambda t: t.detach().clone(), task)
         self.params = {n: v.detach().clone().requires_grad_(v.requires_grad) for n, v in choices.params().items()}
         self.before = [t.clone() for t in (*tensors(self.task), *self.params.values())]
-        self.watch = Watch(choices.model, own, tensors(self.task))
+        self.watch = Watch(choices.model, original, tensors(self.task))
         self.stochastic = False
         self.saved_bytes = 0
 
@@ -235,7 +236,7 @@ class FirstTask:
         now = (*tensors(self.task), *self.params.values())
         names = [*["the data"] * len(tensors(self.task)), *(f"parameter {name}" for name in self.params)]
         for name, value, before in zip(names, now, self.before, strict=True):
-            if not torch.equal(torch.nan_to_num(value.detach()), torch.nan_to_num(before)):
+            if not bool(((value == before) | (value != value)).all()):
                 raise ValueError(
                     f"The model or the loss writes to {name}; the next inner step and the caller would see other "
                     "values. Use operations that are not in-place."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from types import FunctionType
@@ -27,7 +28,7 @@ from fewstep.learner.task_loss import TaskLoss
 from fewstep.learner.watch import Own
 from fewstep.models.context import evaluating, inner_step, recording
 from fewstep.models.normalization import BatchNorm, RunningNorm
-from fewstep.models.stand_in import own_copy, stand_in
+from fewstep.models.stand_in import own_copy, rebind_copies, stand_in
 from fewstep.objectives import Objective, query_loss
 from fewstep.tasks import Task, trees
 
@@ -80,7 +81,7 @@ class MetaLearner(nn.Module, Generic[Model]):
     >>> loss.backward()
     """
 
-    _owned: Own
+    _original: Own
 
     def __init__(
         self,
@@ -126,7 +127,7 @@ class MetaLearner(nn.Module, Generic[Model]):
         self._choices.check()
         if not any(value.requires_grad for value in self.parameters()):
             raise ValueError(f"learns={learns!r} leaves nothing to learn: neither the rule nor a loss has parameters.")
-        self._owned = Own(self.model, model)
+        self._original = Own(model)
         self._looks = Looks()
         self._modules_in_order = list(self.model.modules())
         self._compiled = CompiledGradient(fuses=compile is True)
@@ -147,6 +148,13 @@ class MetaLearner(nn.Module, Generic[Model]):
                 f"{type(self).__name__} from learner.model."
             )
         super().__setattr__(name, value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MetaLearner[Model]:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        rebind_copies(memo)
+        return twin
 
     def meta_loss(self, tasks: Tasks) -> Tensor:
         """The meta-objective, averaged over the tasks of a meta-batch; a scalar ready for ``backward()``.
@@ -289,7 +297,7 @@ class MetaLearner(nn.Module, Generic[Model]):
                 choices.check()
                 trains = purpose is TRAINING
                 learned = _learned((*self._tensors(), *trees.tensors(tasks))) if trains else None
-                found = look_at(choices, tasks, function, self._each, self._owned, learned)
+                found = look_at(choices, tasks, function, self._each, self._original, learned)
                 if self.compiles and found.stochastic and isinstance(adjoint, Recomputed):
                     raise ValueError(
                         "compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled()."

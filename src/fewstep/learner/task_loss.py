@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.adaptation.operations import twice_differentiable
+from fewstep.learner.reentry import evaluated
 from fewstep.learner.reuse import known_stand_ins, remember
 from fewstep.learner.watch import watching
 from fewstep.models.context import current_step, evaluating, given, inner_step, recording
@@ -31,6 +31,8 @@ class TaskLoss:
 
     def __init__(self, model: nn.Module, loss: Callable[..., Tensor], learned: bool = False) -> None:
         self.model, self.loss = model, loss
+        self.reenters = False
+        """Whether the model calls its modules again in backward passes, as a first look shows."""
         self._places = {name: (module, attribute) for name, module, attribute in _places(model)}
         if learned and isinstance(loss, nn.Module):
             learned_places = {LOSS_PREFIX + name: (module, attribute) for name, module, attribute in _places(loss)}
@@ -42,8 +44,8 @@ class TaskLoss:
         watch = watching()
         if watch is not None:
             watch.follow(model)
-        with twice_differentiable():
-            return loss(model, batch)
+        value: Tensor = evaluated(loss, model, batch, self.reenters or watch is not None)
+        return value
 
     def stand_ins(self, params: Mapping[str, Tensor], training: bool | None = None) -> tuple[nn.Module, Any]:
         """The model and the loss that compute with ``params``; see :mod:`fewstep.models.stand_in`.

@@ -27,17 +27,20 @@ class Watch(TorchFunctionMode):
 
     Args:
         model: the learner's model.
-        own: parameters that no module may compute with: stand-ins have other tensors in their place.
+        original: parameters that no module may compute with, as little as with those of ``model``: stand-ins have other
+            tensors in their place.
         inputs: tensors that may not be written to.
     """
 
-    def __init__(self, model: nn.Module, own: Own, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, model: nn.Module, original: Own, inputs: Sequence[Tensor]) -> None:
         super().__init__()
         self.names = {id(module): f"model.{name}" if name else "model" for name, module in model.named_modules()}
-        self.own, self.inputs = own, list(inputs)
+        self.own, self.inputs = (Own(model), original), list(inputs)
         self.versions = [tensor._version for tensor in self.inputs]
         self.calling: list[str] = []
         self.in_backward = False
+        self.reenters = False
+        """Whether a module was called in a backward pass."""
         self.buffers: list[tuple[nn.Module, dict[str, tuple[Tensor, int, Tensor]]]] = []
         self.leak: tuple[str, str] | None = None
         """A module that computes with a parameter of the learner's own, and the parameter."""
@@ -55,8 +58,10 @@ class Watch(TorchFunctionMode):
         self.operations[name] = where
         if self.leak is None and name != "__get__" and (self.calling or self.in_backward):
             for leaf in tree_leaves((args, kwargs)):
-                if isinstance(leaf, nn.Parameter) and self.own.name(leaf) is not None:
-                    self.leak = where, str(self.own.name(leaf))
+                if isinstance(leaf, nn.Parameter):
+                    for own in self.own:
+                        leaked = own.name(leaf)
+                        self.leak = self.leak if leaked is None else (where, leaked)
         if self.write is None and any(
             tensor._version != version for tensor, version in zip(self.inputs, self.versions, strict=True)
         ):
@@ -89,6 +94,7 @@ class Watch(TorchFunctionMode):
         @functools.wraps(forward)
         def followed(*args: Any, **kwargs: Any) -> Any:
             self.calling.append(name)
+            self.reenters = self.reenters or self.in_backward
             try:
                 return forward(*args, **kwargs)
             finally:

@@ -88,14 +88,19 @@ def own_copy(objects: Any) -> Any:
             f"The learner works on a copy of the model, and copy.deepcopy failed: {error}. Give the object that cannot "
             "be copied a __deepcopy__, or keep it outside of the module."
         ) from error
+    rebind_copies(memo)
+    return copies
+
+
+def rebind_copies(memo: Mapping[int, Any]) -> None:
+    """Lets the functions that the modules in a ``memo`` of ``copy.deepcopy`` hold refer to the copies too."""
     changed = {key: value for key, value in memo.items() if isinstance(value, (nn.Module, Tensor))}
     for module in {id(m): m for m in changed.values() if isinstance(m, nn.Module)}.values():
         for name, value in list(module.__dict__.items()):
-            if name not in REGISTRIES:
+            if name not in REGISTRIES and type(value) not in _PLAIN:
                 bound = rebound(value, changed)
                 if bound is not value:
                     module.__dict__[name] = bound
-    return copies
 
 
 def rebound(value: Any, changed: Mapping[int, Any], made: dict[int, Any] | None = None) -> Any:

@@ -1,0 +1,202 @@
+"""Is the meta-gradient of one's own model right? A comparison with finite differences."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.adaptation.random_numbers import replayed
+from fewstep.learner import MetaLearner, Tasks
+from fewstep.tasks import generator
+from fewstep.tasks.trees import mapped
+
+
+@dataclass(frozen=True)
+class GroupCheck:
+    """The check of one group of parameters: those of one module.
+
+    Args:
+        name: of the module, as ``learner.named_modules()`` has it.
+        found: the meta-gradient along each random direction.
+        expected: the slope of the meta-loss along it, by central differences.
+        error: the largest relative difference.
+        smooth: whether the slopes at two distances agree. If not, the meta-loss has a kink or a jump nearby, and says
+            nothing about the gradient.
+    """
+
+    name: str
+    found: tuple[float, ...]
+    expected: tuple[float, ...]
+    error: float
+    smooth: bool
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """What :func:`check_gradients` found; printed, a line for each module.
+
+    Args:
+        groups: one for each module with learned parameters.
+        tolerance: relative error up to which a group is right.
+    """
+
+    groups: tuple[GroupCheck, ...]
+    tolerance: float
+
+    @property
+    def wrong(self) -> list[str]:
+        """The modules whose meta-gradient is wrong."""
+        return [group.name for group in self.groups if group.smooth and group.error > self.tolerance]
+
+    @property
+    def unclear(self) -> list[str]:
+        """The modules for which the meta-loss is not smooth enough to tell."""
+        return [group.name for group in self.groups if not group.smooth]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the meta-gradient of every module is right, as far as can be told."""
+        return not self.wrong
+
+    def __str__(self) -> str:
+        def verdict(group: GroupCheck) -> str:
+            return "not smooth" if not group.smooth else "right" if group.error <= self.tolerance else "WRONG"
+
+        width = max(len(group.name) for group in self.groups)
+        return "\n".join(f"{g.name:{width}}  relative error {g.error:.1e}  {verdict(g)}" for g in self.groups)
+
+
+def check_gradients(
+    learner: MetaLearner[Any],
+    tasks: Tasks,
+    directions: int = 2,
+    tolerance: float = 1e-4,
+    distance: float = 1e-5,
+    seed: int = 0,
+) -> GradientCheck:
+    """Compares the meta-gradient with finite differences of the meta-loss, module by module.
+
+    A copy of the learner is converted to float64 and its parameters are moved along random directions, those of one
+    module at a time. Random numbers of the model (dropout) are the same in every evaluation. The learner does not
+    change.
+
+    Args:
+        learner: with any model, loss, rule and exact adjoint. Its mode (train or eval) is kept.
+        tasks: a meta-batch; two or three small tasks are enough.
+        directions: random directions for each module. Each takes four evaluations of the meta-loss.
+        tolerance: relative error up to which a gradient counts as right.
+        distance: how far the parameters are moved, as a multiple of their root mean square.
+        seed: of the directions.
+
+    Returns:
+        The errors by module: ``print`` it, or look at ``ok``, ``wrong`` and ``unclear``.
+
+    Raises:
+        ValueError: the adjoint leaves terms of the gradient out by design (:class:`fewstep.FirstOrder`), or the
+            meta-loss does not come out in float64.
+
+    >>> import torch, fewstep
+    >>> model = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    >>> learner = fewstep.maml(model, fewstep.mse, inner_lr=0.1, steps=2)
+    >>> check_gradients(learner, fewstep.tasks.Sinusoids().sample(2)).ok
+    True
+    """
+    twin = _in_float64(learner)
+    adjoint = twin._choices.adjoint
+    if not adjoint.exact:
+        raise ValueError(
+            f"check_gradients compares with the derivative of the meta-loss, of which {type(adjoint).__name__} leaves "
+            "a part out by design. Check the same model with adjoint=fewstep.Unrolled()."
+        )
+    tasks = mapped(_doubled, tasks)
+    loss = _value(twin, tasks)
+    loss.backward()
+    if loss.dtype != torch.float64:
+        raise ValueError(
+            f"The meta-loss came out in {loss.dtype} although parameters and data are float64; finite differences "
+            "need float64. Look for .float(), dtype=... or autocast in the model and the loss."
+        )
+    numbers = generator(seed, 0, stream=3)
+    groups = []
+    for name, values in _groups(twin).items():
+        pairs = [_along(twin, tasks, values, numbers, distance) for _ in range(directions)]
+        found, near, far = zip(*pairs, strict=True)
+        floor = 1e-6 * abs(loss.item()) + 1e-12  # rounding of a difference
+        errors = [abs(f - n) / max(abs(f), abs(n), floor) for f, n in zip(found, near, strict=True)]
+        gaps = [abs(n - f) / max(abs(n), abs(f), floor) for n, f in zip(near, far, strict=True)]
+        smooth = all(gap <= 10 * tolerance for gap in gaps)
+        groups.append(GroupCheck(name, found, near, max(errors), smooth))
+    return GradientCheck(tuple(groups), tolerance)
+
+
+def _in_float64(learner: MetaLearner[Any]) -> MetaLearner[Any]:
+    twin = copy.deepcopy(learner)._apply(_doubled)
+    nn.Module.__setattr__(twin, "compiles", False)
+    twin.zero_grad(set_to_none=True)
+    return twin
+
+
+def _doubled(tensor: Tensor) -> Tensor:
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _value(learner: MetaLearner[Any], tasks: Tasks) -> Tensor:
+    with replayed():
+        return learner.meta_loss(tasks)
+
+
+def _groups(learner: nn.Module) -> dict[str, list[Tensor]]:
+    """The learned parameters by the module that they are in."""
+    groups: dict[str, list[Tensor]] = {}
+    for name, value in learner.named_parameters():
+        if value.requires_grad:
+            groups.setdefault(name.rpartition(".")[0], []).append(value)
+    return groups
+
+
+def _along(
+    learner: MetaLearner[Any], tasks: Tasks, values: Sequence[Tensor], numbers: torch.Generator, distance: float
+) -> tuple[float, float, float]:
+    """Along one random direction: the gradient, and the slope at the distance and at twice as much."""
+    directions = [torch.randn(value.shape, generator=numbers, dtype=value.dtype).to(value.device) for value in values]
+    count = sum(value.numel() for value in values)
+    size = sum(value.detach().abs().square().sum() for value in values)
+    scale = distance * max(float((size / count) ** 0.5), 1e-3)
+    found = sum(
+        0.0 if value.grad is None else float((value.grad * direction.conj()).sum().real)
+        for value, direction in zip(values, directions, strict=True)
+    )
+
+    def slope(step: float) -> float:
+        ends = []
+        for sign in (1, -1):
+            with _moved(values, directions, sign * step), torch.no_grad():
+                ends.append(_value(learner, tasks).item())
+        return (ends[0] - ends[1]) / (2 * step)
+
+    return found, slope(scale), slope(2 * scale)
+
+
+class _moved:  # noqa: N801 - reads as a verb in a with statement
+    """Inside, parameters are elsewhere; afterwards they are bit for bit what they were."""
+
+    def __init__(self, values: Sequence[Tensor], directions: Sequence[Tensor], step: float) -> None:
+        self.values, self.directions, self.step = values, directions, step
+
+    @torch.no_grad()
+    def __enter__(self) -> None:
+        self.before = [value.clone() for value in self.values]
+        for value, direction in zip(self.values, self.directions, strict=True):
+            value.add_(direction, alpha=self.step)
+
+    @torch.no_grad()
+    def __exit__(self, *error: object) -> None:
+        for value, before in zip(self.values, self.before, strict=True):
+            value.copy_(before)
