@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_map
 
 from fewstep.adaptation.implicit import solve_implicitly
 from fewstep.adaptation.inner_loop import Gradient, Loss, at_step, gradient_and_value, inner_loop
-from fewstep.adaptation.norms import twice_differentiable_norms
 from fewstep.adaptation.recomputed import recomputed_gradient
 from fewstep.adaptation.rules import Params, Rule
 
@@ -39,7 +38,7 @@ class Unrolled:
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
     ) -> list[Params]:
-        return inner_loop([_unrolled_gradient] * steps, loss, params, batch, rule, adapts)
+        return inner_loop([gradient_and_value] * steps, loss, params, batch, rule, adapts)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Recomputed:
     ) -> list[Params]:
         gradients: list[Gradient] = [partial(recomputed_gradient, mode=self.mode)] * steps
         if self.mode == "reverse" and steps:
-            gradients[-1] = _unrolled_gradient
+            gradients[-1] = gradient_and_value
         return inner_loop(gradients, loss, params, batch, rule, adapts)
 
 
@@ -137,11 +136,6 @@ class Implicit:
         stiffness = self.regularization + self.damping
         solved = solve_implicitly(at_step(loss, steps - 1), params, solution, batch, stiffness, self.cg_steps)
         return [params, *path[1:-1], {**params, **solved}]
-
-
-def _unrolled_gradient(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, torch.Tensor]:
-    with twice_differentiable_norms():
-        return gradient_and_value(loss, params, names, batch)
 
 
 def _constant_gradient(params: Params, batch: Any, adapts: Sequence[str]) -> Gradient:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 
+from fewstep.adaptation.operations import twice_differentiable
 from fewstep.adaptation.rules import Params, Rule
 from fewstep.models.context import inner_step
 
@@ -44,10 +45,10 @@ def path_and_state(
 
 
 def at_step(loss: Loss, step: int) -> Loss:
-    """The same loss, whose layers know the inner step that they are evaluated in."""
+    """The same loss, whose layers know the inner step that they are evaluated in, and which has second derivatives."""
 
     def stepped(params: Params, batch: Any) -> Tensor:
-        with inner_step(step):
+        with inner_step(step), twice_differentiable():
             return loss(params, batch)
 
     return stepped

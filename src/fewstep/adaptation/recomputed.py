@@ -12,7 +12,6 @@ from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from fewstep.adaptation.inner_loop import Loss, gradient_and_value, partial_gradient
-from fewstep.adaptation.norms import twice_differentiable_norms
 from fewstep.adaptation.random_numbers import random_state, recorded, replayed
 from fewstep.adaptation.rules import Params
 
@@ -104,8 +103,7 @@ def _by_vjp(
 
     gradient_and_value = torch.func.grad_and_value(of_places, argnums=tuple(range(len(direction))))
     cotangents = tuple(direction.values()), value_cotangent
-    with twice_differentiable_norms():
-        found = torch.func.vjp(gradient_and_value, *(leaves[i] for i in order))[1](cotangents)
+    found = torch.func.vjp(gradient_and_value, *(leaves[i] for i in order))[1](cotangents)
     products = dict(zip(order, found, strict=True))
     return (products[i] for i in wanted)
 

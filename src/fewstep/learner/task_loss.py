@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
+from fewstep.adaptation.operations import twice_differentiable
 from fewstep.models.context import current_step, given, inner_step, recording
 from fewstep.models.normalization import SupportNorm
 
@@ -32,13 +31,11 @@ class TaskLoss:
         self._names = {name: f"model.{name}" for name, _ in model.named_parameters()}
         if learned and isinstance(loss, nn.Module):
             self._names.update({LOSS_PREFIX + name: f"loss.{name}" for name, _ in loss.named_parameters()})
-        self._holds_lstm = any(isinstance(module, nn.LSTM) for module in self._pair.modules())
         self.holds_support_norm = any(isinstance(module, SupportNorm) for module in self._pair.modules())
 
     def __call__(self, params: dict[str, Tensor], batch: Any) -> Tensor:
         named = {self._names[name]: value for name, value in params.items() if name in self._names}
-        lstm = _differentiable_lstm() if self._holds_lstm else nullcontext()
-        with _differentiable_attention(), lstm:
+        with twice_differentiable():
             return functional_call(self._pair, named, (batch,))
 
 
@@ -96,26 +93,3 @@ class _ModelAndLoss(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         return self.loss(self.model, batch)
-
-
-@contextmanager
-def _differentiable_attention() -> Iterator[None]:
-    """Attention as plain products: the fused kernels have neither a double backward nor a forward-mode derivative."""
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-
-
-@contextmanager
-def _differentiable_lstm() -> Iterator[None]:
-    """The LSTM of PyTorch itself: oneDNN's has no forward-mode derivative."""
-    enabled = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = enabled

@@ -1,0 +1,56 @@
+"""PyTorch's operations with second derivatives that are right, or an error that says that there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
+
+from fewstep.adaptation.replaced_embeddings import EMBEDDINGS
+from fewstep.adaptation.replaced_functions import FUNCTIONS
+from fewstep.adaptation.replaced_norms import NORMS
+from fewstep.adaptation.replaced_recurrence import RECURRENCE
+
+
+def twice_differentiable() -> AbstractContextManager[Any]:
+    """Inside, and in this thread only, operations are replaced whose second derivative PyTorch has wrong or lacks.
+
+    The numbers are the same. What has no replacement raises PyTorch's own error when it is differentiated twice, which
+    :func:`fewstep.adaptation.derivative_errors.explained` makes readable. ``docs/operations.md`` lists all.
+    """
+    depth = torch._C._len_torch_function_stack()
+    inside = depth > 0 and torch._C._get_function_stack_at(depth - 1) is _REPLACING
+    return _ALREADY if inside else _REPLACING
+
+
+class _Replacing(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        replacement = _REPLACED.get(func, func)
+        return replacement(*args, **kwargs) if kwargs else replacement(*args)
+
+
+def _scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, **options: Any) -> Tensor:
+    if reduce == "prod" and forward_ad._current_level >= 0:
+        raise NotImplementedError(
+            'Trying to use forward AD with scatter_reduce("prod"), whose second forward-mode derivative PyTorch has wrong.'
+        )
+    return torch.scatter_reduce(input, dim, index, src, reduce, **options)
+
+
+_REPLACED: dict[Any, Callable[..., Any]] = {
+    **NORMS,
+    **FUNCTIONS,
+    **RECURRENCE,
+    **EMBEDDINGS,
+    torch.scatter_reduce: _scatter_reduce,
+    Tensor.scatter_reduce: _scatter_reduce,
+}
+_REPLACING = _Replacing()  # it has no state, and each thread a stack of its own
+_ALREADY: AbstractContextManager[None] = nullcontext()
