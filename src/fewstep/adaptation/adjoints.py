@@ -7,9 +7,10 @@ Each is a function ``(loss, params, batch, rule, steps, adapts) -> [φ_0, …, �
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Protocol
+from weakref import WeakSet
 
 import torch
 from torch.utils._pytree import tree_map
@@ -52,14 +53,15 @@ class Recomputed:
             the gradient. The last step's graph is kept then: it is the first that the way back needs, and recomputing
             a step takes as much room. ``"forward"``: the forward-mode derivative of the gradient, which is the same
             since the Hessian is symmetric (mixed mode, Kemaev et al. 2025). It keeps the last step's graph no more than
-            the others', and needs a forward-mode derivative of each operation. Not always the smaller one:
-            ``benchmarks/transformer.py`` measures both.
+            the others'. Where an operation has no forward-mode derivative, the backward pass is taken after all. Not
+            always the smaller one: ``benchmarks/transformer.py`` measures both.
 
     Raises:
         ValueError: there is no such mode.
     """
 
     mode: str = "reverse"
+    _without_forward_mode: WeakSet[Loss] = field(default_factory=WeakSet, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.mode not in ("reverse", "forward"):
@@ -68,10 +70,15 @@ class Recomputed:
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
     ) -> list[Params]:
-        gradients: list[Gradient] = [partial(recomputed_gradient, mode=self.mode)] * steps
-        if self.mode == "reverse" and steps:
+        mode = "reverse" if loss in self._without_forward_mode else self.mode
+        note = partial(self._without_forward_mode.add, loss)
+        gradients: list[Gradient] = [partial(recomputed_gradient, mode=mode, without_forward_mode=note)] * steps
+        if mode == "reverse" and steps:
             gradients[-1] = gradient_and_value
         return inner_loop(gradients, loss, params, batch, rule, adapts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Recomputed, (self.mode,)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fewstep.adaptation.inner_loop import Loss, partial_gradient
+from fewstep.adaptation.inner_loop import Loss, partial_gradient, plain_products
 from fewstep.adaptation.rules import Params
 
 Tensors = Sequence[Tensor]
@@ -61,6 +62,8 @@ class _ImplicitSolution(torch.autograd.Function):
 
         def products(places: Sequence[int]) -> Any:
             """v ↦ ∂⟨∇_φ L, v⟩ for the tensors at these places, a backward pass through one ∇_φ L for every product."""
+            if not retrieve_all_functorch_interpreters():
+                return plain_products(ctx.value, tensors, places, count)
             gradient = partial_gradient(ctx.value, tensors, places, count)
             return torch.func.vjp(gradient, *(tensors[i] for i in places))[1]
 

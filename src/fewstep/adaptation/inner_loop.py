@@ -82,3 +82,26 @@ def partial_gradient(
         return value(merged)
 
     return torch.func.grad(of_places, argnums=tuple(range(count)))
+
+
+def plain_products(
+    value: Callable[[Sequence[Tensor]], Tensor], tensors: Sequence[Tensor], places: Sequence[int], count: int
+) -> Callable[[Sequence[Tensor]], tuple[Tensor, ...]]:
+    """v ↦ ∂⟨∇ value, v⟩, the gradient for the first ``count`` of ``places``, its derivative for all; no torch.func.
+
+    What torch.func refuses works here: activation checkpointing and other hooks on saved tensors.
+    """
+    inputs = [tensor.detach().requires_grad_(i in places) for i, tensor in enumerate(tensors)]
+    with torch.enable_grad():
+        first = [inputs[i] for i in places[:count]]
+        gradient = torch.autograd.grad(value(inputs), first, create_graph=True, materialize_grads=True)
+
+    def products(vector: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        pairs = [(g, v) for g, v in zip(gradient, vector, strict=True) if g.requires_grad]  # the others are constants
+        if not pairs:
+            return tuple(torch.zeros_like(inputs[i]) for i in places)
+        outputs, cotangents = zip(*pairs, strict=True)
+        wanted = [inputs[i] for i in places]
+        return torch.autograd.grad(outputs, wanted, cotangents, retain_graph=True, materialize_grads=True)
+
+    return products

@@ -44,6 +44,10 @@ def _scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce:
     return torch.scatter_reduce(input, dim, index, src, reduce, **options)
 
 
+def _as_strided_scatter(*args: Any, **options: Any) -> Tensor:
+    raise NotImplementedError("torch.as_strided_scatter has a wrong gradient in PyTorch; write into views instead.")
+
+
 _REPLACED: dict[Any, Callable[..., Any]] = {
     **NORMS,
     **FUNCTIONS,
@@ -51,6 +55,8 @@ _REPLACED: dict[Any, Callable[..., Any]] = {
     **EMBEDDINGS,
     torch.scatter_reduce: _scatter_reduce,
     Tensor.scatter_reduce: _scatter_reduce,
+    torch.as_strided_scatter: _as_strided_scatter,
+    Tensor.as_strided_scatter: _as_strided_scatter,
 }
 _REPLACING = _Replacing()  # it has no state, and each thread a stack of its own
 _ALREADY: AbstractContextManager[None] = nullcontext()

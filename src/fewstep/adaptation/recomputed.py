@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+from torch.autograd import forward_ad
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from fewstep.adaptation.inner_loop import Loss, gradient_and_value, partial_gradient
@@ -17,22 +18,32 @@ from fewstep.adaptation.rules import Params
 
 
 def recomputed_gradient(
-    loss: Loss, params: Params, names: Sequence[str], batch: Any, mode: str = "reverse"
+    loss: Loss,
+    params: Params,
+    names: Sequence[str],
+    batch: Any,
+    mode: str = "reverse",
+    without_forward_mode: Callable[[], None] = lambda: None,
 ) -> tuple[Params, Tensor]:
     """∇_names L and L like :func:`gradient_and_value`, but nothing is kept for the backward pass except the inputs.
 
-    ``mode`` is that of :class:`fewstep.Recomputed`.
+    ``mode`` is that of :class:`fewstep.Recomputed`; where an operation has no forward-mode derivative, a second
+    backward pass gives the same, and ``without_forward_mode`` is told so.
     """
     leaves, spec = tree_flatten((params, batch))
-    *grads, value = _RecomputedGradient.apply(_Call(loss, tuple(names), spec, mode), *leaves)
+    call = _Call(loss, tuple(names), spec, mode, without_forward_mode)
+    *grads, value = _RecomputedGradient.apply(call, *leaves)
     return dict(zip(names, grads, strict=True)), value
 
 
 class _Call:
     """What the gradient is taken of, apart from the tensors."""
 
-    def __init__(self, loss: Loss, names: tuple[str, ...], spec: TreeSpec, mode: str) -> None:
+    def __init__(
+        self, loss: Loss, names: tuple[str, ...], spec: TreeSpec, mode: str, without_forward_mode: Callable[[], None]
+    ) -> None:
         self.loss, self.names, self.spec, self.mode = loss, names, spec, mode
+        self.without_forward_mode = without_forward_mode
         self.random_state = None if recorded() else random_state()
 
     def value(self, leaves: Sequence[Tensor]) -> Tensor:
@@ -69,19 +80,52 @@ class _RecomputedGradient(torch.autograd.Function):
         direction = {positions[name]: w for name, w in zip(call.names, directions, strict=True)}
         wanted = [i for i, leaf in enumerate(leaves) if i in direction or ctx.needs_input_grad[i + 1]]
 
-        product = _PRODUCTS[call.mode, bool(retrieve_all_functorch_interpreters())]
-        with nullcontext() if call.random_state is None else replayed(call.random_state):
-            found = product(call, leaves, wanted, direction, value_cotangent)
+        found = _products(call, leaves, wanted, direction, value_cotangent)
         result: list[Tensor | None] = [None] * len(leaves)
         for i, value in zip(wanted, found, strict=True):
             result[i] = value
         return None, *result
 
 
-def _by_forward_mode(
+def _products(
+    call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
+) -> list[Tensor]:
+    def worked_out(mode: str) -> list[Tensor]:
+        product = _PRODUCTS[mode, bool(retrieve_all_functorch_interpreters())]
+        with nullcontext() if call.random_state is None else replayed(call.random_state):
+            return list(product(call, leaves, wanted, direction, value_cotangent))
+
+    if call.mode == "forward":
+        try:
+            return worked_out("forward")
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # an operation without a forward-mode derivative; what else is wrong, is so in reverse too
+            call.without_forward_mode()
+    return worked_out("reverse")
+
+
+def _by_dual_numbers(
     call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
 ) -> Iterable[Tensor]:
-    """The products as a forward-mode derivative of the full gradient."""
+    """The products as a forward-mode derivative of the full gradient, in plain autograd."""
+    with forward_ad.dual_level():
+        inputs = [leaf.detach().requires_grad_(i in wanted) for i, leaf in enumerate(leaves)]
+        for i, tangent in direction.items():
+            inputs[i] = forward_ad.make_dual(inputs[i], tangent.detach())
+        with torch.enable_grad():
+            value = call.value(inputs)
+        wanted_inputs = [inputs[i] for i in wanted]
+        gradient = torch.autograd.grad(value, wanted_inputs, create_graph=True, materialize_grads=True)
+        for dual in gradient:
+            g, hw = forward_ad.unpack_dual(dual)
+            yield value_cotangent * g if hw is None else hw + value_cotangent * g
+
+
+def _by_jvp(
+    call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
+) -> Iterable[Tensor]:
+    """The same where a transformation such as vmap is under way."""
     full_gradient = partial_gradient(call.value, leaves, wanted, len(wanted))
     primals = tuple(leaves[i] for i in wanted)
     tangents = tuple(direction.get(i, torch.zeros_like(leaves[i])) for i in wanted)
@@ -125,7 +169,7 @@ def _by_second_backward(
 _PRODUCTS: dict[tuple[str, bool], Callable[..., Iterable[Tensor]]] = {
     ("reverse", False): _by_second_backward,
     ("reverse", True): _by_vjp,
-    ("forward", False): _by_forward_mode,
-    ("forward", True): _by_forward_mode,
+    ("forward", False): _by_dual_numbers,
+    ("forward", True): _by_jvp,
 }
 """By mode, and whether a transformation is under way."""

@@ -65,7 +65,7 @@ def layer(name: str, module: nn.Module, *inputs: Shape | Draw, call: Callable[..
             return functional_call(module, params, tensors[len(names) :])
         return functional_call(_Called(module, call), {f"module.{n}": v for n, v in params.items()}, tensors[len(names) :])
 
-    drawn = [_near(value.detach()) for _, value in module.named_parameters()]
+    drawn = [_scaled(value.shape) for value in module.parameters()]
     return case(name, function, *drawn, *inputs, **claims)
 
 
@@ -78,8 +78,8 @@ class _Called(nn.Module):
         return self.call(self.module, *inputs)
 
 
-def _near(value: Tensor) -> Draw:
-    return lambda: value + 0.3 * torch.randn(value.shape, dtype=torch.float64)
+def _scaled(shape: torch.Size) -> Draw:
+    return lambda: 0.1 + 0.6 * torch.randn(shape)
 
 
 def between(low: float, high: float, *shape: int) -> Draw:

@@ -7,6 +7,8 @@ from torch.nn.utils import parametrizations
 
 from gradients.operations.case import Case, between, case, layer, spread, whole
 
+torch.manual_seed(0)  # for the buffers of the modules below, some of which are random
+
 CASES: list[Case] = [
     layer("nn.Linear", nn.Linear(3, 2), (4, 3)),
     layer("nn.Bilinear", nn.Bilinear(3, 2, 2), (4, 3), (4, 2)),
@@ -227,7 +229,7 @@ ATTENTION: list[Case] = [
         variant="eval",
     ),
     layer("nn.TransformerDecoderLayer", nn.TransformerDecoderLayer(4, 2, 3, 0.0), (3, 1, 4), (2, 1, 4)),
-    layer("nn.Transformer", nn.Transformer(4, 2, 1, 1, 3, 0.0), (3, 1, 4), (2, 1, 4)),
+    layer("nn.Transformer", nn.Transformer(4, 2, 1, 1, 3, 0.0, batch_first=True), (1, 3, 4), (1, 2, 4)),
 ]
 
 

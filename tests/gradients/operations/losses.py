@@ -70,5 +70,5 @@ CASES: list[Case] = [
         )
         for r in REDUCTIONS
     ),
-    layer("nn.AdaptiveLogSoftmaxWithLoss", nn.AdaptiveLogSoftmaxWithLoss(4, 6, [2, 4]), (5, 4), whole(6, 5), call=lambda m, x, y: m(x, y).loss),
+    layer("nn.AdaptiveLogSoftmaxWithLoss", nn.AdaptiveLogSoftmaxWithLoss(4, 6, [2, 4], div_value=2.0), (5, 4), whole(6, 5), call=lambda m, x, y: m(x, y).loss),
 ]
