@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
+from fewstep.adaptation.checkpoints import note_checkpoint
 from fewstep.adaptation.replaced_embeddings import EMBEDDINGS
 from fewstep.adaptation.replaced_functions import FUNCTIONS
 from fewstep.adaptation.replaced_norms import NORMS
@@ -32,6 +33,7 @@ class _Replacing(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
+        note_checkpoint()
         replacement = _REPLACED.get(func, func)
         return replacement(*args, **kwargs) if kwargs else replacement(*args)
 

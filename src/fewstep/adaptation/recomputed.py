@@ -109,17 +109,16 @@ def _by_dual_numbers(
     call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
 ) -> Iterable[Tensor]:
     """The products as a forward-mode derivative of the full gradient, in plain autograd."""
-    with forward_ad.dual_level():
+    with torch.enable_grad(), forward_ad.dual_level():
         inputs = [leaf.detach().requires_grad_(i in wanted) for i, leaf in enumerate(leaves)]
         for i, tangent in direction.items():
             inputs[i] = forward_ad.make_dual(inputs[i], tangent.detach())
-        with torch.enable_grad():
-            value = call.value(inputs)
+        value = call.value(inputs)
         wanted_inputs = [inputs[i] for i in wanted]
         gradient = torch.autograd.grad(value, wanted_inputs, create_graph=True, materialize_grads=True)
-        for dual in gradient:
-            g, hw = forward_ad.unpack_dual(dual)
-            yield value_cotangent * g if hw is None else hw + value_cotangent * g
+        duals = [forward_ad.unpack_dual(dual) for dual in gradient]
+    gradients = [(g.detach(), None if hw is None else hw.detach()) for g, hw in duals]
+    return [value_cotangent * g if hw is None else hw + value_cotangent * g for g, hw in gradients]
 
 
 def _by_jvp(

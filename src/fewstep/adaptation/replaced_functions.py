@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from fewstep.adaptation.replaced_norms import under_vmap
@@ -104,6 +105,21 @@ def _huber_loss(
     return delta * functional.smooth_l1_loss(input, target, reduction=reduction, beta=delta)
 
 
+def _mse_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """The mean apart, in forward mode: PyTorch's own mean of squares fails there when the target is a constant."""
+    reduction = _of_old(size_average, reduce, reduction)
+    if forward_ad._current_level < 0 or weight is not None or reduction != "mean":
+        return functional.mse_loss(input, target, reduction=reduction, weight=weight)
+    return functional.mse_loss(input, target, reduction="none").mean()
+
+
 def _soft_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -188,6 +204,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     torch.cdist: _cdist,
     torch.pdist: _pdist,
     functional.hardsigmoid: _hardsigmoid,
+    functional.mse_loss: _mse_loss,
     functional.huber_loss: _huber_loss,
     functional.soft_margin_loss: _soft_margin_loss,
     functional.multi_margin_loss: _multi_margin_loss,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
+from fewstep.adaptation.checkpoints import recomputed_by
 from fewstep.adaptation.operations import twice_differentiable
-from fewstep.models.context import current_step, given, inner_step, recording
+from fewstep.models.context import as_now, current_step, given, inner_step, recording
 from fewstep.models.normalization import SupportNorm
 
 LOSS_PREFIX = "loss/"
@@ -35,8 +37,16 @@ class TaskLoss:
 
     def __call__(self, params: dict[str, Tensor], batch: Any) -> Tensor:
         named = {self._names[name]: value for name, value in params.items() if name in self._names}
+        if torch._C._are_functorch_transforms_active():  # these refuse checkpoints
+            with twice_differentiable():
+                return functional_call(self._pair, named, (self._pair.of_batch, batch))
+        with twice_differentiable(), recomputed_by(as_now(partial(self._again, named))):
+            return functional_call(self._pair, named, (self._pair.of_batch, batch))
+
+    def _again(self, named: dict[str, Tensor], function: Callable[..., None], *args: Any) -> None:
+        """A part of this loss once more, with the same parameters."""
         with twice_differentiable():
-            return functional_call(self._pair, named, (batch,))
+            functional_call(self._pair, named, (function, *args))
 
 
 class MinibatchLoss:
@@ -91,5 +101,9 @@ class _ModelAndLoss(nn.Module):
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Calls a function: ``functional_call`` has the parameters in place meanwhile."""
+        return function(*args)
+
+    def of_batch(self, batch: Any) -> Tensor:
         return self.loss(self.model, batch)
