@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -29,6 +30,8 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Tensor:
     """Products and a softmax: the fused kernels have neither a double backward nor a forward-mode derivative."""
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -math.inf)
     plain: Any = torch._scaled_dot_product_attention_math  # type: ignore[attr-defined]
     return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)[0]
 
@@ -55,9 +58,7 @@ def _weight_norm_interface(v: Tensor, g: Tensor, dim: int = 0) -> tuple[Tensor, 
     return v * (g / norm), norm
 
 
-def _cdist(
-    x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_for_euclid_dist_if_necessary"
-) -> Tensor:
+def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_for_euclid_dist_if_necessary") -> Tensor:
     large = max(x1.shape[-2], x2.shape[-2]) > MANY_POINTS
     by_product = compute_mode == "use_mm_for_euclid_dist" or (large and compute_mode.endswith("if_necessary"))
     if p == 2 and by_product:

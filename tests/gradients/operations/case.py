@@ -1,4 +1,4 @@
-"""A case: an operation, tensors for it, and what is claimed of its second derivative."""
+"""A case: an operation, and tensors for it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from torch.func import functional_call
 Draw = Callable[[], Tensor]
 Shape = tuple[int, ...]
 
-WAYS = ("loop", "vmap", "forward")
-"""Double backward of one task; of all tasks under vmap; forward-mode derivative of the gradient."""
-
 
 @dataclass(frozen=True)
 class Case:
@@ -24,16 +21,12 @@ class Case:
         name: as PyTorch's documentation has it.
         function: of floating-point tensors, which are differentiated, and of integers.
         inputs: a shape stands for normal numbers, a function draws them.
-        replaced: ways in which PyTorch's own second derivative is wrong or missing, and the replacement's is right.
-        lacks: ways in which there is none, and an error says so.
         variant: tells cases of one operation apart.
     """
 
     name: str
     function: Callable[..., Tensor]
     inputs: tuple[Shape | Draw, ...]
-    replaced: frozenset[str] = frozenset()
-    lacks: frozenset[str] = frozenset()
     variant: str = ""
 
     def draw(self) -> list[Tensor]:
@@ -47,14 +40,14 @@ def case(
     name: str,
     function: Callable[..., Tensor],
     *inputs: Shape | Draw,
-    replaced: str = "",
-    lacks: str = "",
     variant: str = "",
 ) -> Case:
-    return Case(name, function, inputs, frozenset(replaced.split()), frozenset(lacks.split()), variant)
+    return Case(name, function, inputs, variant)
 
 
-def layer(name: str, module: nn.Module, *inputs: Shape | Draw, call: Callable[..., Tensor] | None = None, **claims: str) -> Case:
+def layer(
+    name: str, module: nn.Module, *inputs: Shape | Draw, call: Callable[..., Tensor] | None = None, **claims: str
+) -> Case:
     """A module's parameters are inputs like the others, so that they differ between tasks."""
     names = [n for n, _ in module.named_parameters()]
     module = module.double()
@@ -63,7 +56,9 @@ def layer(name: str, module: nn.Module, *inputs: Shape | Draw, call: Callable[..
         params = dict(zip(names, tensors, strict=False))
         if call is None:
             return functional_call(module, params, tensors[len(names) :])
-        return functional_call(_Called(module, call), {f"module.{n}": v for n, v in params.items()}, tensors[len(names) :])
+        return functional_call(
+            _Called(module, call), {f"module.{n}": v for n, v in params.items()}, tensors[len(names) :]
+        )
 
     drawn = [_scaled(value.shape) for value in module.parameters()]
     return case(name, function, *drawn, *inputs, **claims)

@@ -61,7 +61,9 @@ CASES: list[Case] = [
     layer("nn.AdaptiveAvgPool3d", nn.AdaptiveAvgPool3d(2), (1, 1, 3, 3, 3)),
     case(
         "nn.FractionalMaxPool2d",
-        lambda x: functional.fractional_max_pool2d(x, 2, output_size=(2, 2), _random_samples=torch.full((1, 2, 2), 0.4)),
+        lambda x: functional.fractional_max_pool2d(
+            x, 2, output_size=(2, 2), _random_samples=torch.full((1, 2, 2), 0.4)
+        ),
         spread(1, 2, 5, 5),
     ),
     case(
@@ -82,11 +84,26 @@ CASES: list[Case] = [
         for how in ("constant", "reflect", "replicate", "circular")
     ),
     *(
-        case("nn.functional.pad", lambda x, how=how: functional.pad(x, (1, 1, 1, 1), how), (1, 2, 3, 3), variant=f"{how}, 2d")
+        case(
+            "nn.functional.pad",
+            lambda x, how=how: functional.pad(x, (1, 1, 1, 1), how),
+            (1, 2, 3, 3),
+            variant=f"{how}, 2d",
+        )
         for how in ("constant", "reflect", "replicate", "circular")
     ),
-    case("nn.functional.pad", lambda x: functional.pad(x, (1, 1, 1, 1, 1, 1), "replicate"), (1, 1, 2, 2, 2), variant="replicate, 3d"),
-    case("nn.functional.pad", lambda x: functional.pad(x, (1, 1, 1, 1, 1, 1), "reflect"), (1, 1, 2, 2, 2), variant="reflect, 3d"),
+    case(
+        "nn.functional.pad",
+        lambda x: functional.pad(x, (1, 1, 1, 1, 1, 1), "replicate"),
+        (1, 1, 2, 2, 2),
+        variant="replicate, 3d",
+    ),
+    case(
+        "nn.functional.pad",
+        lambda x: functional.pad(x, (1, 1, 1, 1, 1, 1), "reflect"),
+        (1, 1, 2, 2, 2),
+        variant="reflect, 3d",
+    ),
     *(
         case(
             "nn.functional.interpolate",
@@ -135,7 +152,9 @@ CASES: list[Case] = [
         between(-0.9, 0.9, 1, 2, 2, 2, 3),
         variant="3d",
     ),
-    case("nn.functional.affine_grid", lambda t: functional.affine_grid(t, [1, 1, 3, 3], align_corners=False), (1, 2, 3)),
+    case(
+        "nn.functional.affine_grid", lambda t: functional.affine_grid(t, [1, 1, 3, 3], align_corners=False), (1, 2, 3)
+    ),
     layer("nn.PixelShuffle", nn.PixelShuffle(2), (1, 4, 2, 2)),
     layer("nn.PixelUnshuffle", nn.PixelUnshuffle(2), (1, 1, 4, 4)),
     layer("nn.ChannelShuffle", nn.ChannelShuffle(2), (1, 4, 2, 2)),
@@ -153,10 +172,34 @@ CASES: list[Case] = [
     layer("nn.LocalResponseNorm", nn.LocalResponseNorm(2), (1, 4, 3)),
     layer("nn.CrossMapLRN2d", nn.CrossMapLRN2d(2), (1, 4, 2, 2)),
     case("torch.native_layer_norm", lambda x, w, b: torch.native_layer_norm(x, [3], w, b, 1e-5)[0], (4, 3), (3,), (3,)),
-    case("torch.native_group_norm", lambda x, w, b: torch.native_group_norm(x, w, b, 3, 4, 2, 2, 1e-5)[0], (3, 4, 2), (4,), (4,)),
-    case("torch.batch_norm", lambda x, w, b: torch.batch_norm(x, w, b, None, None, True, 0.1, 1e-5, False), (4, 3), (3,), (3,)),
-    case("torch.native_batch_norm", lambda x, w, b: torch.native_batch_norm(x, w, b, None, None, True, 0.1, 1e-5)[0], (4, 3), (3,), (3,)),
-    case("torch.instance_norm", lambda x, w, b: torch.instance_norm(x, w, b, None, None, True, 0.1, 1e-5, False), (3, 2, 4), (2,), (2,)),
+    case(
+        "torch.native_group_norm",
+        lambda x, w, b: torch.native_group_norm(x, w, b, 3, 4, 2, 2, 1e-5)[0],
+        (3, 4, 2),
+        (4,),
+        (4,),
+    ),
+    case(
+        "torch.batch_norm",
+        lambda x, w, b: torch.batch_norm(x, w, b, None, None, True, 0.1, 1e-5, False),
+        (4, 3),
+        (3,),
+        (3,),
+    ),
+    case(
+        "torch.native_batch_norm",
+        lambda x, w, b: torch.native_batch_norm(x, w, b, None, None, True, 0.1, 1e-5)[0],
+        (4, 3),
+        (3,),
+        (3,),
+    ),
+    case(
+        "torch.instance_norm",
+        lambda x, w, b: torch.instance_norm(x, w, b, None, None, True, 0.1, 1e-5, False),
+        (3, 2, 4),
+        (2,),
+        (2,),
+    ),
     case("nn.functional.normalize", lambda x: functional.normalize(x, dim=1), (3, 4)),
     case("nn.functional.cosine_similarity", functional.cosine_similarity, (3, 4), (3, 4)),
     case("nn.functional.pairwise_distance", functional.pairwise_distance, (3, 4), (3, 4)),
@@ -186,7 +229,9 @@ MASK = torch.tensor([[True, False, True], [True, True, False], [True, True, True
 Q = (2, 2, 3, 4)
 ATTENTION: list[Case] = [
     case("nn.functional.scaled_dot_product_attention", _attention(), Q, Q, Q),
-    case("nn.functional.scaled_dot_product_attention", _attention(is_causal=True, scale=0.3), Q, Q, Q, variant="causal"),
+    case(
+        "nn.functional.scaled_dot_product_attention", _attention(is_causal=True, scale=0.3), Q, Q, Q, variant="causal"
+    ),
     case("nn.functional.scaled_dot_product_attention", _attention(attn_mask=MASK), Q, Q, Q, variant="mask"),
     case(
         "nn.functional.scaled_dot_product_attention",
@@ -288,9 +333,24 @@ def _old_weight_norm(module: nn.Module, **options: int) -> nn.Module:
 
 PARAMETRIZED: list[Case] = [
     layer("nn.utils.parametrizations.weight_norm", parametrizations.weight_norm(nn.Linear(3, 2)), (4, 3)),
-    layer("nn.utils.parametrizations.weight_norm", parametrizations.weight_norm(nn.Conv2d(2, 3, 2), dim=1), (1, 2, 3, 3), variant="dim=1"),
-    layer("nn.utils.parametrizations.weight_norm", parametrizations.weight_norm(nn.Conv2d(2, 3, 2), dim=-1), (1, 2, 3, 3), variant="last dim"),
-    layer("nn.utils.parametrizations.weight_norm", parametrizations.weight_norm(nn.Conv2d(2, 3, 2), dim=None), (1, 2, 3, 3), variant="one norm"),
+    layer(
+        "nn.utils.parametrizations.weight_norm",
+        parametrizations.weight_norm(nn.Conv2d(2, 3, 2), dim=1),
+        (1, 2, 3, 3),
+        variant="dim=1",
+    ),
+    layer(
+        "nn.utils.parametrizations.weight_norm",
+        parametrizations.weight_norm(nn.Conv2d(2, 3, 2), dim=-1),
+        (1, 2, 3, 3),
+        variant="last dim",
+    ),
+    layer(
+        "nn.utils.parametrizations.weight_norm",
+        parametrizations.weight_norm(nn.Conv2d(2, 3, 2), dim=None),
+        (1, 2, 3, 3),
+        variant="one norm",
+    ),
     layer("nn.utils.weight_norm", _old_weight_norm(nn.Linear(3, 2)), (4, 3)),
     case("torch._weight_norm", lambda v, g: torch._weight_norm(v, g, 0), (3, 4), (3, 1)),
     layer("nn.utils.parametrizations.spectral_norm", parametrizations.spectral_norm(nn.Linear(3, 2)).eval(), (4, 3)),
