@@ -34,7 +34,7 @@ def note_checkpoint() -> None:
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     if hooks is None or not hooks[0].__qualname__.startswith("_checkpoint_hook."):
         return
-    pack = hooks[0]
+    pack: Any = hooks[0]
     frame = pack.__closure__[pack.__code__.co_freevars.index("frame")].cell_contents
     around = _around.get()
     if around is not None and not isinstance(frame.recompute_fn, _Recompute):

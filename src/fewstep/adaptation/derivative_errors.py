@@ -81,8 +81,8 @@ def explained(error: BaseException) -> NotImplementedError | None:
             if name in FORMULATIONS:
                 fixes.insert(0, FORMULATIONS[name])
             return NotImplementedError(
-                f"{name} has {lack} in PyTorch, and the gradient through adaptation needs one. Use another operation in "
-                f"the model or loss; {'; or '.join(fixes)}."
+                f"{name} has {lack} in PyTorch, and the gradient through adaptation needs one. Use another operation "
+                f"in the model or loss; {'; or '.join(fixes)}."
             )
     return None
 

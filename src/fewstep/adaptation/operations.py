@@ -41,7 +41,7 @@ class _Replacing(TorchFunctionMode):
 def _scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, **options: Any) -> Tensor:
     if reduce == "prod" and forward_ad._current_level >= 0:
         raise NotImplementedError(
-            'Trying to use forward AD with scatter_reduce("prod"), whose second forward-mode derivative PyTorch has wrong.'
+            'Trying to use forward AD with scatter_reduce("prod"), whose forward-mode derivative PyTorch has wrong.'
         )
     return torch.scatter_reduce(input, dim, index, src, reduce, **options)
 

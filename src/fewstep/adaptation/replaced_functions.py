@@ -32,7 +32,7 @@ def _attention(
     """Products and a softmax: the fused kernels have neither a double backward nor a forward-mode derivative."""
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -math.inf)
-    plain: Any = torch._scaled_dot_product_attention_math  # type: ignore[attr-defined]
+    plain: Any = torch._scaled_dot_product_attention_math
     return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)[0]
 
 
@@ -101,9 +101,10 @@ def _of_old(size_average: bool | None, reduce: bool | None, reduction: str) -> s
 def _huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
-    if weight is not None:
-        return functional.huber_loss(input, target, reduction, delta, weight)
-    return delta * functional.smooth_l1_loss(input, target, reduction=reduction, beta=delta)
+    if weight is None:
+        return delta * functional.smooth_l1_loss(input, target, reduction=reduction, beta=delta)
+    weighted: Any = functional.huber_loss
+    return weighted(input, target, reduction, delta, weight)
 
 
 def _mse_loss(
@@ -116,8 +117,11 @@ def _mse_loss(
 ) -> Tensor:
     """The mean apart, in forward mode: PyTorch's own mean of squares fails there when the target is a constant."""
     reduction = _of_old(size_average, reduce, reduction)
-    if forward_ad._current_level < 0 or weight is not None or reduction != "mean":
-        return functional.mse_loss(input, target, reduction=reduction, weight=weight)
+    if weight is not None:
+        weighted: Any = functional.mse_loss
+        return weighted(input, target, reduction=reduction, weight=weight)
+    if forward_ad._current_level < 0 or reduction != "mean":
+        return functional.mse_loss(input, target, reduction=reduction)
     return functional.mse_loss(input, target, reduction="none").mean()
 
 

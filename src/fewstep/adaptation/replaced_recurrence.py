@@ -134,7 +134,7 @@ def _lstm_cell_alone(
     b_hh: Tensor | None = None,
 ) -> Any:
     if input.device.type == "cpu" and not under_vmap():
-        return torch.lstm_cell(input, state, w_ih, w_hh, b_ih, b_hh)
+        return torch.lstm_cell(input, tuple(state), w_ih, w_hh, b_ih, b_hh)
     biased = b_ih is not None
     weights = [w_ih, w_hh, *(bias for bias in (b_ih, b_hh) if bias is not None)]
     return _lstm_cell(functional.linear(input, w_ih, b_ih), tuple(state), weights, biased)

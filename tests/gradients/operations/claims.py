@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gradients.operations import elementwise, layers, losses, tensors
+from gradients.operations import elementwise, layers, linear_algebra, losses, networks, tensors
 from gradients.operations.case import Case
 
 CASES: list[Case] = [
     *elementwise.CASES,
     *tensors.CASES,
-    *tensors.LINALG,
+    *linear_algebra.CASES,
     *layers.CASES,
-    *layers.ATTENTION,
-    *layers.RECURRENT,
-    *layers.PARAMETRIZED,
+    *networks.CASES,
     *losses.CASES,
 ]
 
@@ -47,6 +45,8 @@ REPLACED = {
     "nn.RNN": "the same",
     "nn.LSTMCell": "no vmap in PyTorch",
     "nn.EmbeddingBag": "no second derivative in PyTorch; bags of one size are replaced, others keep PyTorch's error",
+    "nn.Embedding-padding": "under vmap PyTorch gives the padding a gradient",
+    "nn.functional.mse_loss-constant target": "no forward mode in PyTorch when the target is a constant",
     "torch.cdist": "no second derivative in PyTorch",
     "nn.functional.pdist": "no second derivative in PyTorch",
     "nn.functional.hardsigmoid": "no second derivative in PyTorch",
@@ -115,11 +115,11 @@ def claimed(case: Case, names: set[str] | dict[str, str]) -> bool:
 
 def page() -> str:
     """``docs/operations.md``."""
-    rows = [f"| `{name}` | {_why(name)} |" for name in REPLACED]
+    rows = [f"| {_shown(name)} | {_why(name)} |" for name in REPLACED]
     return f"""# Second derivatives of PyTorch's operations
 
-Meta-gradients need second derivatives of the model and the loss. PyTorch has some of them wrong and lacks others. While a
-task's loss is worked out, fewstep replaces what it can, in that thread only; the numbers of the loss stay the same.
+Meta-gradients need second derivatives of the model and the loss. PyTorch has some of them wrong and lacks others. While
+a task's loss is worked out, fewstep replaces what it can, in that thread only; the numbers of the loss stay the same.
 `tests/gradients/test_operations.py` compares {len(CASES)} cases of {len({case.name for case in CASES})} operations with
 finite differences, in a loop over tasks, under vmap and in forward mode. This page is written from the same table.
 
@@ -139,11 +139,11 @@ Every operation of the test that is not named below, among them all convolutions
 
 | restriction | operations | what to do |
 |---|---|---|
-| no second derivative: an error names the operation | {_listed(FIRST_ORDER_ONLY)} | another operation, or `adjoint=fewstep.FirstOrder()` |
+| no second derivative: an error | {_listed(FIRST_ORDER_ONLY)} | another operation, or `fewstep.FirstOrder()` |
 | not under vmap: tasks are looped over, and a warning says so | {_listed(NOT_UNDER_VMAP)} | nothing |
 | no forward mode: `Recomputed(mode="forward")` takes its backward pass | {_listed(NO_FORWARD_MODE)} | nothing |
 | refused with an error | {_listed(REFUSED)} | another operation |
-| not seen by fewstep | operations inside `torch.jit.script` modules | pass the module as it was before scripting |
+| not under vmap, and nothing in them is replaced | `torch.jit.script` modules | pass the module before scripting |
 
 `nn.CrossMapLRN2d` also has an approximate first derivative in PyTorch; `nn.LocalResponseNorm` computes the same.
 The Euclidean norm has no second derivative at 0, and PyTorch gives NaN there; `torch.cdist` and `pdist` give 0.
@@ -159,11 +159,12 @@ def _why(name: str) -> str:
 
 
 def _listed(names: set[str] | dict[str, str]) -> str:
-    def shown(name: str) -> str:
-        operation, _, variant = name.partition("-")
-        return f"`{operation}`" + (f" ({variant})" if variant else "")
+    return ", ".join(_shown(name) for name in sorted(names))
 
-    return ", ".join(shown(name) for name in sorted(names))
+
+def _shown(name: str) -> str:
+    operation, _, variant = name.partition("-")
+    return f"`{operation}`" + (f" ({variant})" if variant else "")
 
 
 PAGE = Path(__file__).parents[3] / "docs" / "operations.md"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from gradients.operations.case import Case
 from torch import Tensor
 from torch.autograd import forward_ad
-
-from gradients.operations.case import Case
 
 Vectors = Sequence[Tensor]
 SEED = 5

@@ -1,10 +1,9 @@
 """Functions of each number by itself."""
 
 import torch
+from gradients.operations.case import Case, between, case, spread
 from torch import special
 from torch.nn import functional
-
-from gradients.operations.case import Case, between, case, spread
 
 N = (4,)
 POSITIVE = between(0.3, 2.0, 4)
@@ -12,8 +11,27 @@ INSIDE = between(-0.8, 0.8, 4)
 UNIT = between(0.1, 0.9, 4)
 ABOVE_ONE = between(1.2, 3.0, 4)
 
-ANY = "exp exp2 expm1 sin cos sinh cosh tanh atan asinh sigmoid erf erfc sinc square neg deg2rad rad2deg".split()
-OF_POSITIVE = "log log2 log10 log1p sqrt rsqrt reciprocal lgamma digamma mvlgamma_".split()
+ANY = [
+    "exp",
+    "exp2",
+    "expm1",
+    "sin",
+    "cos",
+    "sinh",
+    "cosh",
+    "tanh",
+    "atan",
+    "asinh",
+    "sigmoid",
+    "erf",
+    "erfc",
+    "sinc",
+    "square",
+    "neg",
+    "deg2rad",
+    "rad2deg",
+]
+OF_POSITIVE = ["log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal", "lgamma", "digamma", "mvlgamma_"]
 
 CASES: list[Case] = [
     *(case(f"torch.{name}", getattr(torch, name), N) for name in ANY),
@@ -56,7 +74,7 @@ CASES: list[Case] = [
     case("torch.ldexp", torch.ldexp, N, N),
     *(
         case(f"torch.special.{name}", getattr(special, name), N)
-        for name in "i0e i1 i1e ndtr log_ndtr softmax_".split()
+        for name in ["i0e", "i1", "i1e", "ndtr", "log_ndtr", "softmax_"]
         if name != "softmax_"
     ),
     case("torch.special.erfcx", special.erfcx, POSITIVE),
@@ -69,10 +87,26 @@ CASES: list[Case] = [
     # Activations
     *(
         case(f"nn.functional.{name}", getattr(functional, name), spread(4))
-        for name in (
-            "relu relu6 elu selu celu leaky_relu gelu silu mish softplus logsigmoid softsign tanhshrink hardtanh "
-            "hardshrink softshrink hardsigmoid hardswish"
-        ).split()
+        for name in [
+            "relu",
+            "relu6",
+            "elu",
+            "selu",
+            "celu",
+            "leaky_relu",
+            "gelu",
+            "silu",
+            "mish",
+            "softplus",
+            "logsigmoid",
+            "softsign",
+            "tanhshrink",
+            "hardtanh",
+            "hardshrink",
+            "softshrink",
+            "hardsigmoid",
+            "hardswish",
+        ]
     ),
     case("nn.functional.gelu", lambda x: functional.gelu(x, approximate="tanh"), N, variant="tanh"),
     case("nn.functional.softplus", lambda x: functional.softplus(x, 2.0, 0.5), spread(4), variant="threshold"),

@@ -1,10 +1,9 @@
 """Losses, each with its reductions."""
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-
 from gradients.operations.case import Case, between, case, layer, spread, whole
+from torch import nn
+from torch.nn import functional
 
 REDUCTIONS = ("mean", "sum", "none")
 B = (4, 3)
@@ -25,6 +24,7 @@ def reduced(name: str, *inputs, **claims: str) -> list[Case]:
 
 CASES: list[Case] = [
     *reduced("mse_loss", B, B),
+    case("nn.functional.mse_loss", lambda x: functional.mse_loss(x, torch.ones(4, 3)), B, variant="constant target"),
     *reduced("l1_loss", B, B),
     *reduced("smooth_l1_loss", B, B),
     *reduced("huber_loss", B, B),
