@@ -33,22 +33,24 @@ class TaskLoss:
         self._names = {name: f"model.{name}" for name, _ in model.named_parameters()}
         if learned and isinstance(loss, nn.Module):
             self._names.update({LOSS_PREFIX + name: f"loss.{name}" for name, _ in loss.named_parameters()})
-        scripts = (name for name, module in self._pair.named_modules() if isinstance(module, torch.jit.ScriptModule))
-        self._scripted = list(scripts)
+        self._refuse_scripts()
         self.holds_support_norm = any(isinstance(module, SupportNorm) for module in self._pair.modules())
 
     def __call__(self, params: dict[str, Tensor], batch: Any) -> Tensor:
         named = {self._names[name]: value for name, value in params.items() if name in self._names}
         if torch._C._are_functorch_transforms_active():  # these refuse checkpoints
-            if self._scripted:
-                raise RuntimeError(
-                    f"{self._scripted[0]} is a torch.jit.ScriptModule, whose normalisation has a wrong second derivative "
-                    "under vmap; pass the module as it was before torch.jit.script, or loop over tasks"
-                )
             with twice_differentiable():
                 return functional_call(self._pair, named, (self._pair.of_batch, batch))
         with twice_differentiable(), recomputed_by(as_now(partial(self._again, named))):
             return functional_call(self._pair, named, (self._pair.of_batch, batch))
+
+    def _refuse_scripts(self) -> None:
+        for name, module in self._pair.named_modules():
+            if isinstance(module, torch.jit.ScriptModule) and any(True for _ in module.parameters()):
+                raise ValueError(
+                    f"{name} is a torch.jit.ScriptModule. Its parameters cannot be replaced by a task's own. "
+                    "Pass the module as it was before torch.jit.script."
+                )
 
     def _again(self, named: dict[str, Tensor], function: Callable[..., None], *args: Any) -> None:
         """A part of this loss once more, with the same parameters."""

@@ -143,7 +143,7 @@ Every operation of the test that is not named below, among them all convolutions
 | not under vmap: tasks are looped over, and a warning says so | {_listed(NOT_UNDER_VMAP)} | nothing |
 | no forward mode: `Recomputed(mode="forward")` takes its backward pass | {_listed(NO_FORWARD_MODE)} | nothing |
 | refused with an error | {_listed(REFUSED)} | another operation |
-| not under vmap, and nothing in them is replaced | `torch.jit.script` modules | pass the module before scripting |
+| refused with an error | `torch.jit.script` modules with parameters | pass the module as it was before scripting |
 
 `nn.CrossMapLRN2d` also has an approximate first derivative in PyTorch; `nn.LocalResponseNorm` computes the same.
 The Euclidean norm has no second derivative at 0, and PyTorch gives NaN there; `torch.cdist` and `pdist` give 0.
