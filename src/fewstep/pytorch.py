@@ -1,17 +1,114 @@
-"""PyTorch's private interfaces that are in use, in one place, each with a public fallback where there is one."""
+"""PyTorch's private interfaces that are in use, all in one place, with a public fallback where there is one.
+
+Tested with the oldest and the newest PyTorch that ``pyproject.toml`` allows.
+"""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-try:
-    from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters as _interpreters
-except ImportError:  # pragma: no cover - another PyTorch
-    _interpreters = None  # type: ignore[assignment]
+import torch
+from torch import Tensor
+from torch._C._functorch import TransformType
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+from torch._functorch.utils import unwrap_dead_wrappers
+from torch.autograd import forward_ad
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+OPERATOR = torch._ops.OpOverload
+"""The class of an operation in a traced graph."""
+
+without_dead_wrappers = unwrap_dead_wrappers
+"""Arguments of an ``autograd.Function``, as its ``apply`` passes them on."""
+
+CAN_COMPILE_DIRECTLY = torch.__version__.startswith("2.13.")
+"""Whether this is the PyTorch whose inner functions are known; with others graphs take the public way."""
 
 
 def transforms() -> int:
     """How many transformations of ``torch.func``, such as ``vmap`` and ``grad``, are under way."""
-    if _interpreters is not None:
-        return len(_interpreters())
-    return int(torch._C._functorch.maybe_current_level() is not None)  # pragma: no cover - another PyTorch
+    return len(retrieve_all_functorch_interpreters())
+
+
+def transforming() -> bool:
+    """The same as :func:`transforms` ``> 0``, at less cost."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def under_vmap() -> bool:
+    """Whether a vmap is under way, at any level."""
+    return any(level.key() == TransformType.Vmap for level in retrieve_all_functorch_interpreters())
+
+
+def in_forward_mode() -> bool:
+    """Whether forward-mode derivatives are being taken."""
+    return forward_ad._current_level >= 0
+
+
+def is_innermost(mode: TorchFunctionMode) -> bool:
+    """Whether a mode is the innermost of those that are active in this thread."""
+    depth = torch._C._len_torch_function_stack()
+    return depth > 0 and torch._C._get_function_stack_at(depth - 1) is mode
+
+
+def traced() -> bool:
+    """Whether what runs now is traced into a graph."""
+    return get_proxy_mode() is not None
+
+
+def dispatched() -> bool:
+    """Whether operations go to a mode of dispatch, such as a tracer, instead of being worked out."""
+    return _get_current_dispatch_mode() is not None
+
+
+def compile_graph(graph: GraphModule, example: Sequence[Tensor], options: dict[str, Any]) -> Any:
+    """A traced graph compiled by TorchInductor, the public way."""
+    return torch._inductor.compile(graph, list(example), options=options)
+
+
+@contextmanager
+def tracing_context() -> Iterator[Any]:
+    """Inside, one fake mode serves all nodes' tensors, instead of one for each; gives the mode."""
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses import FakeTensorMode
+
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with tracing(TracingContext(mode)):
+        yield mode
+
+
+def trace(function: Callable[..., Any], example: Sequence[Tensor], decomposed: bool = False) -> GraphModule:
+    """A function of tensors as a graph; if ``decomposed``, of the operations that TorchInductor compiles."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    if not decomposed:
+        return make_fx(function)(*example)
+    from torch._inductor.decomposition import select_decomp_table
+
+    return make_fx(function, decomposition_table=select_decomp_table())(*example)
+
+
+def compile_decomposed(graph: GraphModule, example: Sequence[Tensor], mode: Any, options: dict[str, Any]) -> Any:
+    """A decomposed graph compiled by TorchInductor without its second trace, which is for autograd's sake."""
+    from torch._inductor import config
+    from torch._inductor.compile_fx import compile_fx_inner
+
+    with config.patch(options):
+        return compile_fx_inner(graph, [mode.from_tensor(t) for t in example], cpp_wrapper=True, is_inference=True)
+
+
+def has_cpp_compiler() -> bool:
+    """Whether TorchInductor finds a C++ compiler."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
+    return True

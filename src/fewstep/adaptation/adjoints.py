@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 import torch
 
 from fewstep.adaptation.implicit import solve_implicitly
 from fewstep.adaptation.inner_loop import Gradient, Loss, at_step, gradient_and_value, inner_loop
-from fewstep.adaptation.norms import twice_differentiable_norms
 from fewstep.adaptation.recomputed import recomputed_gradient
 from fewstep.adaptation.rules import Params, Rule
 from fewstep.tasks.trees import mapped
@@ -74,14 +74,15 @@ class Recomputed(Adjoint):
             the gradient. The last step's graph is kept then: it is the first that the way back needs, and recomputing
             a step takes as much room. ``"forward"``: the forward-mode derivative of the gradient, which is the same
             since the Hessian is symmetric (mixed mode, Kemaev et al. 2025). It keeps the last step's graph no more than
-            the others', and needs a forward-mode derivative of each operation. Not always the smaller one:
-            ``benchmarks/transformer.py`` measures both.
+            the others'. Where an operation has no forward-mode derivative, the backward pass is taken after all. Not
+            always the smaller one: ``benchmarks/transformer.py`` measures both.
 
     Raises:
         ValueError: there is no such mode.
     """
 
     mode: str = "reverse"
+    _without_forward_mode: WeakSet[Loss] = field(default_factory=WeakSet, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.mode not in ("reverse", "forward"):
@@ -90,10 +91,15 @@ class Recomputed(Adjoint):
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
     ) -> list[Params]:
-        gradients: list[Gradient] = [partial(recomputed_gradient, mode=self.mode)] * steps
-        if self.mode == "reverse" and steps:
+        mode = "reverse" if loss in self._without_forward_mode else self.mode
+        note = partial(self._without_forward_mode.add, loss)
+        gradients: list[Gradient] = [partial(recomputed_gradient, mode=mode, without_forward_mode=note)] * steps
+        if mode == "reverse" and steps:
             gradients[-1] = exact_gradient
         return inner_loop(gradients, loss, params, batch, rule, adapts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Recomputed, (self.mode,)
 
 
 @dataclass(frozen=True)
@@ -195,8 +201,7 @@ class Implicit(Adjoint):
 
 def exact_gradient(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, torch.Tensor]:
     """∇_names L(params; batch) and L as parts of the graph, which keeps all activations."""
-    with twice_differentiable_norms():
-        return gradient_and_value(loss, params, names, batch)
+    return gradient_and_value(loss, params, names, batch)
 
 
 def constant_gradient(params: Params, batch: Any, adapts: Sequence[str]) -> Gradient:

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fewstep.adaptation.inner_loop import Loss, partial_gradient
+from fewstep.adaptation.inner_loop import Loss, partial_gradient, plain_products
 from fewstep.adaptation.rules import Params
+from fewstep.pytorch import transforms
+from fewstep.tasks.trees import split
 
 Tensors = Sequence[Tensor]
 
@@ -30,10 +31,10 @@ def solve_implicitly(
     """
     start = [params[name] for name in solution]
     rest = {name: value for name, value in params.items() if name not in solution}
-    leaves, spec = tree_flatten((rest, batch))
+    leaves, rebuild = split((rest, batch))
 
     def value(tensors: Tensors) -> Tensor:
-        rest, batch = tree_unflatten(tensors[len(solution) :], spec)
+        rest, batch = rebuild(list(tensors[len(solution) :]))
         return loss({**rest, **dict(zip(solution, tensors, strict=False))}, batch)
 
     solved = _ImplicitSolution.apply(value, regularization, cg_steps, len(start), *start, *solution.values(), *leaves)
@@ -61,6 +62,8 @@ class _ImplicitSolution(torch.autograd.Function):
 
         def products(places: Sequence[int]) -> Any:
             """v ↦ ∂⟨∇_φ L, v⟩ for the tensors at these places, a backward pass through one ∇_φ L for every product."""
+            if not transforms():
+                return plain_products(ctx.value, tensors, places, count)
             gradient = partial_gradient(ctx.value, tensors, places, count)
             return torch.func.vjp(gradient, *(tensors[i] for i in places))[1]
 

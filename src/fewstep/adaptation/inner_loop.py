@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 
+from fewstep.adaptation.operations import twice_differentiable
 from fewstep.adaptation.rules import Params, Rule
 from fewstep.models.context import inner_step
+from fewstep.pytorch import transforms
 
 Loss = Callable[[Params, Any], Tensor]
 """The loss of one task, a function of all parameters and a batch."""
@@ -44,10 +45,10 @@ def path_and_state(
 
 
 def at_step(loss: Loss, step: int) -> Loss:
-    """The same loss, whose layers know the inner step that they are evaluated in."""
+    """The same loss, whose layers know the inner step that they are evaluated in, and which has second derivatives."""
 
     def stepped(params: Params, batch: Any) -> Tensor:
-        with inner_step(step):
+        with inner_step(step), twice_differentiable():
             return loss(params, batch)
 
     return stepped
@@ -55,7 +56,7 @@ def at_step(loss: Loss, step: int) -> Loss:
 
 def gradient_and_value(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, Tensor]:
     """∇_names L(params; batch) and L, differentiable again wherever gradients are recorded."""
-    if retrieve_all_functorch_interpreters():
+    if transforms():
         return torch.func.grad_and_value(lambda adapted: loss({**params, **adapted}, batch))(
             {name: params[name] for name in names}
         )
@@ -81,3 +82,26 @@ def partial_gradient(
         return value(merged)
 
     return torch.func.grad(of_places, argnums=tuple(range(count)))
+
+
+def plain_products(
+    value: Callable[[Sequence[Tensor]], Tensor], tensors: Sequence[Tensor], places: Sequence[int], count: int
+) -> Callable[[Sequence[Tensor]], tuple[Tensor, ...]]:
+    """v ↦ ∂⟨∇ value, v⟩, the gradient for the first ``count`` of ``places``, its derivative for all; no torch.func.
+
+    What torch.func refuses works here: activation checkpointing and other hooks on saved tensors.
+    """
+    inputs = [tensor.detach().requires_grad_(i in places) for i, tensor in enumerate(tensors)]
+    with torch.enable_grad():
+        first = [inputs[i] for i in places[:count]]
+        gradient = torch.autograd.grad(value(inputs), first, create_graph=True, materialize_grads=True)
+
+    def products(vector: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        pairs = [(g, v) for g, v in zip(gradient, vector, strict=True) if g.requires_grad]  # the others are constants
+        if not pairs:
+            return tuple(torch.zeros_like(inputs[i]) for i in places)
+        outputs, cotangents = zip(*pairs, strict=True)
+        wanted = [inputs[i] for i in places]
+        return torch.autograd.grad(outputs, wanted, cotangents, retain_graph=True, materialize_grads=True)
+
+    return products

@@ -1,21 +1,60 @@
-"""Temporary: see branch operations."""
+"""PyTorch's operations with second derivatives that are right, or an error that says that there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from fewstep.adaptation.replaced_embeddings import EMBEDDINGS
+from fewstep.adaptation.replaced_functions import FUNCTIONS
+from fewstep.adaptation.replaced_norms import NORMS
+from fewstep.adaptation.replaced_recurrence import RECURRENCE
+from fewstep.pytorch import in_forward_mode, is_innermost
 
 
-@contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Temporary."""
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
+def twice_differentiable() -> AbstractContextManager[Any]:
+    """Inside, and in this thread only, operations are replaced whose second derivative PyTorch has wrong or lacks.
+
+    The numbers are the same. What has no replacement raises PyTorch's own error when it is differentiated twice, which
+    :func:`fewstep.adaptation.derivative_errors.explained` makes readable. ``docs/operations.md`` lists all.
+    """
+    return _ALREADY if is_innermost(_REPLACING) else _REPLACING
+
+
+class _Replacing(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        replacement = _REPLACED.get(func, func)
+        return replacement(*args, **kwargs) if kwargs else replacement(*args)
+
+
+def _scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, **options: Any) -> Tensor:
+    if reduce == "prod" and in_forward_mode():
+        raise NotImplementedError(
+            'Trying to use forward AD with scatter_reduce("prod"), whose forward-mode derivative PyTorch has wrong.'
+        )
+    return torch.scatter_reduce(input, dim, index, src, reduce, **options)
+
+
+def _as_strided_scatter(*args: Any, **options: Any) -> Tensor:
+    raise NotImplementedError("torch.as_strided_scatter has a wrong gradient in PyTorch; write into views instead.")
+
+
+_REPLACED: dict[Any, Callable[..., Any]] = {
+    **NORMS,
+    **FUNCTIONS,
+    **RECURRENCE,
+    **EMBEDDINGS,
+    torch.scatter_reduce: _scatter_reduce,
+    Tensor.scatter_reduce: _scatter_reduce,
+    torch.as_strided_scatter: _as_strided_scatter,
+    Tensor.as_strided_scatter: _as_strided_scatter,
+}
+_REPLACING = _Replacing()  # it has no state, and each thread a stack of its own
+_ALREADY: AbstractContextManager[None] = nullcontext()

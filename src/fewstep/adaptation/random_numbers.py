@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from fewstep.pytorch import dispatched
 
 
 def recorded() -> bool:
@@ -16,7 +17,7 @@ def recorded() -> bool:
     There are no states of generators then.
     """
     capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-    return capturing or _get_current_dispatch_mode() is not None
+    return capturing or dispatched()
 
 
 def random_state() -> dict[str, Tensor]:

@@ -8,36 +8,46 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.autograd import forward_ad
 
 from fewstep.adaptation.inner_loop import Loss, gradient_and_value, partial_gradient
-from fewstep.adaptation.norms import twice_differentiable_norms
 from fewstep.adaptation.random_numbers import random_state, recorded, replayed
 from fewstep.adaptation.rules import Params
+from fewstep.pytorch import transforms
+from fewstep.tasks.trees import Rebuild, split
 
 
 def recomputed_gradient(
-    loss: Loss, params: Params, names: Sequence[str], batch: Any, mode: str = "reverse"
+    loss: Loss,
+    params: Params,
+    names: Sequence[str],
+    batch: Any,
+    mode: str = "reverse",
+    without_forward_mode: Callable[[], None] = lambda: None,
 ) -> tuple[Params, Tensor]:
     """∇_names L and L like :func:`gradient_and_value`, but nothing is kept for the backward pass except the inputs.
 
-    ``mode`` is that of :class:`fewstep.Recomputed`.
+    ``mode`` is that of :class:`fewstep.Recomputed`; where an operation has no forward-mode derivative, a second
+    backward pass gives the same, and ``without_forward_mode`` is told so.
     """
-    leaves, spec = tree_flatten((params, batch))
-    *grads, value = _RecomputedGradient.apply(_Call(loss, tuple(names), spec, mode), *leaves)
+    leaves, rebuild = split((params, batch))
+    call = _Call(loss, tuple(names), rebuild, mode, without_forward_mode)
+    *grads, value = _RecomputedGradient.apply(call, *leaves)
     return dict(zip(names, grads, strict=True)), value
 
 
 class _Call:
     """What the gradient is taken of, apart from the tensors."""
 
-    def __init__(self, loss: Loss, names: tuple[str, ...], spec: TreeSpec, mode: str) -> None:
-        self.loss, self.names, self.spec, self.mode = loss, names, spec, mode
+    def __init__(
+        self, loss: Loss, names: tuple[str, ...], rebuild: Rebuild, mode: str, without_forward_mode: Callable[[], None]
+    ) -> None:
+        self.loss, self.names, self.rebuild, self.mode = loss, names, rebuild, mode
+        self.without_forward_mode = without_forward_mode
         self.random_state = None if recorded() else random_state()
 
     def value(self, leaves: Sequence[Tensor]) -> Tensor:
-        params, batch = tree_unflatten(leaves, self.spec)
+        params, batch = self.rebuild(list(leaves))
         return self.loss(params, batch)
 
 
@@ -53,7 +63,7 @@ class _RecomputedGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(call: _Call, *leaves: Tensor) -> tuple[Tensor, ...]:
-        params, batch = tree_unflatten([leaf.detach() for leaf in leaves], call.spec)
+        params, batch = call.rebuild([leaf.detach() for leaf in leaves])
         grads, value = gradient_and_value(call.loss, params, call.names, batch)
         return (*(grads[name].detach() for name in call.names), value.detach())
 
@@ -65,24 +75,56 @@ class _RecomputedGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         call, leaves = ctx.call, list(ctx.saved_tensors)
-        positions = tree_unflatten(list(range(len(leaves))), call.spec)[0]
+        positions = call.rebuild(list(range(len(leaves))))[0]
         *directions, value_cotangent = cotangents
         direction = {positions[name]: w for name, w in zip(call.names, directions, strict=True)}
         wanted = [i for i, leaf in enumerate(leaves) if i in direction or ctx.needs_input_grad[i + 1]]
 
-        product = _PRODUCTS[call.mode, bool(retrieve_all_functorch_interpreters())]
-        with nullcontext() if call.random_state is None else replayed(call.random_state):
-            found = product(call, leaves, wanted, direction, value_cotangent)
+        found = _products(call, leaves, wanted, direction, value_cotangent)
         result: list[Tensor | None] = [None] * len(leaves)
         for i, value in zip(wanted, found, strict=True):
             result[i] = value
         return None, *result
 
 
-def _by_forward_mode(
+def _products(
+    call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
+) -> list[Tensor]:
+    def worked_out(mode: str) -> list[Tensor]:
+        product = _PRODUCTS[mode, bool(transforms())]
+        with nullcontext() if call.random_state is None else replayed(call.random_state):
+            return list(product(call, leaves, wanted, direction, value_cotangent))
+
+    if call.mode == "forward":
+        try:
+            return worked_out("forward")
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # an operation without a forward-mode derivative; what else is wrong, is so in reverse too
+            call.without_forward_mode()
+    return worked_out("reverse")
+
+
+def _by_dual_numbers(
     call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
 ) -> Iterable[Tensor]:
-    """The products as a forward-mode derivative of the full gradient."""
+    """The products as a forward-mode derivative of the full gradient, in plain autograd."""
+    with torch.enable_grad(), forward_ad.dual_level():
+        inputs = [leaf.detach().requires_grad_(i in wanted) for i, leaf in enumerate(leaves)]
+        for i, tangent in direction.items():
+            inputs[i] = forward_ad.make_dual(inputs[i], tangent.detach())
+        value = call.value(inputs)
+        wanted_inputs = [inputs[i] for i in wanted]
+        gradient = torch.autograd.grad(value, wanted_inputs, create_graph=True, materialize_grads=True)
+        duals = [forward_ad.unpack_dual(dual) for dual in gradient]
+    gradients = [(g.detach(), None if hw is None else hw.detach()) for g, hw in duals]
+    return [value_cotangent * g if hw is None else hw + value_cotangent * g for g, hw in gradients]
+
+
+def _by_jvp(
+    call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
+) -> Iterable[Tensor]:
+    """The same where a transformation such as vmap is under way."""
     full_gradient = partial_gradient(call.value, leaves, wanted, len(wanted))
     primals = tuple(leaves[i] for i in wanted)
     tangents = tuple(direction.get(i, torch.zeros_like(leaves[i])) for i in wanted)
@@ -104,8 +146,7 @@ def _by_vjp(
 
     gradient_and_value = torch.func.grad_and_value(of_places, argnums=tuple(range(len(direction))))
     cotangents = tuple(direction.values()), value_cotangent
-    with twice_differentiable_norms():
-        found = torch.func.vjp(gradient_and_value, *(leaves[i] for i in order))[1](cotangents)
+    found = torch.func.vjp(gradient_and_value, *(leaves[i] for i in order))[1](cotangents)
     products = dict(zip(order, found, strict=True))
     return (products[i] for i in wanted)
 
@@ -127,7 +168,7 @@ def _by_second_backward(
 _PRODUCTS: dict[tuple[str, bool], Callable[..., Iterable[Tensor]]] = {
     ("reverse", False): _by_second_backward,
     ("reverse", True): _by_vjp,
-    ("forward", False): _by_forward_mode,
-    ("forward", True): _by_forward_mode,
+    ("forward", False): _by_dual_numbers,
+    ("forward", True): _by_jvp,
 }
 """By mode, and whether a transformation is under way."""

@@ -14,6 +14,7 @@ from fewstep.compiling.captured import captured
 from fewstep.compiling.fused import fused
 from fewstep.compiling.inductor import compiled
 from fewstep.compiling.streams import side_by_side
+from fewstep.pytorch import has_cpp_compiler
 from fewstep.tasks.trees import Rebuild, split
 
 Parts = Callable[[Any], Sequence[Any]]
@@ -133,12 +134,7 @@ def _weighted(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
 @functools.cache
 def compiler_missing() -> bool:
     """Whether there is no C++ compiler; says so, once, if there is none."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
+    if not has_cpp_compiler():
         warnings.warn(
             "compile=True needs a C++ compiler and none was found; going on without compiling. Install one "
             "(Debian: apt install g++) or name it in the environment variable CXX.",

@@ -10,13 +10,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 from torch.utils._pytree import tree_leaves
 
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.compiling.garbage import without_garbage_collection
 from fewstep.compiling.graph_rewrites import avoid_transposed_factors, simplify
+from fewstep.pytorch import (
+    CAN_COMPILE_DIRECTLY,
+    OPERATOR,
+    compile_decomposed,
+    compile_graph,
+    trace,
+    tracing_context,
+)
 
 # One C++ file for the whole graph, kernels and calls: one run of the compiler, and no Python between kernels.
 # Precompiled headers and the trial compilation of vector instructions cost more than they save here.
@@ -33,8 +40,8 @@ GPU_OPTIONS: dict[str, Any] = {
     "shape_padding": False,
     "fallback_random": True,
 }
-SHORT_CUT = torch.__version__.startswith("2.13.")
-"""Whether this is the PyTorch whose inner functions are known; with others the graph takes the public way."""
+SHORT_CUT = CAN_COMPILE_DIRECTLY
+"""Whether graphs take the short way to the compiler."""
 
 FEW_ELEMENTS = 2**16
 # Where no tensor has more, the kernels are short, and -O3 spends most of its time on the calls between them. -O1 costs
@@ -44,15 +51,13 @@ LIGHT_OPTIONS: dict[str, Any] = {"cpp.march": "native -O1", "cpp.max_horizontal_
 
 def compiled(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
     """``function``, derivatives and all, as one graph, compiled for tensors like those of ``example``."""
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     on_cpu = example[0].device.type == "cpu"
     # Compiling makes millions of small objects; the collector looks through them for a tenth of the time.
     with without_garbage_collection(), torch.no_grad():
         if on_cpu and SHORT_CUT:
             return _compiled_directly(function, example)
         with replayed():
-            graph = make_fx(function)(*example)
+            graph = trace(function, example)
         return _compiled_publicly(graph, example, CPU_OPTIONS if on_cpu else GPU_OPTIONS)
 
 
@@ -61,20 +66,13 @@ def _compiled_publicly(graph: GraphModule, example: Sequence[Tensor], options: d
         avoid_transposed_factors(graph.graph)
     for node in graph.graph.nodes:  # what the trace noted of its tensors, which the compiler works out again
         node.meta.pop("val", None)
-    return torch._inductor.compile(graph, list(example), options=options)
+    return compile_graph(graph, example, options)
 
 
 def _compiled_directly(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -> Any:
     """Traced once, into the operations that Inductor compiles; its usual second trace is for autograd's sake."""
-    from torch._guards import TracingContext, tracing
-    from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx_inner
-    from torch._inductor.decomposition import select_decomp_table
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with replayed(), tracing(TracingContext(mode)):  # one mode for all nodes' tensors, instead of one for each
-        graph = make_fx(function, decomposition_table=select_decomp_table())(*example)
+    with replayed(), tracing_context() as mode:
+        graph = trace(function, example, decomposed=True)
     if not _is_functional(graph.graph):
         return _compiled_publicly(graph, example, CPU_OPTIONS)
     options = {**CPU_OPTIONS, **(LIGHT_OPTIONS if _is_light(graph.graph) else {})}
@@ -82,8 +80,7 @@ def _compiled_directly(function: Callable[..., list[Tensor]], example: Sequence[
     avoid_transposed_factors(graph.graph)
     outputs: Any = graph.graph.output_node().args[0]
     graph.graph.output_node().meta["user_visible_output_idxs"] = list(range(len(outputs)))
-    with config.patch(options):
-        run = compile_fx_inner(graph, [mode.from_tensor(t) for t in example], cpp_wrapper=True, is_inference=True)
+    run = compile_decomposed(graph, example, mode, options)
     return lambda *tensors: run(list(tensors))
 
 
@@ -92,7 +89,7 @@ def _is_functional(graph: torch.fx.Graph) -> bool:
     for node in graph.nodes:
         if node.op in ("placeholder", "output") or node.target is operator.getitem:
             continue
-        if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable:
+        if not isinstance(node.target, OPERATOR) or node.target._schema.is_mutable:
             return False
         if torch.Tag.nondeterministic_seeded in node.target.tags or "as_strided" in node.target.name():
             return False

@@ -136,7 +136,7 @@ def check_gradients(
 
 def _in_float64(learner: MetaLearner[Any]) -> MetaLearner[Any]:
     twin = copy.deepcopy(learner)._apply(_doubled)
-    nn.Module.__setattr__(twin, "compiles", False)
+    twin.__dict__["compiles"] = False
     twin.zero_grad(set_to_none=True)
     return twin
 

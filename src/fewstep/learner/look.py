@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fewstep.adaptation import Recomputed
+from fewstep.adaptation.derivative_errors import explained
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.learner.checks import check_finite, check_rule, check_scalar, check_sets, padding_of
 from fewstep.learner.choices import Choices
@@ -207,15 +207,12 @@ class FirstTask:
                 "support. Checkpoint with use_reentrant=False (Hugging Face: model.gradient_checkpointing_enable("
                 'gradient_checkpointing_kwargs={"use_reentrant": False})).'
             )
-        missing = re.search(r"derivative for '?_?(\w+?)(_backward)?'? is not implemented", text)
-        if missing:
-            operation = missing.group(1)
-            where = next((w for name, w in self.watch.operations.items() if name in operation or operation in name), "")
-            return NotImplementedError(
-                f"{operation}{f' (called in {where})' if where else ''} has no second derivative in PyTorch, which the "
-                "exact meta-gradient needs. Write it with other operations, or take adjoint=fewstep.FirstOrder()."
-            )
-        return error
+        clear = explained(error)
+        if clear is None:
+            return error
+        operation = str(clear).split(" ")[0].rpartition(".")[2]
+        where = self.watch.operations.get(operation)
+        return NotImplementedError(f"{where}: {clear}") if where else clear
 
     def _check_watch(self) -> None:
         if self.watch.write is not None:

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import register_pytree_node, tree_flatten, tree_unflatten
 
-Rebuild = Callable[[list[Tensor]], Any]
+Rebuild = Callable[[list[Any]], Any]
 
 
 def split(tree: Any) -> tuple[list[Tensor], Rebuild]:

@@ -8,7 +8,8 @@ from numbers import Real
 from typing import Any
 
 from torch import Tensor, nn
-from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+
+from fewstep.pytorch import transforms
 
 Rate = float | Tensor | Callable[[int], "float | Tensor"]
 """A number; a 0-dim tensor; an ``nn.Parameter`` (learned); or a schedule: inner step (from 0) → number or tensor."""
@@ -36,7 +37,7 @@ def keep_rate(owner: nn.Module, argument: str, value: Rate, positive: bool = Fal
     if isinstance(value, Tensor):
         _check_tensor(owner, argument, value)
         # Inside vmap or grad the number cannot be read.
-        readable = value.device.type != "meta" and not retrieve_all_functorch_interpreters()
+        readable = value.device.type != "meta" and not transforms()
         if readable:
             _check_number(owner, argument, value.item(), positive)
         if isinstance(value, nn.Parameter):

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.utils import unwrap_dead_wrappers
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+from fewstep.pytorch import traced, transforming, without_dead_wrappers
 
 
 class Operation(torch.autograd.Function):
@@ -19,11 +19,11 @@ class Operation(torch.autograd.Function):
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
-        if torch._C._are_functorch_transforms_active():
+        if transforming():
             return super().apply(*args)
         # What torch.autograd.Function does, without looking up the signature at every call.
         below: Any = super(torch.autograd.Function, cls)
-        return below.apply(*unwrap_dead_wrappers(args))
+        return below.apply(*without_dead_wrappers(args))
 
     @classmethod
     def vmap(cls, info: Any, dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
@@ -44,7 +44,7 @@ class Operation(torch.autograd.Function):
 
 def fused(x: Tensor) -> bool:
     """Whether what runs now is traced for a compiler that fuses elementwise operations, as on a GPU."""
-    return x.is_cuda and get_proxy_mode() is not None
+    return x.is_cuda and traced()
 
 
 def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:

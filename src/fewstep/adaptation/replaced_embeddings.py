@@ -1,0 +1,78 @@
+"""Embeddings and bags of them: with second derivatives, and the same gradient in a loop and under vmap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fewstep.pytorch import under_vmap
+
+
+def _embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    _refuse_max_norm("Embedding", max_norm)
+    if padding_idx is None or padding_idx == -1 or not under_vmap():
+        return functional.embedding(input, weight, padding_idx, None, norm_type, scale_grad_by_freq, sparse)
+    # vmap forgets that the padding gets no gradient.
+    found = functional.embedding(input, weight, None, None, norm_type, scale_grad_by_freq, sparse)
+    padding = (input == padding_idx % weight.shape[0]).unsqueeze(-1)
+    return torch.where(padding, found.detach(), found)
+
+
+def _embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """Bags of one size as an embedding and a reduction; others as PyTorch has them, without second derivatives."""
+    _refuse_max_norm("EmbeddingBag", max_norm)
+    if input.ndim != 2 or padding_idx is not None or scale_grad_by_freq or sparse or 0 in input.shape:
+        return functional.embedding_bag(
+            input, weight, offsets, None, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights,
+            include_last_offset, padding_idx,
+        )  # fmt: skip
+    if mode not in ("sum", "mean", "max"):
+        raise ValueError(f'mode must be "sum", "mean" or "max"; got {mode!r}.')
+    found = functional.embedding(input, weight)
+    if mode == "max":
+        return found.max(1).values
+    if per_sample_weights is not None:
+        if mode != "sum":
+            raise NotImplementedError(f'per_sample_weights go with mode="sum" only; got mode={mode!r}.')
+        found = found * per_sample_weights.unsqueeze(-1)
+    return found.sum(1) if mode == "sum" else found.mean(1)
+
+
+def _refuse_max_norm(layer: str, max_norm: float | None) -> None:
+    if max_norm is not None:
+        raise ValueError(
+            f"torch.nn.{layer} with max_norm={max_norm} writes into its parameters when it is called, which has no "
+            "derivative, and here they are shared between tasks. Leave max_norm out, and normalise the layer's output, "
+            "as torch.nn.functional.normalize does."
+        )
+
+
+EMBEDDINGS: dict[Any, Callable[..., Any]] = {
+    functional.embedding: _embedding,
+    functional.embedding_bag: _embedding_bag,
+}
+"""What stands in for each of PyTorch's embeddings."""
