@@ -177,6 +177,9 @@ def _stand_in(
     found = known.get(id(module))
     if found is not None:
         return found
+    if type(module).__module__.startswith("torch._dynamo"):  # compiled by torch.compile, with its own parameters
+        found = known[id(module)] = _stand_in(module._orig_mod, tensors, training, known, made)
+        return found
     found = known[id(module)] = object.__new__(type(module))
     made.append(found)
     attributes = found.__dict__
