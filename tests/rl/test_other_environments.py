@@ -125,8 +125,10 @@ def test_sources_refuse_what_cannot_be():
 def test_discrete_actions_have_the_right_numbers(space, policy, expected):
     environment, made = lines(partial(Line, space))
     torch.manual_seed(0)
-    meta = learner(environment, policy())
+    meta = learner(environment, policy(), chunk=3)
     meta.meta_loss(tasks_of(environment, 4)).backward()
+    rl.TRPO(meta).meta_step(tasks_of(environment, 4))
+    rl.ProMP(meta).meta_step(tasks_of(environment, 4))
     assert {int(number) for number in actions_seen(made).reshape(-1)} == expected
     action = meta.adapt(tasks_of(environment)[0].support).act(np.zeros(1, np.float32))
     assert space.contains(action)
