@@ -75,3 +75,8 @@ def learner(environment: Any, policy: torch.nn.Module, **choices: Any) -> rl.Met
 
 def actions_seen(made: list[Any]) -> np.ndarray:
     return np.array([action for line in made for action in line.unwrapped.seen])
+
+
+def tasks_of(environment: Any, count: int = 2, **choices: Any) -> fs.tasks.Task:
+    """Always the same ones."""
+    return rl.EnvironmentTasks(environment, **choices).sample(count, fs.tasks.generator(0, 0))

@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces, wrappers
-from lines import Line, actions_seen, learner, lines
-from torch import nn
+from lines import Line, actions_seen, learner, lines, tasks_of
 
 import fewstep as fs
 from fewstep import rl
 from fewstep.rl.environments import HalfCheetahDirection, PointNavigation
-
-
-def tasks_of(environment, count=2, **choices):
-    return rl.EnvironmentTasks(environment, **choices).sample(count, fs.tasks.generator(0, 0))
-
 
 # Which environment, how many episodes, how long
 
@@ -125,8 +119,10 @@ def test_sources_refuse_what_cannot_be():
 def test_discrete_actions_have_the_right_numbers(space, policy, expected):
     environment, made = lines(partial(Line, space))
     torch.manual_seed(0)
-    meta = learner(environment, policy())
+    meta = learner(environment, policy(), chunk=3)
     meta.meta_loss(tasks_of(environment, 4)).backward()
+    rl.TRPO(meta).meta_step(tasks_of(environment, 4))
+    rl.ProMP(meta).meta_step(tasks_of(environment, 4))
     assert {int(number) for number in actions_seen(made).reshape(-1)} == expected
     action = meta.adapt(tasks_of(environment)[0].support).act(np.zeros(1, np.float32))
     assert space.contains(action)
@@ -207,112 +203,3 @@ def test_spaces_that_cannot_be_are_refused_at_once():
     navigation.single_observation_space = spaces.Dict({"x": spaces.Box(-1, 1, (2,))})
     with pytest.raises(TypeError, match="observations of PointNavigation must be a Box; got Dict"):
         rl.Rollouts(navigation)
-
-
-# Observations
-
-
-def test_observation_sizes_that_do_not_fit_are_refused_with_both_numbers():
-    cheetah = HalfCheetahDirection(4)
-    with pytest.raises(
-        ValueError, match="HalfCheetahDirection, .*17 numbers .* made for observations of 11 numbers; got 17"
-    ):
-        learner(cheetah, rl.GaussianPolicy(11, 6)).score(tasks_of(cheetah))
-
-    class Foreign(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = nn.Linear(11, 6)
-
-        def forward(self, x):
-            return rl.Gaussian(self.net(x), torch.zeros_like(self.net(x)))
-
-    with pytest.raises(ValueError, match=r"Foreign cannot act on .*\(17,\).* 17\] but got: \[2, 11\]"):
-        learner(cheetah, Foreign()).score(tasks_of(cheetah))
-
-
-class Pictures(nn.Module):
-    """A convolutional policy, as people write it for pictures of [batch, height, width, channels]."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 4 * 3, 1))
-
-    def forward(self, x):
-        assert x.ndim == 4, x.shape
-        mean = self.net(x.permute(0, 3, 1, 2) / 255)
-        return rl.Gaussian(mean, torch.zeros_like(mean))
-
-
-def test_images_reach_a_convolutional_policy_and_have_a_baseline():
-    environment, _ = lines(partial(Line, observe="image"))
-    torch.manual_seed(0)
-    meta = learner(environment, Pictures())
-    episodes = meta.collect(tasks_of(environment))
-    assert episodes.query.observations.shape == (2, 2, 10, 6, 5, 3)
-    assert set(episodes.query.observations.unique().tolist()) == {0.0, 255.0}
-    loss = meta.loss_on(episodes)
-    loss.backward()
-    assert all(value.grad.isfinite().all() for value in meta.parameters())
-    rl.TRPO(meta).meta_step(tasks_of(environment))
-    policy = meta.adapt(tasks_of(environment)[0].support)
-    assert policy.act(Line(observe="image").reset()[0]).shape == (1,)
-    with pytest.raises(ValueError, match=r"linear_baseline takes vectors, .*time_baseline"):
-        rl.Rollouts(environment, 2, 10, baseline=rl.linear_baseline)
-    with pytest.raises(ValueError, match=r"linear_baseline takes observations .*; got \[1, 2, 3, 6, 5, 3\]"):
-        rl.linear_baseline(torch.zeros(1, 2, 3, 6, 5, 3), torch.zeros(1, 2, 3), torch.ones(1, 2, 3))
-
-
-def test_the_time_baseline_is_least_squares_on_time():
-    returns, mask = torch.randn(2, 3, 7).double(), torch.ones(2, 3, 7).double()
-    mask[0, 1, 4:] = 0
-    found = rl.time_baseline(torch.zeros(2, 3, 7, 4, 4, 3), returns, mask)
-    t = np.arange(7) / 100
-    features = np.stack([t, t**2, t**3, np.ones(7)], 1)
-    for task in range(2):
-        rows = np.tile(features, (3, 1))[mask[task].flatten().bool().numpy()]
-        values = returns[task].flatten()[mask[task].flatten().bool()].numpy()
-        weights = np.linalg.solve(rows.T @ rows + 1e-5 * np.eye(4), rows.T @ values)
-        np.testing.assert_allclose(found[task, 2].numpy(), features @ weights, rtol=1e-6)
-
-
-@pytest.mark.parametrize("processes", [False, True])
-def test_dictionaries_are_flattened_as_gymnasium_does(processes):
-    environment, _ = lines(partial(Line, observe="dictionary"), processes=processes)
-    wrapped, _ = lines(lambda: wrappers.FlattenObservation(Line(observe="dictionary")))
-    assert environment.single_observation_space == wrapped.single_observation_space
-    policy = rl.GaussianPolicy(4, 1, [4])
-    ours, theirs = (learner(e, policy) for e in (environment, wrapped))
-    found = ours.collect(tasks_of(environment)).query.observations
-    assert torch.equal(found, theirs.collect(tasks_of(wrapped)).query.observations)
-    torch.testing.assert_close(found[0, 0, :3, :3], torch.eye(3))  # which, one-hot
-    act = ours.adapt(tasks_of(environment)[0].support).act
-    raw = {"which": 2, "x": np.array([0.5], np.float32)}
-    flat = np.array([0, 0, 1, 0.5], np.float32)
-    assert act(raw, deterministic=True) == act(flat, deterministic=True)
-    environment.close()
-
-
-# Wrappers with a state
-
-
-def test_running_statistics_are_warned_of():
-    with pytest.warns(UserWarning, match="NormalizeObservation keeps running statistics .* does not continue exactly"):
-        lines(lambda: wrappers.NormalizeObservation(Line()))
-    with pytest.warns(UserWarning, match="NormalizeReward"):
-        lines(lambda: wrappers.TimeLimit(wrappers.NormalizeReward(Line()), 5))
-    with pytest.raises(
-        TypeError, match="NormalizeReward has no sample_tasks, set_tasks. Gymnasium's wrappers of vector"
-    ):
-        rl.EnvironmentTasks(wrappers.vector.NormalizeReward(lines()[0]))
-
-    class WithTasks(wrappers.vector.NormalizeReward):
-        def sample_tasks(self, n, generator):
-            return self.env.sample_tasks(n, generator)
-
-        def set_tasks(self, tasks):
-            self.env.set_tasks(tasks)
-
-    with pytest.warns(UserWarning, match="WithTasks keeps running statistics"):
-        rl.EnvironmentTasks(WithTasks(lines()[0]))
-    lines(lambda: wrappers.TransformReward(Line(), lambda reward: 0.1 * reward))

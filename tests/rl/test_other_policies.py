@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from lines import Line, learner, lines, sample_goals, set_goal
+from lines import Line, learner, lines, sample_goals, set_goal, tasks_of
 from torch import nn
 
 import fewstep as fs
@@ -48,10 +48,6 @@ def independent(outputs):
 
 def categorical(outputs):
     return torch.distributions.Categorical(logits=outputs)
-
-
-def tasks_of(environment, count=3):
-    return rl.EnvironmentTasks(environment).sample(count, fs.tasks.generator(0, 0))
 
 
 @pytest.mark.parametrize("make", [normal, independent])
@@ -130,8 +126,12 @@ def test_a_log_prob_that_is_not_summed_is_refused():
             return super().log_prob(actions)[..., None].expand_as(actions)
 
     environment = PointNavigation(6, horizon=3)
-    with pytest.raises(ValueError, match=r"one number for each action, \[3, 2\] here; got \[3, 2, 2\]"):
-        learner(environment, Theirs(lambda o: Unsummed(o, torch.zeros_like(o)))).score(tasks_of(environment))
+    meta = rl.MetaPolicy(
+        Theirs(lambda o: Unsummed(o, torch.zeros_like(o))), rl.Rollouts(environment, 3), rule=fs.GradientDescent(0.1)
+    )
+    tasks = tasks_of(environment)
+    with pytest.raises(ValueError, match=r"one number for each action, \[2, 3\] here; got \[2, 3, 2\]"):
+        meta.score(tasks)
 
 
 # Acting

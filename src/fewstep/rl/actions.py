@@ -25,6 +25,7 @@ class ActionMap:
     Raises:
         TypeError: a space of another kind.
 
+    >>> import torch
     >>> from gymnasium.spaces import Box, Discrete
     >>> ActionMap(Box(-2.0, 2.0, (1,)))(torch.tensor([[0.5], [-3.0]])).tolist()
     [[1.0], [-2.0]]
