@@ -23,7 +23,8 @@ class Operation(torch.autograd.Function):
             return super().apply(*args)
         # What torch.autograd.Function does, without looking up the signature at every call.
         below: Any = super(torch.autograd.Function, cls)
-        return below.apply(*unwrap_dead_wrappers(args))
+        with torch._C.DisableTorchFunction():  # modes have nothing to change in here, and look at every call
+            return below.apply(*unwrap_dead_wrappers(args))
 
     @classmethod
     def vmap(cls, info: Any, dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
