@@ -26,6 +26,9 @@ OPERATOR = torch._ops.OpOverload
 without_dead_wrappers = unwrap_dead_wrappers
 """Arguments of an ``autograd.Function``, as its ``apply`` passes them on."""
 
+without_function_modes = torch._C.DisableTorchFunction
+"""A context in which no ``TorchFunctionMode`` is asked."""
+
 CAN_COMPILE_DIRECTLY = torch.__version__.startswith("2.13.")
 """Whether this is the PyTorch whose inner functions are known; with others graphs take the public way."""
 

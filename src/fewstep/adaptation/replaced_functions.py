@@ -46,7 +46,7 @@ def _with_globals(function: Callable[..., Any], **names: Any) -> Callable[..., A
 
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """v·g/‖v‖; the fused kernel's second derivative is wrong (https://github.com/pytorch/pytorch/issues/104804)."""
+    """v·g/‖v‖; the fused kernel's second derivative is wrong."""
     others = list(range(v.ndim)) if dim == -1 else [axis for axis in range(v.ndim) if axis != dim % v.ndim]
     return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=dim != -1))
 

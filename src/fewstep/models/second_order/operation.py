@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.pytorch import traced, transforming, without_dead_wrappers
+from fewstep.pytorch import traced, transforming, without_dead_wrappers, without_function_modes
 
 
 class Operation(torch.autograd.Function):
@@ -23,7 +23,8 @@ class Operation(torch.autograd.Function):
             return super().apply(*args)
         # What torch.autograd.Function does, without looking up the signature at every call.
         below: Any = super(torch.autograd.Function, cls)
-        return below.apply(*without_dead_wrappers(args))
+        with without_function_modes():  # they have nothing to change in here, and look at every call
+            return below.apply(*without_dead_wrappers(args))
 
     @classmethod
     def vmap(cls, info: Any, dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
