@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from fewstep.adaptation.random_numbers import replayed
 from fewstep.learner.checks import check_finite, check_rule, check_scalar, check_sets, padding_of
 from fewstep.learner.choices import Choices
 from fewstep.learner.each_task import EachTask, SavedBytes, Tasks
+from fewstep.learner.second_order import check_second_order, own_functions
 from fewstep.learner.watch import Own, Randomness, Watch
 from fewstep.models.context import inner_step
 from fewstep.tasks import Task
@@ -71,7 +73,6 @@ def look(
     with replayed():  # a resumed run looks again, and must draw the same numbers as one that was not stopped
         first = FirstTask(choices, tasks[0], original, learned is not None)
         first.check_support()
-        choices.inner.reenters = choices.outer.reenters = choices.inner.reenters or first.watch.reenters
         settled = EachTask(each.vectorize, each.chunk)
         settled.vmaps = each.vmaps
         if function is not None:
@@ -125,7 +126,12 @@ class FirstTask:
                 "another one (numpy's, Python's, or a generator of its own). Draw with torch functions "
                 "without generator=, or use adjoint=Unrolled()."
             )
+        functions = own_functions(value)
         self._check_gradient(value, adapted)
+        choices.inner.reenters = choices.outer.reenters = choices.inner.reenters or self.watch.reenters
+        if self.trains and choices.adjoint.second_order and not drawn.of_others:
+            with inner_step(0), self._explained():
+                check_second_order(partial(choices.inner, batch=support), self.params, adapted, functions)
         self._check_written()
 
     def check_function(self, function: Function) -> None:

@@ -1,0 +1,136 @@
+"""Whether the second derivatives of a loss are right: a comparison with finite differences of its gradient.
+
+An ``autograd.Function`` of the model's own may have a backward that is right and that autograd takes for a constant, or
+for a part of what it is: adjoint solvers of differential equations often do. Nothing raises then, and only the numbers
+tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.adaptation.random_numbers import replayed
+from fewstep.tasks import generator
+
+Params = Mapping[str, Tensor]
+Loss = Callable[[dict[str, Tensor]], Tensor]
+"""The loss of a support set, of the parameters."""
+
+DISTANCES = {torch.float64: 1e-5, torch.float32: 1e-2}
+"""How far parameters are moved, in units of their root mean square, by precision; in others nothing is compared."""
+
+DIRECTIONS = 2
+TOLERATED = 0.1
+AGREEING = 0.02
+
+
+def own_functions(value: Tensor) -> list[str]:
+    """The classes of ``autograd.Function`` in a graph that are neither PyTorch's nor this library's."""
+    found: dict[str, None] = {}
+    seen, waiting = set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        kind = getattr(node, "_forward_cls", None)
+        if kind is not None and kind.__module__.partition(".")[0] not in ("fewstep", "torch"):
+            found[kind.__qualname__] = None
+        waiting.extend(after for after, _ in node.next_functions)
+    return list(found)
+
+
+def check_second_order(loss: Loss, params: Params, adapted: Params, functions: list[str]) -> None:
+    """Raises if the derivative of the loss's gradient is not the slope of that gradient.
+
+    Args:
+        loss: of the support set.
+        params: all parameters.
+        adapted: those that the inner loop moves, whose gradient it is.
+        functions: the classes of ``autograd.Function`` that the model uses. In single precision, in which finite
+            differences are coarse, nothing is compared if there are none.
+
+    Raises:
+        ValueError: with the module whose parameters show it.
+    """
+    values = {**params, **adapted}
+    dtypes = {value.dtype for value in values.values() if value.is_floating_point() or value.is_complex()}
+    if len(dtypes) != 1 or not (functions or torch.float64 in dtypes):
+        return
+    distance = DISTANCES.get(dtypes.pop())
+    moved = [name for name, value in values.items() if value.requires_grad and value.is_floating_point()]
+    if distance is None or not moved:
+        return
+    numbers = generator(0, 0, stream=4)
+    for _ in range(DIRECTIONS):
+        check = _Directional(loss, values, list(adapted), numbers)
+        if check.is_wrong(moved, distance):
+            modules = {name.rpartition(".")[0] for name in moved}
+            wrong = [m for m in sorted(modules) if check.is_wrong(_of(m, moved), distance)]
+            where = f"the parameters of {', '.join(f'model.{m}' if m else 'model' for m in wrong)}" if wrong else "θ"
+            used = f" The model uses {', '.join(functions)}, an autograd.Function of its own." if functions else ""
+            raise ValueError(
+                f"The second derivative of the loss in {where} is wrong: it differs from finite differences of the "
+                f"gradient.{used} A backward must itself be made of differentiable operations, with "
+                "torch.autograd.grad(..., create_graph=torch.is_grad_enabled()) in it and nothing detached. Mend it, "
+                "or use adjoint=fewstep.FirstOrder(), which needs first derivatives only."
+            )
+
+
+class _Directional:
+    """⟨∇L, u⟩ along random directions v of the parameters: its derivative by autograd, and its slope."""
+
+    def __init__(self, loss: Loss, values: dict[str, Tensor], adapted: list[str], numbers: torch.Generator) -> None:
+        self.loss, self.values, self.adapted = loss, values, adapted
+        self.directions = {name: _random_like(value, numbers) for name, value in values.items()}
+        self.weights = {name: _random_like(values[name], numbers) for name in adapted}
+        with torch.enable_grad():
+            start = self._product(values, create_graph=True)
+        inputs = [value for value in values.values() if value.requires_grad]
+        self.derivatives: dict[str, Tensor | None] = dict.fromkeys(values)
+        if start.requires_grad:
+            found = torch.autograd.grad(start, inputs, allow_unused=True)
+            self.derivatives.update(zip([n for n, v in values.items() if v.requires_grad], found, strict=True))
+
+    def is_wrong(self, names: list[str], distance: float) -> bool:
+        found = [(self.derivatives[name], self.directions[name]) for name in names]
+        derivative = sum((float((d * v).sum()) for d, v in found if d is not None), 0.0)
+        near, far = (self._slope(names, factor * distance) for factor in (1, 2))
+        size = max(abs(derivative), abs(near), abs(far))
+        return size > 0 and abs(near - far) < AGREEING * size and abs(derivative - near) > TOLERATED * size
+
+    def _slope(self, names: list[str], distance: float) -> float:
+        count = sum(self.values[name].numel() for name in names)
+        square = sum(float(self.values[name].detach().square().sum()) for name in names)
+        step = distance * max((square / count) ** 0.5, 1e-3)
+        ends = []
+        for sign in (1, -1):
+            there = {
+                name: (v.detach() + sign * step * self.directions[name] if name in names else v.detach())
+                for name, v in self.values.items()
+            }
+            ends.append(float(self._product({n: v.requires_grad_(n in self.weights) for n, v in there.items()})))
+        return (ends[0] - ends[1]) / (2 * step)
+
+    def _product(self, values: dict[str, Tensor], create_graph: bool = False) -> Tensor:
+        with replayed(), torch.enable_grad():
+            value = self.loss(values)
+            inputs = [values[name] for name in self.adapted]
+            gradients: Any = torch.autograd.grad(value, inputs, create_graph=create_graph, materialize_grads=True)
+        total = torch.zeros((), dtype=value.dtype, device=value.device)
+        for name, gradient in zip(self.adapted, gradients, strict=True):
+            total = total + (gradient * self.weights[name]).sum().real
+        return total
+
+
+def _of(module: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.rpartition(".")[0] == module]
+
+
+def _random_like(value: Tensor, numbers: torch.Generator) -> Tensor:
+    dtype = value.dtype if value.is_floating_point() or value.is_complex() else torch.float32
+    return torch.randn(value.shape, generator=numbers, dtype=dtype).to(value.device)
