@@ -177,7 +177,7 @@ def _along(
     def slope(step: float) -> float:
         ends = []
         for sign in (1, -1):
-            with _moved(values, directions, sign * step), torch.no_grad():
+            with _moved(values, directions, sign * step):
                 ends.append(_value(learner, tasks).item())
         return (ends[0] - ends[1]) / (2 * step)
 

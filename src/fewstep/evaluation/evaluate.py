@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.evaluation.numbers import written
-from fewstep.learner import MetaLearner
+from fewstep.learner import Learner
 from fewstep.models.context import evaluation_mode
 from fewstep.tasks import TaskSource, generator
 from fewstep.tasks.batch import like
@@ -109,7 +109,7 @@ def _in_evaluation_mode(learner: nn.Module) -> Iterator[None]:
 
     Afterwards each of its modules is in the mode that it was in.
     """
-    if isinstance(learner, MetaLearner):
+    if isinstance(learner, Learner):
         yield
         return
     modes = [(module, module.training) for module in learner.modules()]

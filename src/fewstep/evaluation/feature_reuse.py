@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -205,14 +204,7 @@ def freezing(
         if patterns is not None:
             frozen = select(patterns, names, "blocks")
             adapts = [name for name in adapts if name not in frozen]
-        row, count = (_adapting(learner, adapts), steps) if adapts else (learner, 0)
+        row, count = (learner.adapting(adapts), steps) if adapts else (learner, 0)
         found = evaluate(row, source, tasks, count, metric, seed, stream=stream, meta_batch=meta_batch)
         values.append(found.values[:, -1])
     return Comparison(found.metric, ("none", *chosen), torch.stack(values, dim=1))
-
-
-def _adapting(learner: MetaLearner[Any], adapts: Sequence[str]) -> MetaLearner[Any]:
-    """The same learner with other parameters adapted."""
-    twin = copy.deepcopy(learner)
-    twin.adapts = list(adapts)
-    return twin

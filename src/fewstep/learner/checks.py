@@ -64,7 +64,7 @@ def check_loss(loss: Any, name: str = "loss") -> None:
     """Raises if a loss is no function of (model, batch)."""
     if not callable(loss):
         raise TypeError(f"{name} must be a function of (model, batch) that gives a scalar; got {type(loss).__name__}.")
-    home = getattr(loss, "__module__", "") if not isinstance(loss, nn.Module) else type(loss).__module__
+    home = getattr(type(loss) if isinstance(loss, nn.Module) else loss, "__module__", None) or ""
     if home == "torch.nn.functional" or home.startswith("torch.nn.modules"):
         told = f"torch.nn.functional.{loss.__name__}" if home == "torch.nn.functional" else f"torch.nn.{loss!r}"
         raise TypeError(

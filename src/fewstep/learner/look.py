@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,16 +24,6 @@ from fewstep.tasks.trees import mapped, tensors
 
 Function = Callable[..., Tensor]
 """Of one task and ``params``: the meta-objective, or scores."""
-
-
-class Looks(dict[tuple[Hashable, ...], "Look"]):
-    """What was looked at; a copy of a learner, or one in another process, looks again."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Looks, ()
-
-    def __deepcopy__(self, memo: Any) -> Looks:
-        return Looks()
 
 
 @dataclass(frozen=True)
@@ -137,7 +126,7 @@ class FirstTask:
     def check_function(self, function: Function) -> None:
         """Tries the whole function and its gradient."""
         learned = [value for value in self.params.values() if value.requires_grad]
-        with self._watched(grad=self.trains):
+        with self._watched(grad=self.trains), self._explained():
             value = function(self.task, params=self.params)
         self._check_watch()
         if self.trains and isinstance(value, Tensor):

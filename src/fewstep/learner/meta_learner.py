@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from types import FunctionType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,34 +14,22 @@ from fewstep.adaptation.inner_loop import gradient_and_value, path_and_state
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.adaptation.rules import Params
 from fewstep.compiling import CompiledGradient, compiler_missing
-from fewstep.learner.checks import check_loss, check_model
-from fewstep.learner.choices import Choices
 from fewstep.learner.each_task import EachTask, Tasks, on_cpu
 from fewstep.learner.gradients import laid_out_like, outside_inference_mode, with_gradients
-from fewstep.learner.look import Look, Looks
-from fewstep.learner.look import look as look_at
+from fewstep.learner.learner import Learner, Model, learned
+from fewstep.learner.look import Look
+from fewstep.learner.looks import TRAINING
 from fewstep.learner.scheduled import Scheduled
-from fewstep.learner.selection import Names, select
+from fewstep.learner.selection import Names
 from fewstep.learner.task_loss import TaskLoss
-from fewstep.learner.watch import Own
-from fewstep.models.context import evaluating, inner_step, recording
+from fewstep.models.context import inner_step, recording
 from fewstep.models.normalization import BatchNorm, RunningNorm
-from fewstep.models.stand_in import own_copy, rebind_copies, stand_in
+from fewstep.models.stand_in import stand_in
 from fewstep.objectives import Objective, query_loss
 from fewstep.tasks import Task, trees
 
-Model = TypeVar("Model", bound=nn.Module)
 
-FIXED = frozenset(("model", "loss", "inner_loss", "rule", "steps", "adapts", "adjoint", "objective", "compiles"))
-"""What is chosen when a learner is made."""
-
-TRAINING = "training"
-
-LOOKS = 16
-"""Sizes of meta-batches that are looked at one by one; more of them, of a kind that was seen, are taken as seen."""
-
-
-class MetaLearner(nn.Module, Generic[Model]):
+class MetaLearner(Learner[Model]):
     """Shared parameters θ and whatever else is meta-learned, with adaptation to a task (MAML, Algorithm 1).
 
     ``parameters()`` are what the outer optimiser learns: θ, learned rates, a learned loss. The model is copied: the
@@ -81,8 +67,6 @@ class MetaLearner(nn.Module, Generic[Model]):
     >>> loss.backward()
     """
 
-    _original: Own
-
     def __init__(
         self,
         model: Model,
@@ -100,61 +84,21 @@ class MetaLearner(nn.Module, Generic[Model]):
         chunk: int | None = None,
         compile: bool | str = False,
     ) -> None:
-        super().__init__()
-        check_model(model)
-        check_loss(loss)
-        check_loss(inner_loss or loss, "inner_loss")
-        if not isinstance(steps, int) or steps < 0:
-            raise ValueError(f"steps must be a whole number, 0 or more; got {steps!r}.")
-        if inner_batch is not None and (not isinstance(inner_batch, int) or inner_batch < 1):
-            raise ValueError(f"inner_batch must be a whole number, 1 or more, or None for all; got {inner_batch!r}.")
-        if compile not in (True, False, "record"):
-            raise ValueError(f'compile must be True, False or "record"; got {compile!r}.')
-        self.model, self.loss, self.inner_loss = own_copy((model, loss, inner_loss or loss))
-        self.rule, self.steps, self.adjoint, self.objective = rule, steps, adjoint, objective
-        self.compiles, self._each = compile, EachTask(vectorize, chunk)
-        trainable = [name for name, value in self.model.named_parameters() if value.requires_grad]
-        self.adapts = select(adapts, trainable, "adapts")
-        learned = select(learns, trainable, "learns") if learns else []
-        for name, value in self.model.named_parameters():
-            value.requires_grad_(name in learned)
-        self._trainable = trainable
-        if self.loss is not self.inner_loss and isinstance(self.loss, nn.Module):
-            self.loss.requires_grad_(False)
-        self._choices = Choices(
-            self.model, self.loss, self.inner_loss, rule, steps, self.adapts, adjoint, objective, inner_batch
+        super().__init__(
+            model,
+            loss,
+            rule=rule,
+            steps=steps,
+            adapts=adapts,
+            adjoint=adjoint,
+            objective=objective,
+            learns=learns,
+            inner_loss=inner_loss,
+            inner_batch=inner_batch,
+            each=EachTask(vectorize, chunk),
+            compile=compile,
         )
-        self._choices.check()
-        if not any(value.requires_grad for value in self.parameters()):
-            raise ValueError(f"learns={learns!r} leaves nothing to learn: neither the rule nor a loss has parameters.")
-        self._original = Own(model)
-        self._looks = Looks()
-        self._modules_in_order = list(self.model.modules())
         self._compiled = CompiledGradient(fuses=compile is True)
-
-    @property
-    def iteration(self) -> int:
-        """The outer iteration, which :class:`Scheduled` choices follow; :func:`fewstep.fit` sets it."""
-        return self._choices.iteration
-
-    @iteration.setter
-    def iteration(self, iteration: int) -> None:
-        self._choices.iteration = iteration
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in FIXED and "_choices" in self.__dict__:
-            raise AttributeError(
-                f"{name} is chosen when a learner is made, and cannot be assigned later; make another "
-                f"{type(self).__name__} from learner.model."
-            )
-        super().__setattr__(name, value)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> MetaLearner[Model]:
-        twin = type(self).__new__(type(self))
-        memo[id(self)] = twin
-        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        rebind_copies(memo)
-        return twin
 
     def meta_loss(self, tasks: Tasks) -> Tensor:
         """The meta-objective, averaged over the tasks of a meta-batch; a scalar ready for ``backward()``.
@@ -168,13 +112,12 @@ class MetaLearner(nn.Module, Generic[Model]):
                 :mod:`fewstep.learner.look`).
         """
         with outside_inference_mode(tasks) as tasks:
-            key, look = self._look_at(tasks, self._choices.objective_of, TRAINING)
-            if torch.is_grad_enabled():
-                self._carry_on(tasks)
-                if self._compiles(tasks):
-                    value, gradients = self._compiled_gradient(tasks, key, look)
-                    return with_gradients(value, _learned((*self._tensors(), *trees.tensors(tasks))), gradients)
-            return look.each.mean(self._objective(look), tasks, self._tensors())
+            if not torch.is_grad_enabled():
+                return self._mean_objective(tasks)
+            if not self._compiles(tasks):
+                return self._mean_objective(tasks, self._carry_on)
+            value, gradients = self._compiled_gradient(tasks)
+            return with_gradients(value, self._learned(tasks), gradients)
 
     def meta_gradient(self, tasks: Tasks) -> Tensor:
         """``meta_loss(tasks).backward()`` in one: the gradient is added to each parameter's ``grad``.
@@ -186,13 +129,9 @@ class MetaLearner(nn.Module, Generic[Model]):
         """
         overridden = type(self).meta_loss is not MetaLearner.meta_loss
         if overridden or not self._compiles(tasks) or any(t.requires_grad for t in trees.tensors(tasks)):
-            loss = self.meta_loss(tasks)
-            loss.backward()
-            return loss.detach()
-        key, look = self._look_at(tasks, self._choices.objective_of, TRAINING)
-        self._carry_on(tasks)
-        loss, gradients = self._compiled_gradient(tasks, key, look)
-        for value, gradient in zip(_learned(self._tensors()), gradients, strict=True):
+            return super().meta_gradient(tasks)
+        loss, gradients = self._compiled_gradient(tasks)
+        for value, gradient in zip(learned(self._tensors()), gradients, strict=True):
             if gradient is not None and not value.is_leaf:  # a tensor rate that was worked out from others
                 value.backward(gradient)
             elif gradient is not None:
@@ -218,7 +157,7 @@ class MetaLearner(nn.Module, Generic[Model]):
             raise TypeError("adapt expects the support set of one task; got a Task. Pass task.support.")
         steps = self.steps if steps is None else steps
         with outside_inference_mode(support) as support, torch.no_grad():
-            look = self._look_at([Task(support, None)], None)[1]
+            look = self._looks.at([Task(support, None)], None)[1]
             adapted = self._choices.path(support, steps, reuse=not look.stochastic)[-1]
             model: Model = self._choices.adapted_module(adapted, self._trainable)
             self._settle_norms(model, adapted, support, steps)
@@ -236,16 +175,9 @@ class MetaLearner(nn.Module, Generic[Model]):
         steps = self.steps if steps is None else steps
         one = partial(self._choices.scores, measure=measure, steps=steps)
         with outside_inference_mode(tasks) as tasks, torch.no_grad():
-            look = self._look_at(tasks, one, metric)[1]
+            look = self._looks.at(tasks, one, metric)[1]
             scores: Tensor = look.each(partial(one, reuse=not look.stochastic), tasks)
         return scores
-
-    def forward(self, tasks: Task) -> Tensor:
-        """As :meth:`meta_loss`."""
-        return self.meta_loss(tasks)
-
-    def _objective(self, look: Look) -> Callable[[Task], Tensor]:
-        return partial(self._choices.objective_of, reuse=not look.stochastic)
 
     # Normalisation that depends on the task
 
@@ -261,7 +193,7 @@ class MetaLearner(nn.Module, Generic[Model]):
 
     def _carry_on(self, tasks: Tasks) -> None:
         """Running norms and rules keep what goes on from task to task, as the first task of a meta-batch shows it."""
-        running = [module for module in self._modules_in_order if isinstance(module, RunningNorm)]
+        running = [module for module in self.model.modules() if isinstance(module, RunningNorm)]
         carry = getattr(self.rule, "carry", None)
         if not self.training or not (running or carry):
             return
@@ -278,38 +210,6 @@ class MetaLearner(nn.Module, Generic[Model]):
                     if norm in statistics:
                         norm.update(*statistics[norm])
 
-    # A first look at each kind of meta-batch
-
-    def _look_at(
-        self, tasks: Tasks, function: Callable[..., Tensor] | None, purpose: Hashable = None
-    ) -> tuple[tuple[Hashable, ...], Look]:
-        """The look at a kind of meta-batch, and what tells this kind from others."""
-        choices = self._choices
-        adjoint, objective = choices.adjoint, choices.objective
-        modes = tuple([module.training for module in self._modules_in_order])
-        autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
-        kind = (evaluating(), modes, adjoint, _kind_of(objective), autocast)
-        key = purpose, kind, _signature(tasks)
-        found = self._looks.get(key)
-        if found is None:
-            seen = [look for other, look in self._looks.items() if other[:2] == (purpose, kind)]
-            if len(seen) < LOOKS:
-                choices.check()
-                trains = purpose is TRAINING
-                learned = _learned((*self._tensors(), *trees.tensors(tasks))) if trains else None
-                found = look_at(choices, tasks, function, self._each, self._original, learned)
-                if self.compiles and found.stochastic and isinstance(adjoint, Recomputed):
-                    raise ValueError(
-                        "compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled()."
-                    )
-            else:
-                found = seen[-1]
-            self._looks[key] = found
-            if purpose is TRAINING:  # what was tried with derivatives works without
-                self._looks[None, kind, key[2]] = found
-                self._looks[None, kind, _signature([Task(tasks[0].support, None)])] = found
-        return key, found
-
     # Compiling: everything the loss depends on becomes an input of the graph
 
     def _compiles(self, tasks: Tasks) -> bool:
@@ -319,10 +219,12 @@ class MetaLearner(nn.Module, Generic[Model]):
             return self.compiles is True and not compiler_missing()
         return bool(self.compiles)
 
-    def _tensors(self) -> list[Tensor]:
-        return [*self.parameters(), *self.buffers()]
-
-    def _compiled_gradient(self, tasks: Any, key: Hashable, look: Look) -> tuple[Tensor, list[Tensor | None]]:
+    def _compiled_gradient(self, tasks: Any) -> tuple[Tensor, list[Tensor | None]]:
+        find_learned = partial(self._learned, tasks)
+        key, look = self._looks.at(tasks, self._choices.objective_of, TRAINING, find_learned)
+        if look.stochastic and isinstance(self._choices.adjoint, Recomputed):
+            raise ValueError("compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled().")
+        self._carry_on(tasks)
         function = partial(self._loss_from, look)
         return self._compiled(function, self._tensors(), tasks, (key, self._choices.objective), look.each.parts)
 
@@ -341,15 +243,3 @@ class MetaLearner(nn.Module, Generic[Model]):
     def _apply(self, *args: Any, **kwargs: Any) -> MetaLearner[Model]:
         self._compiled = CompiledGradient(fuses=self.compiles is True)  # another device or dtype
         return super()._apply(*args, **kwargs)
-
-
-def _signature(tasks: Tasks) -> Hashable:
-    return trees.signature(tasks if isinstance(tasks, Task) else [tasks[0]])
-
-
-def _kind_of(objective: Any) -> Any:
-    return objective if isinstance(objective, FunctionType) else type(objective)
-
-
-def _learned(tensors: Iterable[Tensor]) -> list[Tensor]:
-    return [tensor for tensor in tensors if tensor.requires_grad]

@@ -12,7 +12,8 @@ from torch.utils._pytree import tree_map
 
 from fewstep.adaptation import Adjoint, Rule, Unrolled
 from fewstep.adaptation.rules import Params
-from fewstep.learner import MetaLearner, Scheduled, Tasks
+from fewstep.learner import Learner, Scheduled, Tasks
+from fewstep.learner.each_task import EachTask
 from fewstep.learner.selection import Names
 from fewstep.learner.task_loss import LOSS_PREFIX, TaskLoss, call
 from fewstep.models.context import current_step
@@ -25,7 +26,7 @@ from fewstep.rl.trajectories import Trajectories
 from fewstep.tasks import Task
 
 
-class MetaPolicy(MetaLearner[nn.Module]):
+class MetaPolicy(Learner[nn.Module]):
     """A policy that is to adapt to a task from a few episodes (MAML, Algorithm 3).
 
     Each inner step is a gradient step on episodes sampled anew by the policy adapted so far; the loss of the outer loop
@@ -97,8 +98,9 @@ class MetaPolicy(MetaLearner[nn.Module]):
             objective=objective,
             learns=learns,
             inner_loss=_OfCurrentStep(inner_loss),
-            vectorize=True,
-            chunk=chunk,
+            inner_batch=None,
+            each=EachTask(vectorize=True, chunk=chunk),
+            compile=False,
         )
         self.rollouts, self.test_scales, self.chunk = rollouts, tuple(test_scales), chunk
         if not isinstance(getattr(policy, "act", None), Act | None):
@@ -129,7 +131,7 @@ class MetaPolicy(MetaLearner[nn.Module]):
 
     def loss_on(self, trajectories: Task) -> Tensor:
         """The meta-objective on episodes that :meth:`collect` gave, as a function of the parameters as they are now."""
-        return super().meta_loss(trajectories)
+        return self._mean_objective(trajectories)
 
     def distributions(self, trajectories: Task) -> Any:
         """What the adapted policies put out for the query's observations: a distribution, ``[tasks, episodes, time]``.

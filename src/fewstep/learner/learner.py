@@ -1,0 +1,172 @@
+"""What meta-learners have in common: modules of their own, the choices made of them, a first look at their tasks."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor, nn
+
+from fewstep.adaptation import Adjoint, Rule
+from fewstep.adaptation.rules import Params
+from fewstep.learner.checks import check_loss, check_model
+from fewstep.learner.choices import Choices
+from fewstep.learner.each_task import EachTask, Tasks
+from fewstep.learner.looks import TRAINING, Looks
+from fewstep.learner.scheduled import Scheduled
+from fewstep.learner.selection import Names, select
+from fewstep.models.stand_in import own_copy, rebind_copies
+from fewstep.objectives import Objective
+from fewstep.tasks import trees
+
+Model = TypeVar("Model", bound=nn.Module)
+
+FIXED = frozenset(("model", "loss", "inner_loss", "rule", "steps", "adapts", "adjoint", "objective", "compiles"))
+"""What is chosen when a learner is made."""
+
+
+class Learner(nn.Module, ABC, Generic[Model]):
+    """Modules to be learned, and the five choices; see :class:`fewstep.MetaLearner` for what each means.
+
+    Model and losses are copied: what was passed in is never written to. The choices cannot be assigned later.
+
+    Args:
+        model: any ``nn.Module``.
+        loss: of the outer loop.
+        rule: one inner update.
+        steps: inner updates, K.
+        adapts: which trainable parameters the inner loop moves.
+        adjoint: how dφ/dθ is obtained.
+        objective: what the outer loop minimises.
+        learns: which trainable parameters the outer loop learns.
+        inner_loss: of the inner loop, where it differs.
+        inner_batch: examples of the support set that each inner step sees.
+        each: how the tasks of a meta-batch are taken.
+        compile: whether the whole meta-step is compiled.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        loss: Callable[..., Tensor],
+        *,
+        rule: Rule,
+        steps: int,
+        adapts: Names,
+        adjoint: Adjoint | Scheduled[Adjoint],
+        objective: Objective | Scheduled[Objective],
+        learns: Names,
+        inner_loss: Callable[..., Tensor] | None,
+        inner_batch: int | None,
+        each: EachTask,
+        compile: bool | str,
+    ) -> None:
+        super().__init__()
+        check_model(model)
+        check_loss(loss)
+        check_loss(inner_loss or loss, "inner_loss")
+        if not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"steps must be a whole number, 0 or more; got {steps!r}.")
+        if inner_batch is not None and (not isinstance(inner_batch, int) or inner_batch < 1):
+            raise ValueError(f"inner_batch must be a whole number, 1 or more, or None for all; got {inner_batch!r}.")
+        if compile not in (True, False, "record"):
+            raise ValueError(f'compile must be True, False or "record"; got {compile!r}.')
+        self.model, self.loss, self.inner_loss = own_copy((model, loss, inner_loss or loss))
+        self.rule, self.steps, self.adjoint, self.objective = rule, steps, adjoint, objective
+        self.compiles, self._each = compile, each
+        trainable = [name for name, value in self.model.named_parameters() if value.requires_grad]
+        self.adapts = select(adapts, trainable, "adapts")
+        learned = select(learns, trainable, "learns") if learns else []
+        for name, value in self.model.named_parameters():
+            value.requires_grad_(name in learned)
+        self._trainable = trainable
+        if self.loss is not self.inner_loss and isinstance(self.loss, nn.Module):
+            self.loss.requires_grad_(False)
+        choices = Choices(
+            self.model, self.loss, self.inner_loss, rule, steps, self.adapts, adjoint, objective, inner_batch
+        )
+        choices.check()
+        if not any(value.requires_grad for value in self.parameters()):
+            raise ValueError(f"learns={learns!r} leaves nothing to learn: neither the rule nor a loss has parameters.")
+        self._choices, self._looks = choices, Looks(choices, each, model)
+
+    @property
+    def iteration(self) -> int:
+        """The outer iteration, which :class:`fewstep.Scheduled` choices follow; :func:`fewstep.fit` sets it."""
+        return self._choices.iteration
+
+    @iteration.setter
+    def iteration(self, iteration: int) -> None:
+        self._choices.iteration = iteration
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in FIXED and "_choices" in self.__dict__:
+            raise AttributeError(
+                f"{name} is chosen when a learner is made, and cannot be assigned later; make another "
+                f"{type(self).__name__} from learner.model."
+            )
+        super().__setattr__(name, value)
+
+    def adapting(self, adapts: Names) -> Learner[Model]:
+        """A copy of this learner, of which other parameters are adapted; all else is the same.
+
+        Args:
+            adapts: which trainable parameters the inner loop moves.
+        """
+        twin = copy.deepcopy(self)
+        twin.__dict__["adapts"] = select(adapts, self._trainable, "adapts")
+        old = twin._choices
+        parts = old.model, old.loss, old.inner_loss, old.rule, old.steps
+        twin._choices = Choices(*parts, twin.adapts, twin.adjoint, twin.objective, old.inner_batch)
+        twin._choices.iteration = old.iteration
+        twin._choices.check()
+        twin._looks = Looks(twin._choices, twin._each)
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Learner[Model]:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        rebind_copies(memo)
+        return twin
+
+    @abstractmethod
+    def meta_loss(self, tasks: Any) -> Tensor:
+        """The meta-objective, averaged over the tasks of a meta-batch; a scalar ready for ``backward()``."""
+
+    def meta_gradient(self, tasks: Any) -> Tensor:
+        """``meta_loss(tasks).backward()`` in one; returns the meta-objective, detached."""
+        loss = self.meta_loss(tasks)
+        loss.backward()
+        return loss.detach()
+
+    def forward(self, tasks: Tasks) -> Tensor:
+        """The meta-objective of data that are there, averaged over tasks; :meth:`meta_loss` is the way in."""
+        return self._mean_objective(tasks)
+
+    def _path(self, support: Any, steps: int) -> list[Params]:
+        """[φ_0, …, φ_K] of one task."""
+        return self._choices.path(support, steps)
+
+    def _mean_objective(self, tasks: Tasks, first: Callable[[Tasks], None] | None = None) -> Tensor:
+        """The meta-objective, averaged over tasks; ``first`` is called once these have been looked at."""
+        look = self._looks.at(tasks, self._choices.objective_of, TRAINING, partial(self._learned, tasks))[1]
+        if first is not None:
+            first(tasks)
+        objective = partial(self._choices.objective_of, reuse=not look.stochastic)
+        return look.each.mean(objective, tasks, self._tensors())
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.parameters(), *self.buffers()]
+
+    def _learned(self, tasks: Any) -> list[Tensor]:
+        """All that the meta-objective is differentiated in."""
+        return learned((*self._tensors(), *trees.tensors(tasks)))
+
+
+def learned(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Those that require a gradient."""
+    return [tensor for tensor in tensors if tensor.requires_grad]

@@ -1,0 +1,83 @@
+"""Which kinds of meta-batch were looked at, and when to look again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.learner.choices import Choices
+from fewstep.learner.each_task import EachTask, Tasks
+from fewstep.learner.look import Function, Look, look
+from fewstep.learner.watch import Own
+from fewstep.models.context import evaluating
+from fewstep.tasks import Task
+from fewstep.tasks.trees import signature
+
+TRAINING = "training"
+
+AT_MOST = 16
+"""Sizes of meta-batches that are looked at one by one; more of them, of a kind that was seen, are taken as seen."""
+
+
+class Looks(dict[tuple[Hashable, ...], Look]):
+    """What was looked at, by kind of meta-batch; a copy of a learner, or one in another process, looks again.
+
+    Args:
+        choices: the learner's.
+        each: how its tasks are to be taken.
+        original: the model that the learner was made of.
+    """
+
+    def __init__(self, choices: Choices, each: EachTask, original: nn.Module | None = None) -> None:
+        super().__init__()
+        self.choices, self.each = choices, each
+        self.original = Own() if original is None else Own(original)
+        self._modules = list(choices.model.modules())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Looks, (self.choices, self.each)
+
+    def at(
+        self,
+        tasks: Tasks,
+        function: Function | None,
+        purpose: Hashable = None,
+        find_learned: Callable[[], Sequence[Tensor]] | None = None,
+    ) -> tuple[tuple[Hashable, ...], Look]:
+        """The look at a kind of meta-batch, and what tells this kind from others.
+
+        Args:
+            tasks: a meta-batch.
+            function: what will be evaluated of each task; ``None`` for adaptation to support sets alone.
+            purpose: :data:`TRAINING`, or what is measured.
+            find_learned: what the function will be differentiated in; not at all if not given.
+        """
+        choices = self.choices
+        adjoint, objective = choices.adjoint, choices.objective
+        modes = tuple([module.training for module in self._modules])
+        autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+        objective_kind = objective if isinstance(objective, FunctionType) else type(objective)
+        kind = evaluating(), modes, adjoint, objective_kind, autocast
+        key = purpose, kind, _signature(tasks)
+        found = self.get(key)
+        if found is None:
+            seen = [look for other, look in list(self.items()) if other[:2] == key[:2]]
+            if len(seen) >= AT_MOST:
+                found = seen[-1]
+            else:
+                choices.check()
+                learned = None if find_learned is None else find_learned()
+                found = look(choices, tasks, function, self.each, self.original, learned)
+            self[key] = found
+            if purpose is TRAINING:  # what was tried with derivatives works without
+                self[None, kind, key[2]] = found
+                self[None, kind, _signature([Task(tasks[0].support, None)])] = found
+        return key, found
+
+
+def _signature(tasks: Tasks) -> Hashable:
+    return signature(tasks if isinstance(tasks, Task) else [tasks[0]])
