@@ -18,7 +18,7 @@ def smaller(code: str) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    names: dict = {}
+    names: dict = {"__name__": page.stem}
     for code in BLOCK.findall(page.read_text()):
         exec(compile(smaller(code), str(page), "exec"), names)
 
