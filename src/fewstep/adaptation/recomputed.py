@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -36,6 +36,23 @@ def recomputed_gradient(
     return dict(zip(names, grads, strict=True)), value
 
 
+class Autocast:
+    """The state of autocast where this was made."""
+
+    def __init__(self) -> None:
+        self.found = [(d, torch.get_autocast_dtype(d), torch.is_autocast_enabled(d)) for d in ("cpu", "cuda")]
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Inside, autocast is as it was there."""
+        now = [torch.is_autocast_enabled(device) for device, _, _ in self.found]
+        with ExitStack() as stack:
+            for (device, dtype, enabled), present in zip(self.found, now, strict=True):
+                if enabled or present:
+                    stack.enter_context(torch.autocast(device, dtype, enabled))
+            yield
+
+
 class _Call:
     """What the gradient is taken of, apart from the tensors."""
 
@@ -45,6 +62,7 @@ class _Call:
         self.loss, self.names, self.rebuild, self.mode = loss, names, rebuild, mode
         self.without_forward_mode = without_forward_mode
         self.random_state = None if recorded() else random_state()
+        self.autocast = Autocast()
 
     def value(self, leaves: Sequence[Tensor]) -> Tensor:
         params, batch = self.rebuild(list(leaves))
@@ -92,7 +110,11 @@ def _products(
 ) -> list[Tensor]:
     def worked_out(mode: str) -> list[Tensor]:
         product = _PRODUCTS[mode, bool(transforms())]
-        with nullcontext() if call.random_state is None else replayed(call.random_state):
+        if torch.is_grad_enabled() and not transforms():
+            raise NotImplementedError(
+                "Recomputed gives no derivative of the meta-gradient where tasks are taken one by one; use Unrolled()."
+            )
+        with nullcontext() if call.random_state is None else replayed(call.random_state), call.autocast.again():
             return list(product(call, leaves, wanted, direction, value_cotangent))
 
     if call.mode == "forward":

@@ -15,7 +15,7 @@ from fewstep.compiling.fused import fused
 from fewstep.compiling.inductor import compiled
 from fewstep.compiling.streams import side_by_side
 from fewstep.pytorch import has_cpp_compiler
-from fewstep.tasks.trees import Rebuild, split
+from fewstep.tasks.trees import Rebuild, constants, split
 
 Parts = Callable[[Any], Sequence[Any]]
 """From a meta-batch to the parts of it that are worked out by themselves, each a meta-batch."""
@@ -55,7 +55,9 @@ class CompiledGradient:
             parts: into which parts a GPU takes a meta-batch.
         """
         leaves, rebuild = split(tasks)
-        key = kind, tuple([(t.stride(), t.requires_grad) for t in leaves]), _precision(leaves[0].device.type)
+        layout = tuple([(t.stride(), t.requires_grad) for t in leaves])
+        learns = tuple([tensor.requires_grad for tensor in tensors])
+        key = kind, layout, learns, constants(tasks), _precision(leaves[0].device.type)
         found = self._compiled.get(key)  # once: hashing and comparing trees takes time in a loop of short steps
         if found is None:
             found = self._compiled[key] = self._compile(function, tensors, leaves, rebuild, parts)

@@ -70,16 +70,18 @@ class Choices:
         found: Objective = at_iteration(self._objective, self.iteration)
         return found
 
-    def with_parts(self, model: nn.Module, loss: Any, inner_loss: Any, rule: Any) -> Choices:
+    def with_parts(self, model: nn.Module, loss: Any, inner_loss: Any, rule: Any, objective: Any) -> Choices:
         """The same choices over other modules of the same kind."""
-        rest = self.steps, self.adapts, self.adjoint, self.objective, self.inner_batch
+        rest = self.steps, self.adapts, self.adjoint, objective, self.inner_batch
         return Choices(model, loss, inner_loss, rule, *rest)
 
     def params(self) -> Params:
         """θ by name, and the parameters of a learned loss."""
         params: Params = dict(self.model.named_parameters())
         if isinstance(self.inner_loss, nn.Module):
-            params.update({LOSS_PREFIX + name: value for name, value in self.inner_loss.named_parameters()})
+            models = {id(value) for value in params.values()}  # what the loss shares with the model is the model's
+            own = [(name, value) for name, value in self.inner_loss.named_parameters() if id(value) not in models]
+            params.update({LOSS_PREFIX + name: value for name, value in own})
         return params
 
     def path(
@@ -158,6 +160,8 @@ class Choices:
             raise TypeError(f"adjoint must be a fewstep.Adjoint, such as fewstep.Unrolled(); got {adjoint!r}.")
         if not adjoint.ends_only:
             return
+        if any(value.is_complex() for value in params.values()):
+            raise TypeError(f"{type(adjoint).__name__} does not know complex parameters; use Unrolled or Recomputed.")
         name = type(adjoint).__name__
         if self.inner_batch is not None:
             raise ValueError(

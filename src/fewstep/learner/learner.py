@@ -18,7 +18,7 @@ from fewstep.learner.each_task import EachTask, Tasks
 from fewstep.learner.looks import TRAINING, Looks
 from fewstep.learner.scheduled import Scheduled
 from fewstep.learner.selection import Names, select
-from fewstep.models.stand_in import own_copy, rebind_copies
+from fewstep.models.stand_in import note_live_tensors, own_copy, rebind_copies
 from fewstep.objectives import Objective
 from fewstep.tasks import trees
 
@@ -78,13 +78,15 @@ class Learner(nn.Module, ABC, Generic[Model]):
         self.rule, self.steps, self.adjoint, self.objective = rule, steps, adjoint, objective
         self.compiles, self._each = compile, each
         trainable = [name for name, value in self.model.named_parameters() if value.requires_grad]
-        self.adapts = select(adapts, trainable, "adapts")
-        learned = select(learns, trainable, "learns") if learns else []
+        self.adapts = self._select(adapts, "adapts", trainable)
+        learned = self._select(learns, "learns", trainable) if learns else []
         for name, value in self.model.named_parameters():
             value.requires_grad_(name in learned)
         self._trainable = trainable
         if self.loss is not self.inner_loss and isinstance(self.loss, nn.Module):
-            self.loss.requires_grad_(False)
+            shared = {id(value) for part in (self.model, self.inner_loss, rule) for value in _parameters(part)}
+            for value in self.loss.parameters():
+                value.requires_grad_(value.requires_grad and id(value) in shared)
         choices = Choices(
             self.model, self.loss, self.inner_loss, rule, steps, self.adapts, adjoint, objective, inner_batch
         )
@@ -117,7 +119,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
             adapts: which trainable parameters the inner loop moves.
         """
         twin = copy.deepcopy(self)
-        twin.__dict__["adapts"] = select(adapts, self._trainable, "adapts")
+        twin.__dict__["adapts"] = self._select(adapts, "adapts", self._trainable)
         old = twin._choices
         parts = old.model, old.loss, old.inner_loss, old.rule, old.steps
         twin._choices = Choices(*parts, twin.adapts, twin.adjoint, twin.objective, old.inner_batch)
@@ -126,9 +128,18 @@ class Learner(nn.Module, ABC, Generic[Model]):
         twin._looks = Looks(twin._choices, twin._each)
         return twin
 
+    def _select(self, patterns: Names, purpose: str, trainable: list[str]) -> list[str]:
+        """The trainable parameters that match, a tied one by any of its names."""
+        names = {id(value): name for name, value in self.model.named_parameters()}
+        aliases = {alias: names[id(v)] for alias, v in self.model.named_parameters(remove_duplicate=False)}
+        chosen = select(patterns, [alias for alias, name in aliases.items() if name in trainable], purpose)
+        wanted = {aliases[alias] for alias in chosen}
+        return [name for name in trainable if name in wanted]
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Learner[Model]:
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
+        note_live_tensors(self.modules(), memo)
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
         rebind_copies(memo)
         return twin
@@ -165,6 +176,10 @@ class Learner(nn.Module, ABC, Generic[Model]):
     def _learned(self, tasks: Any) -> list[Tensor]:
         """All that the meta-objective is differentiated in."""
         return learned((*self._tensors(), *trees.tensors(tasks)))
+
+
+def _parameters(part: Any) -> Iterable[Tensor]:
+    return part.parameters() if isinstance(part, nn.Module) else ()
 
 
 def learned(tensors: Iterable[Tensor]) -> list[Tensor]:

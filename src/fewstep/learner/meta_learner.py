@@ -232,7 +232,8 @@ class MetaLearner(Learner[Model]):
         """The mean objective of tasks, with other tensors in place of all parameters and buffers."""
         own = {id(value): tensor for value, tensor in zip(self._tensors(), tensors, strict=True)}
         known: dict[int, Any] = {}
-        parts: tuple[Any, ...] = (self.model, self.loss, self.inner_loss, self.rule)
+        objective = self._choices.objective
+        parts: tuple[Any, ...] = (self.model, self.loss, self.inner_loss, self.rule, objective)
         stands_in: list[Any] = [
             stand_in(part, own, None, known) if isinstance(part, nn.Module) else part for part in parts
         ]

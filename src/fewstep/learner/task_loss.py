@@ -16,7 +16,7 @@ from fewstep.models.context import current_step, evaluating, given, inner_step, 
 from fewstep.models.normalization import SupportNorm
 from fewstep.models.stand_in import stand_in
 from fewstep.tasks import Batch
-from fewstep.tasks.trees import mapped
+from fewstep.tasks.trees import mapped, tensors
 
 LOSS_PREFIX = "loss/"
 """Marks the parameters of a learned loss in a dictionary that otherwise holds the model's; no module name has it."""
@@ -35,8 +35,10 @@ class TaskLoss:
         """Whether the model calls its modules again in backward passes, as a first look shows."""
         self._places = {name: (module, attribute) for name, module, attribute in _places(model)}
         if learned and isinstance(loss, nn.Module):
-            learned_places = {LOSS_PREFIX + name: (module, attribute) for name, module, attribute in _places(loss)}
-            self._places.update(learned_places)
+            models = {id(value) for value in model.parameters()}
+            for name, module, attribute in _places(loss):
+                if id(module._parameters[attribute]) not in models:  # those that it shares are the model's
+                    self._places[LOSS_PREFIX + name] = module, attribute
         self.holds_support_norm = any(isinstance(module, SupportNorm) for module in model.modules())
 
     def __call__(self, params: Mapping[str, Tensor], batch: Any) -> Tensor:
@@ -101,7 +103,12 @@ class MinibatchLoss:
         if isinstance(batch, Batch) and batch.weight is not None:
             return self.loss(params, Batch(batch.x, batch.y, batch.weight * self._share(batch.weight, step)))
 
+        found = tensors(batch.x if isinstance(batch, Batch) else batch)
+        count = len(found[0])
+
         def share(examples: Tensor) -> Tensor:
+            if examples.ndim == 0 or len(examples) != count:
+                return examples  # not one of each example
             shares = math.ceil(len(examples) / self.size)
             return examples[step % shares :: shares]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import functools
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -77,10 +77,7 @@ def own_copy(objects: Any) -> Any:
     """
     originals = [module for each in objects if isinstance(each, nn.Module) for module in each.modules()]
     memo: dict[int, Any] = {}
-    for module in originals:
-        for value in _leaves(module.__dict__):
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
+    note_live_tensors(originals, memo)
     try:
         copies = copy.deepcopy(objects, memo)
     except Exception as error:
@@ -90,6 +87,15 @@ def own_copy(objects: Any) -> Any:
         ) from error
     rebind_copies(memo)
     return copies
+
+
+def note_live_tensors(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None:
+    """Notes in a ``memo`` of ``copy.deepcopy`` copies, without their graph, of tensors that a forward pass left."""
+    for module in modules:
+        for value in _leaves(module.__dict__):
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = left = value.detach().clone()
+                left.left_over = True  # type: ignore[attr-defined]
 
 
 def rebind_copies(memo: Mapping[int, Any]) -> None:
@@ -188,6 +194,9 @@ def _stand_in(
     attributes["_compiled_call_impl"] = None  # of the module, with its own parameters
     if training is not None:
         attributes["training"] = training
+    for name, value in module.__dict__.items():
+        if type(value) in _CONTAINERS and name not in _OF_ALL:  # what forward adds stays on the stand-in too
+            attributes[name] = value.copy()
     for registry in ("_parameters", "_buffers"):
         held = attributes[registry]
         if held:
@@ -223,4 +232,6 @@ def _leaves(value: Any, depth: int = 3) -> Iterator[Any]:
 
 
 _PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None), types.BuiltinFunctionType))
+_CONTAINERS = frozenset((dict, list, set))
+_OF_ALL = frozenset(nn.Module().__dict__)
 _NEVER = frozenset((*REGISTRIES, ORIGIN))

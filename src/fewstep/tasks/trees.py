@@ -37,9 +37,21 @@ def tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in _flatten(tree)[0] if isinstance(leaf, Tensor)]
 
 
+def constants(tree: Any) -> tuple[Any, ...]:
+    """What a tree holds beside tensors: strings, numbers and other objects, these by their ``id``."""
+    others = (leaf for leaf in _flatten(tree)[0] if not isinstance(leaf, Tensor))
+    return tuple([leaf if isinstance(leaf, (str, bool, int, float, type(None))) else id(leaf) for leaf in others])
+
+
 def mapped(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """``function`` of every tensor; of those in the same place of several trees."""
     found, rebuild = split(tree)
+    for other in others:
+        if _flatten(other)[1] != _flatten(tree)[1] or constants(other) != constants(tree):
+            raise ValueError(
+                f"The containers differ, or what they hold beside tensors: {_described(tree)} against "
+                f"{_described(other)}. Tasks that do must be passed as a list, not stacked."
+            )
     return rebuild([function(*values) for values in zip(found, *map(tensors, others), strict=True)])
 
 
@@ -47,6 +59,10 @@ def signature(tree: Any) -> tuple[Any, ...]:
     """What of a tree's tensors decides how they are worked on: shapes, dtypes, devices; and where they are."""
     leaves, spec = _flatten(tree)
     return spec, tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else type(t) for t in leaves)
+
+
+def _described(tree: Any) -> str:
+    return repr(mapped(lambda tensor: tensor.new_empty(0), tree)).replace("tensor([])", "tensor")[:200]
 
 
 def _flatten(tree: Any) -> tuple[list[Any], Any]:
