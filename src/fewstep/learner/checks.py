@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fewstep.tasks import Batch, Task
-from fewstep.tasks.trees import mapped, tensors
+from fewstep.tasks.trees import leaves_of, mapped, tensors
 
 Params = dict[str, Tensor]
 
@@ -97,6 +98,8 @@ def check_sets(tasks: Any, params: Params) -> None:
 
 def _check_fit(tasks: Task, params: Params, axes: int) -> None:
     """``axes`` are those in front of an example's own: 2 with a task axis, 1 without."""
+    if any(isinstance(leaf, np.ndarray) for leaf in leaves_of(tasks)):
+        raise TypeError("The tasks hold numpy arrays, which are not divided into tasks; convert them: torch.as_tensor.")
     device = next(iter(params.values())).device
     wrong = [leaf.device for leaf in tensors(tasks) if leaf.device != device]
     if wrong:
@@ -149,18 +152,24 @@ def check_finite(value: Tensor, batch: Any) -> None:
 def padding_of(tasks: Any) -> Iterator[tuple[Task, Task]]:
     """A task with padded examples, and the same task with other values there; for support and query sets.
 
-    Other values are those of the last example that counts; real numbers are moved on by 1 besides.
+    Where there are weights and none is 0, the last example is padded. Other values are those of the last example that
+    counts; real numbers are moved on by 1 besides.
     """
-    if not isinstance(tasks, Task):
-        return
     for name in ("support", "query"):
-        batch = getattr(tasks, name)
-        if not isinstance(batch, Batch) or batch.weight is None or not (batch.weight == 0).any():
+        batch = getattr(tasks if isinstance(tasks, Task) else tasks[0], name)
+        if not isinstance(batch, Batch) or batch.weight is None or batch.weight.shape[-1] < 2:
             continue
-        task = tasks[int((batch.weight == 0).any(1).nonzero()[0])]
+        index = 0
+        if isinstance(tasks, Task) and (batch.weight == 0).any():
+            index = int((batch.weight == 0).any(1).nonzero()[0])
+        task = tasks[index]
         batch = getattr(task, name)
-        padded = batch.weight == 0
-        last = int((~padded).nonzero().max()) if not padded.all() else 0
+        weight = batch.weight.detach().clone()
+        if not (weight == 0).any():
+            weight[-1] = 0
+        if (weight == 0).all():
+            raise ValueError(f"Every example of the {name} set of task {index} has weight 0; at least one must count.")
+        padded, last = weight == 0, int((weight != 0).nonzero().max())
 
         def other(t: Tensor, padded: Tensor = padded, last: int = last) -> Tensor:
             if t.ndim == 0 or len(t) != len(padded):
@@ -168,5 +177,7 @@ def padding_of(tasks: Any) -> Iterator[tuple[Task, Task]]:
             values = t[last] + 1 if t.is_floating_point() or t.is_complex() else t[last]
             return torch.where(padded.view(-1, *[1] * (t.ndim - 1)), values, t)
 
-        shifted = Batch(mapped(other, batch.x), mapped(other, batch.y), batch.weight)
-        yield task, Task(*(shifted if n == name else getattr(task, n) for n in ("support", "query")))
+        same = Batch(batch.x, batch.y, weight)
+        shifted = Batch(mapped(other, batch.x), mapped(other, batch.y), weight)
+        rest = {n: getattr(task, n) for n in ("support", "query")}
+        yield Task(**{**rest, name: same}), Task(**{**rest, name: shifted})

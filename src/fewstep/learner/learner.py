@@ -168,7 +168,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
         if first is not None:
             first(tasks)
         objective = partial(self._choices.objective_of, reuse=not look.stochastic)
-        return look.each.mean(objective, tasks, self._tensors())
+        return look.each.mean(objective, tasks, [*self._tensors(), *look.others])
 
     def _tensors(self) -> list[Tensor]:
         return [*self.parameters(), *self.buffers()]

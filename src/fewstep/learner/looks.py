@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from fewstep.learner.choices import Choices
 from fewstep.learner.each_task import EachTask, Tasks
-from fewstep.learner.look import Function, Look, look
+from fewstep.learner.first_task import Function
+from fewstep.learner.look import Look, look
 from fewstep.learner.watch import Own
 from fewstep.models.context import evaluating
 from fewstep.tasks import Task
 from fewstep.tasks.trees import signature
 
 TRAINING = "training"
+
+AT_MOST_KEPT = 256
 
 AT_MOST = 16
 """Sizes of meta-batches that are looked at one by one; more of them, of a kind that was seen, are taken as seen."""
@@ -36,7 +39,7 @@ class Looks(dict[tuple[Hashable, ...], Look]):
         super().__init__()
         self.choices, self.each = choices, each
         self.original = Own() if original is None else Own(original)
-        self._modules = list(choices.model.modules())
+        self._modules = _modules(choices)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Looks, (self.choices, self.each)
@@ -57,12 +60,21 @@ class Looks(dict[tuple[Hashable, ...], Look]):
             find_learned: what the function will be differentiated in; not at all if not given.
         """
         choices = self.choices
+        modules = _modules(choices)
+        if len(modules) != len(self._modules) or any(m is not n for m, n in zip(modules, self._modules, strict=True)):
+            raise ValueError(
+                "Modules were added to the learner's model or loss, or replaced, after the learner was made. Make "
+                "another learner from the changed model."
+            )
+        if not isinstance(tasks, Task) and not (isinstance(tasks, Sequence) and len(tasks)):
+            raise TypeError(f"Expected a fewstep.tasks.Task with a leading task axis; got {type(tasks).__name__}.")
         adjoint, objective = choices.adjoint, choices.objective
         modes = tuple([module.training for module in self._modules])
         autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
         objective_kind = objective if isinstance(objective, FunctionType) else type(objective)
-        kind = evaluating(), modes, adjoint, objective_kind, autocast
-        key = purpose, kind, _signature(tasks)
+        structure, shapes = _signature(tasks)
+        kind = evaluating(), modes, adjoint, objective_kind, autocast, structure
+        key = purpose, kind, shapes
         found = self.get(key)
         if found is None:
             seen = [look for other, look in list(self.items()) if other[:2] == key[:2]]
@@ -72,12 +84,20 @@ class Looks(dict[tuple[Hashable, ...], Look]):
                 choices.check()
                 learned = None if find_learned is None else find_learned()
                 found = look(choices, tasks, function, self.each, self.original, learned)
+            while len(self) > AT_MOST_KEPT:
+                self.pop(next(iter(self)), None)
             self[key] = found
             if purpose is TRAINING:  # what was tried with derivatives works without
-                self[None, kind, key[2]] = found
-                self[None, kind, _signature([Task(tasks[0].support, None)])] = found
+                self[None, kind, shapes] = found
+                structure, shapes = _signature([Task(tasks[0].support, None)])
+                self[None, (*kind[:-1], structure), shapes] = found
         return key, found
 
 
-def _signature(tasks: Tasks) -> Hashable:
+def _signature(tasks: Tasks) -> tuple[Any, ...]:
     return signature(tasks if isinstance(tasks, Task) else [tasks[0]])
+
+
+def _modules(choices: Choices) -> list[nn.Module]:
+    parts = (choices.model, choices.loss, choices.inner_loss)
+    return [module for part in parts if isinstance(part, nn.Module) for module in part.modules()]

@@ -224,6 +224,11 @@ class MetaLearner(Learner[Model]):
         key, look = self._looks.at(tasks, self._choices.objective_of, TRAINING, find_learned)
         if look.stochastic and isinstance(self._choices.adjoint, Recomputed):
             raise ValueError("compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled().")
+        if look.others:
+            raise ValueError(
+                f"compile=True takes a tensor of shape {tuple(look.others[0].shape)} that requires a gradient, and is "
+                "no parameter of the learner, for a constant. Make it a parameter of the model, the loss or the rule."
+            )
         self._carry_on(tasks)
         function = partial(self._loss_from, look)
         return self._compiled(function, self._tensors(), tasks, (key, self._choices.objective), look.each.parts)

@@ -41,6 +41,10 @@ class Unmoved:
         """
         return self._remembering(checked=False)
 
+    def never(self) -> None:
+        """From now on, all modules are worked out at every step."""
+        self._modules = []
+
     def worked_out_and_compared(self) -> AbstractContextManager[None]:
         """Inside, modules are worked out again all the same; those that give something else are then left alone."""
         return self._remembering(checked=True)

@@ -7,7 +7,7 @@ tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,18 +30,28 @@ AGREEING = 0.02
 
 def own_functions(value: Tensor) -> list[str]:
     """The classes of ``autograd.Function`` in a graph that are neither PyTorch's nor this library's."""
-    found: dict[str, None] = {}
-    seen, waiting = set(), [value.grad_fn]
+    kinds = (getattr(node, "_forward_cls", None) for node in _nodes(value))
+    ours = ("fewstep", "torch")
+    found = [k.__qualname__ for k in kinds if k is not None and k.__module__.partition(".")[0] not in ours]
+    return list(dict.fromkeys(found))
+
+
+def leaves_of_graph(value: Tensor, known: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors at the ends of a graph, which would be given a gradient, but for ``known`` ones and what is behind."""
+    ends = {id(tensor) for tensor in known}
+    behind = {tensor.grad_fn for tensor in known if tensor.grad_fn is not None}
+    nodes = _nodes(value, behind)
+    return [node.variable for node in nodes if hasattr(node, "variable") and id(node.variable) not in ends]
+
+
+def _nodes(value: Tensor, behind: Iterable[Any] = ()) -> Iterator[Any]:
+    seen, waiting = set(behind), [value.grad_fn]
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        kind = getattr(node, "_forward_cls", None)
-        if kind is not None and kind.__module__.partition(".")[0] not in ("fewstep", "torch"):
-            found[kind.__qualname__] = None
-        waiting.extend(after for after, _ in node.next_functions)
-    return list(found)
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting.extend(after for after, _ in node.next_functions)
 
 
 def check_second_order(loss: Loss, params: Params, adapted: Params, functions: list[str]) -> None:

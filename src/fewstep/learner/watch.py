@@ -39,6 +39,10 @@ class Watch(TorchFunctionMode):
         self.versions = [tensor._version for tensor in self.inputs]
         self.calling: list[str] = []
         self.in_backward = False
+        self.made: list[Tensor] = []
+        """Tensors that require a gradient and were made inside, such as the inputs that a loss differentiates in."""
+        self.left_over: list[str] = []
+        """Attributes with tensors from before, which are NaN here."""
         self.reenters = False
         """Whether a module was called in a backward pass."""
         self.buffers: list[tuple[nn.Module, dict[str, tuple[Tensor, int, Tensor]]]] = []
@@ -53,6 +57,8 @@ class Watch(TorchFunctionMode):
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor) and found.requires_grad and found.is_leaf:
+            self.made.append(found)
         where = self.calling[-1] if self.calling else "the loss"
         name = getattr(func, "__name__", str(func))
         self.operations[name] = where
@@ -72,6 +78,10 @@ class Watch(TorchFunctionMode):
         """Notes when each module of a stand-in is called, and gives it buffers of its own."""
         for module in model.modules():
             name = self.names.get(id(origin(module)))
+            for key, value in module.__dict__.items():
+                if getattr(value, "left_over", False):
+                    module.__dict__[key] = torch.full_like(value, torch.nan)
+                    self.left_over.append(f"{name}.{key}")
             if name is not None and not hasattr(module.forward, "followed"):
                 module.__dict__["forward"] = self._followed(name, module.forward)
                 if module._buffers:
@@ -141,18 +151,56 @@ class Own:
 
 
 class Randomness:
-    """Inside, sees whether random numbers are drawn: from PyTorch's generators, or from Python's or numpy's."""
+    """Inside, sees whether random numbers are drawn: from PyTorch's generators, or from others.
+
+    Args:
+        *modules: generators that are attributes of these are looked at too, beside Python's and numpy's global ones.
+    """
+
+    def __init__(self, *modules: Any) -> None:
+        held = [v for m in modules if isinstance(m, nn.Module) for part in m.modules() for v in vars(part).values()]
+        self._generators = [value for value in held if isinstance(value, _GENERATORS)]
 
     def __enter__(self) -> Randomness:
-        self._before, self._others = random_state(), _other_states()
+        self._before, self._others = random_state(), self._other_states()
         return self
 
     def __exit__(self, *error: object) -> None:
         after = random_state()
         self.of_torch = not all(torch.equal(state, after[device]) for device, state in self._before.items())
-        self.of_others = self._others != _other_states()
+        self.of_others = repr(self._others) != repr(self._other_states())
+
+    def restore(self) -> None:
+        """Puts back the states of all but PyTorch's own generators."""
+        for setter, state in zip(self._setters(), self._others, strict=True):
+            setter(state)
+
+    def _other_states(self) -> list[Any]:
+        own = [
+            g.getstate() if isinstance(g, random.Random)
+            else g.bit_generator.state if isinstance(g, np.random.Generator)
+            else g.get_state().tolist() if isinstance(g, torch.Generator)
+            else _hashed(g.get_state())
+            for g in self._generators
+        ]  # fmt: skip
+        return [random.getstate(), _hashed(np.random.get_state()), *own]
+
+    def _setters(self) -> list[Callable[[Any], Any]]:
+        def setter(g: Any) -> Callable[[Any], Any]:
+            if isinstance(g, random.Random):
+                return g.setstate
+            if isinstance(g, np.random.Generator):
+                return lambda state: setattr(g.bit_generator, "state", state)
+            if isinstance(g, torch.Generator):
+                return lambda state: g.set_state(torch.tensor(state, dtype=torch.uint8))
+            return lambda state: g.set_state((state[0], np.array(state[1], dtype=np.uint32), *state[2:]))
+
+        return [random.setstate, setter(np.random), *map(setter, self._generators)]
 
 
-def _other_states() -> tuple[Any, ...]:
-    keys: Any = np.random.get_state()
-    return random.getstate(), keys[1].tobytes(), *keys[2:]
+_GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+
+
+def _hashed(state: Any) -> tuple[Any, ...]:
+    """The state of numpy's old generator as plain numbers, so that all of it is compared."""
+    return state[0], state[1].tolist(), *state[2:]

@@ -37,6 +37,11 @@ def tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in _flatten(tree)[0] if isinstance(leaf, Tensor)]
 
 
+def leaves_of(tree: Any) -> list[Any]:
+    """All that a tree holds, tensors and other objects."""
+    return _flatten(tree)[0]
+
+
 def constants(tree: Any) -> tuple[Any, ...]:
     """What a tree holds beside tensors: strings, numbers and other objects, these by their ``id``."""
     others = (leaf for leaf in _flatten(tree)[0] if not isinstance(leaf, Tensor))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fewstep.adaptation.rules.arithmetic import minus, safe_sqrt
+from fewstep.adaptation.rules.arithmetic import minus, safe_sqrt, squared
 from fewstep.adaptation.rules.rates import Rate, checked, described, keep_rate, rate_at
 from fewstep.adaptation.rules.rule import Params
 from fewstep.adaptation.rules.weight_decay import decayed
@@ -52,7 +52,7 @@ class Adagrad(nn.Module):
 
     def update(self, params: Params, grads: Params, state: Params, step: int, loss: Tensor) -> tuple[Params, Params]:
         grads = decayed(self, params, grads, step)
-        sums = {name: state[name] + grads[name].square() for name in params}
+        sums = {name: state[name] + squared(grads[name]) for name in params}
         direction = {name: grads[name] / (safe_sqrt(sums[name]) + self.eps) for name in params}
         return minus(params, direction, rate_at(self, "lr", step) / (1 + step * self.lr_decay)), sums
 

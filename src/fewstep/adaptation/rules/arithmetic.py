@@ -39,7 +39,7 @@ def averaged(decay: float, averages: Params, values: Params) -> Params:
 
 def averaged_squares(decay: float, averages: Params, values: Params) -> Params:
     """The same of squared values."""
-    return {name: decay * averages[name] + (1 - decay) * value.square() for name, value in values.items()}
+    return {name: decay * averages[name] + (1 - decay) * squared(value) for name, value in values.items()}
 
 
 def safe_sqrt(x: Tensor) -> Tensor:
@@ -57,3 +57,17 @@ def safe_sqrt(x: Tensor) -> Tensor:
     zero = x == 0
     # Filled before the root as well: its derivative is evaluated even where the outer fill drops it.
     return x.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+
+
+def squared(value: Tensor) -> Tensor:
+    """value².
+
+    Raises:
+        TypeError: the value is complex, whose square is not what these rules mean.
+    """
+    if value.is_complex():
+        raise TypeError(
+            "Adam, RMSprop, Adagrad and Adadelta do not know complex parameters here; adapt them with fewstep.SGD "
+            "(fewstep.PerParameter gives parameters rules of their own), or keep them as pairs of real numbers."
+        )
+    return value.square()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fewstep.adaptation.rules.arithmetic import averaged, averaged_squares, minus, safe_sqrt, times, zeros
+from fewstep.adaptation.rules.arithmetic import averaged, averaged_squares, minus, safe_sqrt, squared, times, zeros
 from fewstep.adaptation.rules.rates import Rate, checked, described, is_zero, keep_rate, rate_at
 from fewstep.adaptation.rules.rule import Params
 from fewstep.adaptation.rules.weight_decay import decayed
@@ -62,7 +62,7 @@ class RMSprop(nn.Module):
         variances = squares = averaged_squares(self.alpha, squares, grads)
         if self.centered:
             means = averaged(self.alpha, means, grads)
-            variances = {name: (squares[name] - means[name].square()).clamp(min=0) for name in params}
+            variances = {name: (squares[name] - squared(means[name])).clamp(min=0) for name in params}
         direction = {name: grads[name] / (safe_sqrt(variances[name]) + self.eps) for name in params}
         if not is_zero(self.momentum):
             momentum = rate_at(self, "momentum", step)

@@ -111,7 +111,11 @@ class _Stateless(nn.Module):
 
 
 def _clipped_by_norm(grads: Params, params: Params, max_norm: float | Tensor) -> Params:
-    norm = safe_sqrt(torch.stack([value.square().sum() for value in grads.values()]).sum())
+    norm = safe_sqrt(
+        torch.stack(
+            [value.abs().square().sum() if value.is_complex() else value.square().sum() for value in grads.values()]
+        ).sum()
+    )
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     return {name: times(scale, value) for name, value in grads.items()}
 
@@ -137,3 +141,7 @@ _NAMES: dict[Any, str] = {
     _with_decay: "decay_weights",
     _scaled: "scale_by",
 }
+
+
+def _squares(value: Tensor) -> Tensor:
+    return value.abs().square() if value.is_complex() else value.square()

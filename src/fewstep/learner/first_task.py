@@ -1,0 +1,246 @@
+"""The first task of a kind of meta-batch, tried with copies of everything: what cannot work is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.adaptation import Implicit, Recomputed
+from fewstep.adaptation.derivative_errors import explained
+from fewstep.adaptation.rules import Params
+from fewstep.learner.checks import check_finite, check_scalar
+from fewstep.learner.choices import Choices
+from fewstep.learner.each_task import SavedBytes
+from fewstep.learner.second_order import check_second_order, leaves_of_graph, own_functions
+from fewstep.learner.watch import Own, Randomness, Watch
+from fewstep.models.context import inner_step
+from fewstep.tasks import Task
+from fewstep.tasks.trees import mapped, tensors
+
+Function = Callable[..., Tensor]
+"""Of one task and ``params``: the meta-objective, or scores."""
+
+
+class FirstTask:
+    """A task that is tried with copies of all tensors, so that nothing of the user's is written to.
+
+    Args:
+        choices: the choices in force.
+        task: a task.
+        original: see :func:`look`.
+        trains: whether it is tried for training, and so with derivatives.
+    """
+
+    def __init__(self, choices: Choices, task: Task, original: Own, trains: bool) -> None:
+        self.choices, self.trains = choices, trains
+        self.task = mapped(lambda t: t.detach().clone(), task)
+        self.params = {n: v.detach().clone().requires_grad_(v.requires_grad) for n, v in choices.params().items()}
+        self.before = [t.clone() for t in (*tensors(self.task), *self.params.values())]
+        self.watch = Watch(choices.model, original, tensors(self.task))
+        self.stochastic = False
+        self.others: list[Tensor] = []
+        self.saved_bytes = 0
+
+    def check_support(self) -> None:
+        """Tries the loss of the support set and its gradient."""
+        choices, support = self.choices, self.task.support
+        adapted = {n: self.params[n].detach().requires_grad_() for n in choices.adapts}
+        params = {**self.params, **adapted}
+        with choices.unmoved.worked_out_and_compared():
+            with Randomness(choices.model, choices.inner_loss) as drawn, self._watched():
+                value = self._counted(lambda: choices.inner(params, support))
+            check_scalar(value)
+            self._check_left_over(value)
+            check_finite(value, support)
+            self.watch.check_buffers()
+            self._check_watch()
+            self.stochastic = drawn.of_torch or drawn.of_others
+            if not self.stochastic:
+                with torch.enable_grad(), inner_step(0):
+                    again = choices.inner(params, support)
+                if not torch.allclose(again, value, rtol=1e-4):
+                    raise ValueError(
+                        f"The support loss of one task is {value.item():.6g}, and {again.item():.6g} when it is "
+                        "evaluated again with the same parameters, data and random numbers. The model or the loss "
+                        "keeps a state from call to call (a tensor, a counter, a generator that is no attribute), "
+                        "which would leak from task to task. Keep it out of forward, or make generators attributes "
+                        "of the module."
+                    )
+        if not self.stochastic:
+            self._check_reuse(params, value)
+        if drawn.of_others and isinstance(choices.adjoint, Recomputed):
+            raise ValueError(
+                "Recomputed replays the random numbers of PyTorch's default generator, and the model draws from "
+                "another one (numpy's, Python's, or a generator of its own). Draw with torch functions "
+                "without generator=, or use adjoint=Unrolled()."
+            )
+        functions = [
+            *own_functions(value),
+            *(["Tensor.register_hook"] if "register_hook" in self.watch.operations else []),
+        ]
+        self.others.extend(self._unknown(value, adapted))
+        self._check_gradient(value, adapted)
+        choices.inner.reenters = choices.outer.reenters = choices.inner.reenters or self.watch.reenters
+        if self.trains and choices.adjoint.second_order and not drawn.of_others:
+            with inner_step(0), self._explained():
+                check_second_order(partial(choices.inner, batch=support), self.params, adapted, functions)
+        self._check_written()
+
+    def check_function(self, function: Function) -> None:
+        """Tries the whole function and its gradient."""
+        learned = [value for value in self.params.values() if value.requires_grad]
+        with self._watched(grad=self.trains), self._explained():
+            value = function(self.task, params=self.params)
+        self._check_watch()
+        if self.trains and isinstance(value, Tensor):
+            check_scalar(value)
+            self.others.extend(self._unknown(value, {}))
+            if value.requires_grad and learned:
+                with self._watched(backward=True), self._explained():
+                    torch.autograd.grad(value, learned, allow_unused=True)
+                self._check_watch()
+        self._check_written()
+
+    def _check_reuse(self, params: Params, value: Tensor) -> None:
+        """Modules that the steps do not move are worked out once only if that changes nothing outside of them."""
+        try:
+            with self.choices.unmoved.worked_out_once(), torch.enable_grad(), inner_step(0):
+                self.choices.inner(params, self.task.support)
+                again = self.choices.inner(params, self.task.support)
+            same = torch.allclose(again, value, rtol=1e-5)
+        except Exception:  # whatever the loss misses that the modules would have left for it
+            same = False
+        if not same:
+            self.choices.unmoved.never()
+
+    def _unknown(self, value: Tensor, adapted: Params) -> list[Tensor]:
+        """Leaves of the graph that require a gradient and are no parameters of the learner, nor in the tasks."""
+        choices = self.choices
+        known = [*self.params.values(), *adapted.values(), *tensors(self.task), *self.watch.made]
+        for part in (choices.loss, choices.inner_loss, choices.rule, choices.objective):
+            if isinstance(part, nn.Module):
+                known.extend((*part.parameters(), *part.buffers()))
+        found = leaves_of_graph(value, known)
+        for leaf in found:
+            name = self.watch.own[1].name(leaf)
+            if name is not None:
+                raise ValueError(
+                    f"The loss computes with the parameter {name} of the module that the learner was made of. The "
+                    "learner trains a copy: use the model that is passed to the loss, or .detach() for a constant."
+                )
+        if found and isinstance(choices.adjoint, (Recomputed, Implicit)):
+            raise ValueError(
+                f"The loss or the rule depends on a tensor of shape {tuple(found[0].shape)} that requires a gradient "
+                f"and is no parameter of the learner, which {type(choices.adjoint).__name__} does not see. Make it a "
+                "parameter of the model, the loss or the rule, put it into the tasks, or use Unrolled()."
+            )
+        return found
+
+    def check_padding(self, padded: tuple[Task, Task], function: Function) -> None:
+        """Padding must change nothing: the function with other values in the padded places is the same function."""
+        if self.stochastic:
+            return
+        with torch.no_grad():
+            expected, came = (function(task, params=self.params) for task in padded)
+        if not torch.allclose(expected, came, rtol=1e-4, equal_nan=True):
+            expected, came = expected.flatten()[-1], came.flatten()[-1]
+            raise ValueError(
+                f"Padded examples (Batch.weight 0) change the loss, from {expected.item():.6g} to {came.item():.6g}. "
+                "Weight each example's loss by batch.weight, as fewstep.mse does; normalisation over the batch cannot "
+                "be used with padding."
+            )
+
+    def _check_gradient(self, value: Tensor, adapted: dict[str, Tensor]) -> None:
+        names = list(adapted)
+        gradients: list[Tensor | None] = [None] * len(names)
+        if value.requires_grad:
+            with self._watched(backward=True), self._explained():
+                gradients = list(torch.autograd.grad(value, list(adapted.values()), allow_unused=True))
+        if all(gradient is None for gradient in gradients):
+            raise ValueError(
+                f"The loss reaches none of the adapted parameters {names}: its gradient for them does not exist. "
+                "Adapt parameters that the loss depends on, and look for .detach(), .item(), .numpy() or "
+                "torch.no_grad() in the model and the loss."
+            )
+        for name, gradient in zip(names, gradients, strict=True):
+            if gradient is not None and not torch.isfinite(gradient).all():
+                raise ValueError(f"The gradient of the support loss for parameter {name} is NaN or infinite.")
+
+    @contextmanager
+    def _watched(self, backward: bool = False, grad: bool = True) -> Iterator[None]:
+        self.watch.in_backward = backward
+        with self.watch.following(), torch.set_grad_enabled(grad), nullcontext() if backward else inner_step(0):
+            yield
+        self.watch.in_backward = False
+
+    def _counted(self, loss: Callable[[], Tensor]) -> Tensor:
+        """The loss, and how many bytes it keeps, unless it uses ``torch.func``, which allows no counting."""
+        saved = SavedBytes()
+        try:
+            with saved:
+                value = loss()
+        except RuntimeError as error:
+            if "saved tensor hooks" not in str(error):
+                raise
+            return loss()
+        self.saved_bytes = saved.count
+        return value
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, NotImplementedError) as error:
+            raise self._explanation(error) from error
+
+    def _explanation(self, error: Exception) -> Exception:
+        text = str(error)
+        if "use_reentrant" in text:
+            return ValueError(
+                "The model uses activation checkpointing with use_reentrant=True, which torch.autograd.grad does not "
+                "support. Checkpoint with use_reentrant=False (Hugging Face: model.gradient_checkpointing_enable("
+                'gradient_checkpointing_kwargs={"use_reentrant": False})).'
+            )
+        clear = explained(error)
+        if clear is None:
+            return error
+        operation = str(clear).split(" ")[0].rpartition(".")[2]
+        where = self.watch.operations.get(operation)
+        return NotImplementedError(f"{where}: {clear}") if where else clear
+
+    def _check_left_over(self, value: Tensor) -> None:
+        if torch.isnan(value) and self.watch.left_over:
+            raise ValueError(
+                f"The model reads {', '.join(self.watch.left_over)} in forward: a tensor that was worked out from its "
+                "parameters before, and would not follow them when they are adapted. Work it out in forward."
+            )
+
+    def _check_watch(self) -> None:
+        if self.watch.write is not None:
+            where, operation = self.watch.write
+            raise ValueError(
+                f"{where} writes to its input in forward ({operation}), so that the next inner step and the caller "
+                "would see other data. Use an operation that is not in-place, or clone the input first."
+            )
+        if self.watch.leak is not None:
+            where, name = self.watch.leak
+            raise ValueError(
+                f"{where} computes with the parameter {name} itself, not with its adapted values: it holds a reference "
+                "to a module or a parameter that is not an attribute, such as one in an object, a global variable or "
+                "another module's memory. Make it an attribute of the module, or pass it to forward."
+            )
+
+    def _check_written(self) -> None:
+        now = (*tensors(self.task), *self.params.values())
+        names = [*["the data"] * len(tensors(self.task)), *(f"parameter {name}" for name in self.params)]
+        for name, value, before in zip(names, now, self.before, strict=True):
+            dense = value.layout == torch.strided
+            if dense and not bool(((value == before) | (value != value)).all()):
+                raise ValueError(
+                    f"The model or the loss writes to {name}; the next inner step and the caller would see other "
+                    "values. Use operations that are not in-place."
+                )
