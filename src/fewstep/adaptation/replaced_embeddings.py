@@ -22,7 +22,9 @@ def _embedding(
     sparse: bool = False,
 ) -> Tensor:
     _refuse_max_norm("Embedding", max_norm)
-    if padding_idx is None or padding_idx == -1 or not under_vmap():
+    if scale_grad_by_freq and under_vmap():
+        raise RuntimeError("torch.nn.Embedding(scale_grad_by_freq=True) has a wrong second derivative under vmap.")
+    if padding_idx is None or not under_vmap():
         return functional.embedding(input, weight, padding_idx, None, norm_type, scale_grad_by_freq, sparse)
     # vmap forgets that the padding gets no gradient.
     found = functional.embedding(input, weight, None, None, norm_type, scale_grad_by_freq, sparse)

@@ -106,9 +106,12 @@ def _check_fit(tasks: Task, params: Params, axes: int) -> None:
         raise ValueError(f"The model is on {device} and the tasks on {wrong[0]}; move them: tasks.to({str(device)!r}).")
     support, query = tasks.support, tasks.query
     for name, batch in (("support", support), ("query", query)):
-        if isinstance(batch, Batch) and isinstance(batch.x, Tensor) and isinstance(batch.y, Tensor):
-            lengths = [leaf.shape[:axes] for leaf in (batch.x, batch.y, batch.weight) if leaf is not None]
-            if any(len(shape) == axes and shape != lengths[0] for shape in lengths):
+        if isinstance(batch, Batch):
+            parts = [tensors(part) for part in (batch.x, batch.y, batch.weight)]
+            lengths = [{leaf.shape[:axes] for leaf in part if leaf.ndim >= axes} for part in parts]
+            if any(0 in shape for shapes in lengths for shape in shapes):
+                raise ValueError(f"The {name} set has no examples; each set needs at least one.")
+            if len({next(iter(shapes)) for shapes in lengths if len(shapes) == 1}) > 1:
                 raise ValueError(
                     f"x, y and weight of the {name} set disagree in the number of examples: shapes "
                     f"{[tuple(leaf.shape) for leaf in tensors(batch)]}, whose first {axes} axes must be the same."

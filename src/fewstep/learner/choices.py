@@ -102,7 +102,11 @@ class Choices:
 
     def objective_of(self, task: Task, reuse: bool = False, params: Params | None = None) -> Tensor:
         """The meta-objective of one task."""
-        return self.value(self.path(task.support, reuse=reuse, params=params), task)
+        path = self.path(task.support, reuse=reuse, params=params)
+        if torch.is_grad_enabled():
+            return self.value(path, task)
+        with torch.enable_grad():  # for losses that differentiate the model themselves
+            return self.value(_detached(path), task).detach()
 
     def value(self, path: list[Params], task: Task) -> Tensor:
         """The meta-objective of one task whose path is known."""

@@ -167,6 +167,11 @@ class FirstTask:
                 "torch.no_grad() in the model and the loss."
             )
         for name, gradient in zip(names, gradients, strict=True):
+            if gradient is not None and gradient.layout != torch.strided:
+                raise TypeError(
+                    f"The gradient for parameter {name} is sparse, which the inner loop does not know; make the layer "
+                    "with sparse=False."
+                )
             if gradient is not None and not torch.isfinite(gradient).all():
                 raise ValueError(f"The gradient of the support loss for parameter {name} is NaN or infinite.")
 

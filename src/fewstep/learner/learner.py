@@ -170,6 +170,13 @@ class Learner(nn.Module, ABC, Generic[Model]):
         objective = partial(self._choices.objective_of, reuse=not look.stochastic)
         return look.each.mean(objective, tasks, [*self._tensors(), *look.others])
 
+    def _steps(self, steps: int | None) -> int:
+        if steps is None:
+            return self.steps
+        if not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"steps must be a whole number, 0 or more; got {steps!r}.")
+        return steps
+
     def _tensors(self) -> list[Tensor]:
         return [*self.parameters(), *self.buffers()]
 

@@ -62,6 +62,8 @@ def look(
             first.check_function(function)
             for padded in padding_of(tasks):
                 first.check_padding(padded, function)
+            if settled.vmaps is None and "register_hook" in first.watch.operations:
+                settled.vmaps = False  # under vmap, a hook of a tensor sees the inner gradient only
             if settled.vmaps is None and isinstance(tasks, Task):
                 settled.vmaps = settled.would_vmap(function, tasks, first.saved_bytes, learned or ())
     others.restore()

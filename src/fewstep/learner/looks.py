@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.learner.checks import check_sets
 from fewstep.learner.choices import Choices
 from fewstep.learner.each_task import EachTask, Tasks
 from fewstep.learner.first_task import Function
@@ -76,6 +77,8 @@ class Looks(dict[tuple[Hashable, ...], Look]):
         kind = evaluating(), modes, adjoint, objective_kind, autocast, structure
         key = purpose, kind, shapes
         found = self.get(key)
+        if not isinstance(tasks, Task) and found is not None:
+            check_sets(tasks, choices.params())  # the others are not known by their first
         if found is None:
             seen = [look for other, look in list(self.items()) if other[:2] == key[:2]]
             if len(seen) >= AT_MOST:

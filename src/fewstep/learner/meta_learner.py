@@ -155,7 +155,7 @@ class MetaLearner(Learner[Model]):
         """
         if isinstance(support, Task):
             raise TypeError("adapt expects the support set of one task; got a Task. Pass task.support.")
-        steps = self.steps if steps is None else steps
+        steps = self._steps(steps)
         with outside_inference_mode(support) as support, torch.no_grad():
             look = self._looks.at([Task(support, None)], None)[1]
             adapted = self._choices.path(support, steps, reuse=not look.stochastic)[-1]
@@ -172,7 +172,7 @@ class MetaLearner(Learner[Model]):
             steps: inner updates; as in training if not given.
         """
         measure = self._choices.outer if metric is None else TaskLoss(self.model, metric)
-        steps = self.steps if steps is None else steps
+        steps = self._steps(steps)
         one = partial(self._choices.scores, measure=measure, steps=steps)
         with outside_inference_mode(tasks) as tasks, torch.no_grad():
             look = self._looks.at(tasks, one, metric)[1]

@@ -37,7 +37,7 @@ def own_functions(value: Tensor) -> list[str]:
 
 
 def leaves_of_graph(value: Tensor, known: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors at the ends of a graph, which would be given a gradient, but for ``known`` ones and what is behind."""
+    """The tensors at the ends of a graph, to which gradients go, but for ``known`` ones and what is behind these."""
     ends = {id(tensor) for tensor in known}
     behind = {tensor.grad_fn for tensor in known if tensor.grad_fn is not None}
     nodes = _nodes(value, behind)

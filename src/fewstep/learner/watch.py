@@ -34,6 +34,7 @@ class Watch(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, original: Own, inputs: Sequence[Tensor]) -> None:
         super().__init__()
+        self.model = model
         self.names = {id(module): f"model.{name}" if name else "model" for name, module in model.named_modules()}
         self.own, self.inputs = (Own(model), original), list(inputs)
         self.versions = [tensor._version for tensor in self.inputs]
@@ -65,9 +66,8 @@ class Watch(TorchFunctionMode):
         if self.leak is None and name != "__get__" and (self.calling or self.in_backward):
             for leaf in tree_leaves((args, kwargs)):
                 if isinstance(leaf, nn.Parameter):
-                    for own in self.own:
-                        leaked = own.name(leaf)
-                        self.leak = self.leak if leaked is None else (where, leaked)
+                    leaked = self.own[0].name(leaf) or self.own[1].name(leaf)
+                    self.leak = self.leak or (None if leaked is None else (where, leaked))
         if self.write is None and any(
             tensor._version != version for tensor, version in zip(self.inputs, self.versions, strict=True)
         ):
@@ -91,6 +91,13 @@ class Watch(TorchFunctionMode):
     def check_buffers(self) -> None:
         """Raises if a model wrote to a buffer in forward."""
         for model, before in self.buffers:
+            known = {name for name, _ in self.model.named_parameters()}
+            made = [name for name, _ in model.named_parameters() if name not in known]
+            if made:
+                raise ValueError(
+                    f"The model makes its parameter {made[0]} in forward, after the learner was made, so that it would "
+                    "neither be learned nor kept. Call the model once on an example before it is given to a learner."
+                )
             for name, buffer in model.named_buffers():
                 old, version, value = before.get(name, (None, 0, buffer))
                 if buffer is not old or buffer._version != version or not torch.equal(buffer, value):
