@@ -60,10 +60,7 @@ def load_and_assign(model: nn.Sequential) -> None:
 
 
 CHANGES = [
-    pytest.param(
-        replace_layer,
-        marks=pytest.mark.xfail(strict=True, reason="losses keep the modules in which parameters lay at construction"),
-    ),
+    replace_layer,
     replace_parameter,
     replace_activation,
     hook,
@@ -102,7 +99,6 @@ def test_a_parameter_that_is_frozen_later_gets_no_gradient() -> None:
     torch.testing.assert_close(learner.model[2].weight.grad, before["model.2.weight"])
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="KeyError: the names of adapts are those at construction")
 def test_a_parametrization_that_comes_later_counts_or_is_told() -> None:
     learner, tasks = fs.maml(network(), fs.mse, 0.3), regression_tasks()
     nn.utils.parametrizations.weight_norm(learner.model[0])
@@ -128,16 +124,8 @@ class Noisy(nn.Module):
     ("draw", "seed"),
     [
         (lambda: torch.rand(()), torch.manual_seed),
-        pytest.param(
-            lambda: float(np.random.rand()),
-            np.random.seed,
-            marks=pytest.mark.xfail(strict=True, reason="the first look draws from numpy"),
-        ),
-        pytest.param(
-            random.random,
-            random.seed,
-            marks=pytest.mark.xfail(strict=True, reason="the first look draws from Python's generator"),
-        ),
+        (lambda: float(np.random.rand()), np.random.seed),
+        (random.random, random.seed),
     ],
     ids=["torch", "numpy", "random"],
 )

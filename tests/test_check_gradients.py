@@ -89,7 +89,7 @@ def test_inexact_adjoints_are_refused() -> None:
     for adjoint in (fs.FirstOrder(), fs.Truncated(1), fs.Implicit()):
         name = type(adjoint).__name__
         with pytest.raises(ValueError, match=rf"{name} leaves a part out by design.*adjoint=fewstep\.Unrolled\(\)"):
-            fs.check_gradients(fs.maml(SmoothNetwork(), fs.mse, 0.1, adjoint=adjoint), regression_tasks())
+            fs.check_gradients(fs.maml(SmoothNetwork(), fs.mse, 0.1, 2, adjoint=adjoint), regression_tasks())
 
 
 def test_a_meta_loss_in_single_precision_is_refused() -> None:

@@ -49,7 +49,6 @@ def test_weights_of_another_length_are_refused() -> None:
         fs.maml(SmoothNetwork(), fs.mse, 0.1).meta_loss(tasks)
 
 
-@pytest.mark.xfail(strict=True, reason="a list of tasks is known by the shapes of its first task alone")
 @pytest.mark.parametrize("first_first", [True, False])
 def test_lengths_in_a_later_list_are_looked_at(first_first: bool) -> None:
     learner = fs.maml(SmoothNetwork(), careless, 0.1)
@@ -70,7 +69,6 @@ class Sums(nn.Module):
         return self.layer(inputs[0] + inputs[1])
 
 
-@pytest.mark.xfail(strict=True, reason="lengths are compared only where x is a tensor")
 @pytest.mark.parametrize("container", [lambda x: (x, x), lambda x: {0: x, 1: x}])
 def test_lengths_are_compared_where_inputs_lie_in_a_container(container: Callable[[Tensor], Any]) -> None:
     tasks = regression_tasks()
@@ -93,19 +91,15 @@ LATER: dict[str, Callable[[fs.MetaLearner], Any]] = {
     "in a list, to score": lambda learner: learner.score([padded()[0], padded()[1]]),
     "to adapt to": lambda learner: learner.adapt(padded().support[0]),
 }
-UNSEEN = pytest.mark.xfail(strict=True, reason="padding is looked for in stacked meta-batches only")
 
 
-@pytest.mark.parametrize(
-    "how", [pytest.param(how, marks=UNSEEN if "list" in how or "adapt" in how else ()) for how in LATER]
-)
+@pytest.mark.parametrize("how", [how for how in LATER])
 def test_a_loss_that_ignores_padding_is_refused_everywhere(how: str) -> None:
     LATER[how](fs.maml(nn.Linear(2, 1), fs.mse, 0.1))
     with pytest.raises(ValueError, match="Padded examples"):
         LATER[how](fs.maml(nn.Linear(2, 1), careless, 0.1))
 
 
-@pytest.mark.xfail(strict=True, reason="a kind of meta-batch is not known by whether its weights hold zeros")
 def test_padding_that_comes_with_weights_seen_before_is_looked_at() -> None:
     tasks, learner = padded(), fs.maml(nn.Linear(2, 1), careless, 0.1)
     full = Batch(tasks.support.x, tasks.support.y, torch.ones(2, 4))
@@ -114,13 +108,11 @@ def test_padding_that_comes_with_weights_seen_before_is_looked_at() -> None:
         learner.meta_loss(tasks)
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="IndexError")
 def test_an_empty_list_is_told() -> None:
     with pytest.raises((TypeError, ValueError), match="Task"):
         fs.maml(SmoothNetwork(), fs.mse, 0.1).meta_loss([])
 
 
-@pytest.mark.xfail(strict=True, reason="TypeError: 'generator' object is not subscriptable")
 def test_an_iterator_of_tasks_is_told() -> None:
     tasks = regression_tasks()
     with pytest.raises(TypeError, match="list of tasks"):
@@ -133,18 +125,16 @@ def empty(batch: Batch) -> Batch:
 
 def test_an_empty_support_set_is_told() -> None:
     tasks = regression_tasks()
-    with pytest.raises(ValueError, match="nan"):
+    with pytest.raises(ValueError, match="support set has no examples"):
         fs.maml(SmoothNetwork(), fs.mse, 0.1).meta_loss(Task(empty(tasks.support), tasks.query))
 
 
-@pytest.mark.xfail(strict=True, reason="the meta-loss is NaN; only the support set's loss must be finite")
 def test_an_empty_query_set_is_told() -> None:
     tasks = regression_tasks()
     with pytest.raises(ValueError, match="query"):
         fs.maml(SmoothNetwork(), fs.mse, 0.1).meta_loss(Task(tasks.support, empty(tasks.query)))
 
 
-@pytest.mark.xfail(strict=True, reason="taken for 0 steps")
 @pytest.mark.parametrize("steps", [-1, 1.5])
 def test_steps_that_cannot_be_taken_are_told(steps: Any) -> None:
     learner, tasks = fs.maml(SmoothNetwork(), fs.mse, 0.1), regression_tasks()

@@ -15,8 +15,8 @@ from gradients.checks import assert_same, meta_gradient, regression_tasks
 from torch import Tensor, nn
 
 import fewstep as fs
-from fewstep.learner import meta_learner
-from fewstep.learner.meta_learner import LOOKS
+from fewstep.learner import looks as looks_module
+from fewstep.learner.looks import AT_MOST as LOOKS
 from fewstep.tasks import Batch, Task
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -40,13 +40,13 @@ class Fixed:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
     """The meta-batches that were looked at."""
     seen: list[Any] = []
-    look_at = meta_learner.look_at
+    look_at = looks_module.look
 
     def counted(choices: Any, tasks: Any, *rest: Any) -> Any:
         seen.append(tasks)
         return look_at(choices, tasks, *rest)
 
-    monkeypatch.setattr(meta_learner, "look_at", counted)
+    monkeypatch.setattr(looks_module, "look", counted)
     return seen
 
 

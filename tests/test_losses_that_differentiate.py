@@ -110,12 +110,9 @@ def test_meta_gradient_is_right(loss: Any, way: str) -> None:
 
 
 OF_CONSTANTS = [physics, physics_of_second_order, gradient_penalty]
-RECORDED = pytest.mark.xfail(strict=True, raises=RuntimeError, reason="meta_loss under no_grad does not record")
 
 
-@pytest.mark.parametrize(
-    "loss", [pytest.param(loss, marks=RECORDED if loss in OF_CONSTANTS else ()) for loss in LOSSES]
-)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_check_gradients_takes_them(loss: Any) -> None:
     learner = fs.maml(network(), loss, 0.05, 2, vectorize=False)
     check = fs.check_gradients(learner, regression_tasks(2), directions=1, tolerance=1e-5)
@@ -124,9 +121,7 @@ def test_check_gradients_takes_them(loss: Any) -> None:
 
 
 @pytest.mark.parametrize("inside", [torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize(
-    "loss", [pytest.param(loss, marks=RECORDED if loss in OF_CONSTANTS else ()) for loss in LOSSES]
-)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_meta_loss_where_no_gradients_are_recorded(loss: Any, inside: Any) -> None:
     """As in a validation loop of one's own."""
     learner, tasks = fs.maml(network(), loss, 0.05, 2, vectorize=False), regression_tasks(2)

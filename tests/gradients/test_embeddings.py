@@ -80,9 +80,7 @@ def by_hand(net: nn.Module, tasks: Task) -> dict[str, Tensor]:
 
 def known(name: str, way: str) -> Any:
     if name == "scaled by frequency" and way == "vmap":
-        return pytest.mark.xfail(strict=True, reason="the frequencies of the outer derivative are not one task's")
-    if name == "padding of the function" and WAYS[way]["vectorize"]:
-        return pytest.mark.xfail(strict=True, reason="-1 is taken for no padding by the replacement under vmap")
+        return pytest.mark.xfail(strict=True, raises=RuntimeError, reason="refused under vmap: its derivative is wrong")
     return ()
 
 
@@ -113,9 +111,6 @@ def test_check_gradients_finds_nothing_wrong(name: str) -> None:
     assert check.ok, check
 
 
-@pytest.mark.xfail(
-    strict=True, raises=NotImplementedError, reason="Could not run 'aten::ne.Scalar' with arguments from SparseCPU"
-)
 def test_sparse_gradients_are_refused() -> None:
     with pytest.raises(ValueError, match="sparse"):
         fs.maml(Tokens(sparse=True), fs.mse, 0.1, vectorize=False).meta_loss(sentences())

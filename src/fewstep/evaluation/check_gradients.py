@@ -141,6 +141,7 @@ def check_gradients(
 def _in_float64(learner: MetaLearner[Any]) -> MetaLearner[Any]:
     twin = copy.deepcopy(learner)._apply(_doubled)
     twin.__dict__["compiles"] = False
+    twin._choices.compares = False
     twin.zero_grad(set_to_none=True)
     return twin
 

@@ -32,9 +32,9 @@ def check_model(model: nn.Module) -> None:
                 "MAML paper does), or GroupNorm or LayerNorm."
             )
         if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError(
-                f"{f'model.{name}' if name else 'model'} is a TorchScript module, whose parameters cannot be "
-                "exchanged. Pass the module that it was scripted from."
+            raise ValueError(
+                f"{f'model.{name}' if name else 'model'} is a {type(module).__name__}, whose parameters cannot be "
+                "exchanged. Pass the module as it was before torch.jit.script."
             )
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):

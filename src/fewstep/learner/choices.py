@@ -53,10 +53,29 @@ class Choices:
         self.steps, self.adapts, self.inner_batch = steps, list(adapts), inner_batch
         self._adjoint, self._objective = adjoint, objective
         self.iteration = 0
+        self.compares = True
+        """Whether first looks compare second derivatives with finite differences."""
         self.outer = TaskLoss(model, loss)
         self.inner = TaskLoss(model, inner_loss, learned=True)
         self.step_loss = self.inner if inner_batch is None else MinibatchLoss(self.inner, inner_batch)
         self.unmoved = Unmoved(model, self.adapts)
+
+    def refresh(self) -> None:
+        """Looks up anew where parameters are, after modules of the model were replaced.
+
+        Raises:
+            ValueError: there are other parameters now.
+        """
+        before, now = self.outer.names, [name for name, _ in self.model.named_parameters()]
+        if set(before) != set(now):
+            changed = sorted(set(before) ^ set(now))
+            raise ValueError(
+                f"The model's parameters were added, removed or renamed after the learner was made: {changed}. Make "
+                "another learner from the changed model."
+            )
+        self.outer.refresh()
+        self.inner.refresh()
+        self.unmoved = Unmoved(self.model, self.adapts)
 
     @property
     def adjoint(self) -> Adjoint:

@@ -85,7 +85,7 @@ class FirstTask:
         self.others.extend(self._unknown(value, adapted))
         self._check_gradient(value, adapted)
         choices.inner.reenters = choices.outer.reenters = choices.inner.reenters or self.watch.reenters
-        if self.trains and choices.adjoint.second_order and not drawn.of_others:
+        if self.trains and choices.adjoint.second_order and choices.compares and not drawn.of_others:
             with inner_step(0), self._explained():
                 check_second_order(partial(choices.inner, batch=support), self.params, adapted, functions)
         self._check_written()
@@ -140,6 +140,10 @@ class FirstTask:
             )
         return found
 
+    def support_loss(self, task: Task, params: Params) -> Tensor:
+        """The loss of a support set."""
+        return self.choices.inner(params, task.support)
+
     def check_padding(self, padded: tuple[Task, Task], function: Function) -> None:
         """Padding must change nothing: the function with other values in the padded places is the same function."""
         if self.stochastic:
@@ -168,7 +172,7 @@ class FirstTask:
             )
         for name, gradient in zip(names, gradients, strict=True):
             if gradient is not None and gradient.layout != torch.strided:
-                raise TypeError(
+                raise ValueError(
                     f"The gradient for parameter {name} is sparse, which the inner loop does not know; make the layer "
                     "with sparse=False."
                 )

@@ -58,12 +58,20 @@ def look(
         first.check_support()
         settled = EachTask(each.vectorize, each.chunk)
         settled.vmaps = each.vmaps
-        if function is not None:
+        if function is None:
+            for padded in padding_of(tasks):
+                first.check_padding(padded, first.support_loss)
+        else:
             first.check_function(function)
             for padded in padding_of(tasks):
                 first.check_padding(padded, function)
-            if settled.vmaps is None and "register_hook" in first.watch.operations:
-                settled.vmaps = False  # under vmap, a hook of a tensor sees the inner gradient only
+            if isinstance(tasks, Task) and "register_hook" in first.watch.operations:
+                if settled.vmaps:
+                    raise ValueError(
+                        "The model hooks tensors (Tensor.register_hook), and under vmap a hook sees the inner gradient "
+                        "only. Leave vectorize out, or pass vectorize=False."
+                    )
+                settled.vmaps = False
             if settled.vmaps is None and isinstance(tasks, Task):
                 settled.vmaps = settled.would_vmap(function, tasks, first.saved_bytes, learned or ())
     others.restore()

@@ -63,10 +63,9 @@ class Looks(dict[tuple[Hashable, ...], Look]):
         choices = self.choices
         modules = _modules(choices)
         if len(modules) != len(self._modules) or any(m is not n for m, n in zip(modules, self._modules, strict=True)):
-            raise ValueError(
-                "Modules were added to the learner's model or loss, or replaced, after the learner was made. Make "
-                "another learner from the changed model."
-            )
+            choices.refresh()
+            self._modules = modules
+            self.clear()
         if not isinstance(tasks, Task) and not (isinstance(tasks, Sequence) and len(tasks)):
             raise TypeError(f"Expected a fewstep.tasks.Task with a leading task axis; got {type(tasks).__name__}.")
         adjoint, objective = choices.adjoint, choices.objective

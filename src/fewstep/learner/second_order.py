@@ -121,10 +121,16 @@ class _Directional:
             value = self.loss(self.values)
             inputs = [self.values[name] for name in self.adapted]
             gradients: Any = torch.autograd.grad(value, inputs, materialize_grads=True)
-        pairs = zip(gradients, self.adapted, strict=True)
-        found = sum((gradient * self.directions[name]).sum().real.item() for gradient, name in pairs)
-        slope = self._slope(self.adapted, distance, self._value)
-        return abs(found - slope) <= TOLERATED * max(abs(found), abs(slope))
+        along = {
+            name: (gradient * self.directions[name]).sum().real.item()
+            for name, gradient in zip(self.adapted, gradients, strict=True)
+        }
+        for module in {name.rpartition(".")[0] for name in self.adapted}:
+            names = _of(module, self.adapted)
+            found, slope = sum(along[name] for name in names), self._slope(names, distance, self._value)
+            if abs(found - slope) > TOLERATED * max(abs(found), abs(slope)):
+                return False
+        return True
 
     def _slope(self, names: list[str], distance: float, function: Callable[[dict[str, Tensor]], Tensor]) -> float:
         count = sum(self.values[name].numel() for name in names)

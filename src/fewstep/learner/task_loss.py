@@ -33,13 +33,23 @@ class TaskLoss:
         self.model, self.loss = model, loss
         self.reenters = False
         """Whether the model calls its modules again in backward passes, as a first look shows."""
-        self._places = {name: (module, attribute) for name, module, attribute in _places(model)}
-        if learned and isinstance(loss, nn.Module):
-            models = {id(value) for value in model.parameters()}
-            for name, module, attribute in _places(loss):
+        self._learned = loss if learned and isinstance(loss, nn.Module) else None
+        self.refresh()
+        self.holds_support_norm = any(isinstance(module, SupportNorm) for module in model.modules())
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the model's parameters."""
+        return [name for name in self._places if not name.startswith(LOSS_PREFIX)]
+
+    def refresh(self) -> None:
+        """Looks up where the parameters are."""
+        self._places = {name: (module, attribute) for name, module, attribute in _places(self.model)}
+        if self._learned is not None:
+            models = {id(value) for value in self.model.parameters()}
+            for name, module, attribute in _places(self._learned):
                 if id(module._parameters[attribute]) not in models:  # those that it shares are the model's
                     self._places[LOSS_PREFIX + name] = module, attribute
-        self.holds_support_norm = any(isinstance(module, SupportNorm) for module in model.modules())
 
     def __call__(self, params: Mapping[str, Tensor], batch: Any) -> Tensor:
         model, loss = self.stand_ins(params)

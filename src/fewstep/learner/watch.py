@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import types
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -91,7 +92,7 @@ class Watch(TorchFunctionMode):
     def check_buffers(self) -> None:
         """Raises if a model wrote to a buffer in forward."""
         for model, before in self.buffers:
-            known = {name for name, _ in self.model.named_parameters()}
+            known = {name.replace("_orig_mod.", "") for name, _ in self.model.named_parameters()}
             made = [name for name, _ in model.named_parameters() if name not in known]
             if made:
                 raise ValueError(
@@ -165,8 +166,11 @@ class Randomness:
     """
 
     def __init__(self, *modules: Any) -> None:
-        held = [v for m in modules if isinstance(m, nn.Module) for part in m.modules() for v in vars(part).values()]
-        self._generators = [value for value in held if isinstance(value, _GENERATORS)]
+        parts = [part for module in modules if isinstance(module, nn.Module) for part in module.modules()]
+        held = [value for part in parts for attribute in vars(part).values() for value in _reached(attribute)]
+        held += [value for part in parts for value in _reached(type(part).forward)]
+        held += [value for loss in modules for value in _reached(loss)]
+        self._generators = list({id(value): value for value in held if isinstance(value, _GENERATORS)}.values())
 
     def __enter__(self) -> Randomness:
         self._before, self._others = random_state(), self._other_states()
@@ -206,6 +210,17 @@ class Randomness:
 
 
 _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+
+
+def _reached(value: Any) -> list[Any]:
+    """An object, and those that it reaches as a function, by its closure and global names."""
+    found = [value]
+    code = getattr(value, "__code__", None)
+    if code is not None:
+        cells = [cell for cell in value.__closure__ or () if cell != types.CellType()]
+        found += [cell.cell_contents for cell in cells]
+        found += [value.__globals__[name] for name in code.co_names if name in value.__globals__]
+    return found
 
 
 def _hashed(state: Any) -> tuple[Any, ...]:
