@@ -124,8 +124,20 @@ class Choices:
         path = self.path(task.support, reuse=reuse, params=params)
         if torch.is_grad_enabled():
             return self.value(path, task)
+        path = _detached(path)
         with torch.enable_grad():  # for losses that differentiate the model themselves
-            return self.value(_detached(path), task).detach()
+            try:
+                return self.value(path, task).detach()
+            except RuntimeError as error:
+                if not _needs_parameters(error):
+                    raise
+                for value in path[0].values():
+                    if value.is_floating_point():
+                        value.requires_grad_()
+                for params in path[1:]:
+                    for name in self.adapts:
+                        params[name].requires_grad_()
+                return self.value(path, task).detach()
 
     def value(self, path: list[Params], task: Task) -> Tensor:
         """The meta-objective of one task whose path is known."""
@@ -210,13 +222,18 @@ def _detached(path: list[Params]) -> list[Params]:
     return [{name: constants[id(value)] for name, value in params.items()} for params in path]
 
 
+def _needs_parameters(error: RuntimeError) -> bool:
+    """Whether a loss failed because it differentiates the model in its parameters, which are constants."""
+    return "does not require grad" in str(error) or "not have been used" in str(error)
+
+
 def _measured(loss: QueryLoss, params: Params, query: Any) -> Tensor:
     """A loss at constant parameters. Gradients are recorded, for losses that differentiate the model themselves."""
     with torch.enable_grad():
         try:
             return loss(params, query).detach()
         except RuntimeError as error:
-            if "does not require grad" not in str(error) and "not have been used" not in str(error):
+            if not _needs_parameters(error):
                 raise
             # The loss differentiates the model in its parameters.
             place = next(k for k, passed in enumerate(loss.path) if passed is params)

@@ -82,7 +82,7 @@ class FirstTask:
             *own_functions(value),
             *(["Tensor.register_hook"] if "register_hook" in self.watch.operations else []),
         ]
-        self.others.extend(self._unknown(value, adapted))
+        self.others.extend(self._unknown(value, adapted, lambda: choices.inner(params, support)))
         self._check_gradient(value, adapted)
         choices.inner.reenters = choices.outer.reenters = choices.inner.reenters or self.watch.reenters
         if self.trains and choices.adjoint.second_order and choices.compares and not drawn.of_others:
@@ -98,7 +98,7 @@ class FirstTask:
         self._check_watch()
         if self.trains and isinstance(value, Tensor):
             check_scalar(value)
-            self.others.extend(self._unknown(value, {}))
+            self.others.extend(self._unknown(value, {}, lambda: function(self.task, params=self.params)))
             if value.requires_grad and learned:
                 with self._watched(backward=True), self._explained():
                     torch.autograd.grad(value, learned, allow_unused=True)
@@ -117,7 +117,7 @@ class FirstTask:
         if not same:
             self.choices.unmoved.never()
 
-    def _unknown(self, value: Tensor, adapted: Params) -> list[Tensor]:
+    def _unknown(self, value: Tensor, adapted: Params, again: Callable[[], Tensor]) -> list[Tensor]:
         """Leaves of the graph that require a gradient and are no parameters of the learner, nor in the tasks."""
         choices = self.choices
         known = [*self.params.values(), *adapted.values(), *tensors(self.task), *self.watch.made]
@@ -125,6 +125,10 @@ class FirstTask:
             if isinstance(part, nn.Module):
                 known.extend((*part.parameters(), *part.buffers()))
         found = leaves_of_graph(value, known)
+        if found:  # those that are made anew each time do not matter
+            with torch.enable_grad(), inner_step(0):
+                there = {id(leaf) for leaf in leaves_of_graph(again(), known)}
+            found = [leaf for leaf in found if id(leaf) in there]
         for leaf in found:
             name = self.watch.own[1].name(leaf)
             if name is not None:

@@ -67,7 +67,10 @@ class Looks(dict[tuple[Hashable, ...], Look]):
             self._modules = modules
             self.clear()
         if not isinstance(tasks, Task) and not (isinstance(tasks, Sequence) and len(tasks)):
-            raise TypeError(f"Expected a fewstep.tasks.Task with a leading task axis; got {type(tasks).__name__}.")
+            raise TypeError(
+                f"Expected a fewstep.tasks.Task with a leading task axis; got {type(tasks).__name__}. A "
+                "list of tasks will do as well."
+            )
         adjoint, objective = choices.adjoint, choices.objective
         modes = tuple([module.training for module in self._modules])
         autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
