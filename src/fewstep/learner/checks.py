@@ -39,6 +39,11 @@ def check_model(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ValueError(f"Parameter {name} has no shape yet (lazy module); call the model once on an example.")
+        if parameter._backward_hooks:
+            raise ValueError(
+                f"Parameter {name} has gradient hooks (Tensor.register_hook), which the learner's copy would lose. Remove "
+                "them; a rule of your own, such as fewstep.chain(transform, fewstep.SGD(...)), can change gradients."
+            )
 
 
 def rule_tensors(rule: Any) -> dict[str, Tensor]:

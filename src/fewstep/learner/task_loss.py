@@ -52,6 +52,8 @@ class TaskLoss:
                     self._places[LOSS_PREFIX + name] = module, attribute
 
     def __call__(self, params: Mapping[str, Tensor], batch: Any) -> Tensor:
+        if not _is_plain(batch):
+            batch = mapped(_itself, batch)  # containers of its own, for losses that take something out of them
         model, loss = self.stand_ins(params)
         watch = watching()
         if watch is not None:
@@ -78,6 +80,16 @@ class TaskLoss:
         module, attribute = self._places[name]
         found: Any = module._parameters[attribute]
         return found
+
+
+def _is_plain(batch: Any) -> bool:
+    if not isinstance(batch, Batch):
+        return isinstance(batch, Tensor)
+    return isinstance(batch.x, Tensor) and (batch.y is None or isinstance(batch.y, Tensor))
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def call(model: nn.Module, params: Mapping[str, Tensor], *args: Any) -> Any:
