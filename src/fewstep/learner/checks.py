@@ -41,8 +41,8 @@ def check_model(model: nn.Module) -> None:
             raise ValueError(f"Parameter {name} has no shape yet (lazy module); call the model once on an example.")
         if parameter._backward_hooks:
             raise ValueError(
-                f"Parameter {name} has gradient hooks (Tensor.register_hook), which the learner's copy would lose. Remove "
-                "them; a rule of your own, such as fewstep.chain(transform, fewstep.SGD(...)), can change gradients."
+                f"Parameter {name} has gradient hooks (Tensor.register_hook), which the learner's copy would lose. "
+                "Remove them; a rule such as fewstep.chain(transform, fewstep.SGD(...)) can change gradients."
             )
 
 
