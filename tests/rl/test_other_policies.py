@@ -114,10 +114,14 @@ def test_other_distributions_are_refused_by_name():
 
 
 def test_checks_of_torch_distributions_stay_as_they_were():
-    environment = PointNavigation(6, horizon=3)
-    learner(environment, Theirs(normal)).score(tasks_of(environment))
-    with pytest.raises(ValueError, match="scale"):
-        torch.distributions.Normal(torch.zeros(1), -torch.ones(1))
+    environment, before = PointNavigation(6, horizon=3), torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(True)  # a compiler may have turned them off
+    try:
+        learner(environment, Theirs(normal)).score(tasks_of(environment))
+        with pytest.raises(ValueError, match="scale"):
+            torch.distributions.Normal(torch.zeros(1), -torch.ones(1))
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(before)
 
 
 def test_a_log_prob_that_is_not_summed_is_refused():

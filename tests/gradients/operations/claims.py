@@ -90,6 +90,7 @@ NOT_UNDER_VMAP = {
     "nn.GRU-packed",
     "nn.RNN-packed",
     "nn.AdaptiveLogSoftmaxWithLoss",
+    "nn.Embedding-by frequency",
 }
 NO_FORWARD_MODE = {
     "torch.special.zeta",
