@@ -182,13 +182,13 @@ class Learner(nn.Module, ABC, Generic[Model]):
 
     def _learned(self, tasks: Any) -> list[Tensor]:
         """All that the meta-objective is differentiated in."""
-        return learned((*self._tensors(), *trees.tensors(tasks)))
+        return learned_of((*self._tensors(), *trees.tensors(tasks)))
 
 
 def _parameters(part: Any) -> Iterable[Tensor]:
     return part.parameters() if isinstance(part, nn.Module) else ()
 
 
-def learned(tensors: Iterable[Tensor]) -> list[Tensor]:
+def learned_of(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Those that require a gradient."""
     return [tensor for tensor in tensors if tensor.requires_grad]

@@ -40,7 +40,11 @@ class Looks(dict[tuple[Hashable, ...], Look]):
         super().__init__()
         self.choices, self.each = choices, each
         self.original = Own() if original is None else Own(original)
-        self._modules = _modules(choices)
+        self._note_structure()
+
+    def _note_structure(self) -> None:
+        self.modules = _modules(self.choices)
+        self._structure = [(module, tuple(module._modules.values())) for module in self.modules]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Looks, (self.choices, self.each)
@@ -61,10 +65,9 @@ class Looks(dict[tuple[Hashable, ...], Look]):
             find_learned: what the function will be differentiated in; not at all if not given.
         """
         choices = self.choices
-        modules = _modules(choices)
-        if len(modules) != len(self._modules) or any(m is not n for m, n in zip(modules, self._modules, strict=True)):
+        if any(tuple(module._modules.values()) != parts for module, parts in self._structure):
             choices.refresh()
-            self._modules = modules
+            self._note_structure()
             self.clear()
         if not isinstance(tasks, Task) and not (isinstance(tasks, Sequence) and len(tasks)):
             raise TypeError(
@@ -72,7 +75,7 @@ class Looks(dict[tuple[Hashable, ...], Look]):
                 "list of tasks will do as well."
             )
         adjoint, objective = choices.adjoint, choices.objective
-        modes = tuple([module.training for module in self._modules])
+        modes = tuple([module.training for module in self.modules])
         autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
         objective_kind = objective if isinstance(objective, FunctionType) else type(objective)
         structure, shapes = _signature(tasks)

@@ -16,7 +16,7 @@ from fewstep.adaptation.rules import Params
 from fewstep.compiling import CompiledGradient, compiler_missing
 from fewstep.learner.each_task import EachTask, Tasks, on_cpu
 from fewstep.learner.gradients import laid_out_like, outside_inference_mode, with_gradients
-from fewstep.learner.learner import Learner, Model, learned
+from fewstep.learner.learner import Learner, Model, learned_of
 from fewstep.learner.look import Look
 from fewstep.learner.looks import TRAINING
 from fewstep.learner.scheduled import Scheduled
@@ -116,8 +116,8 @@ class MetaLearner(Learner[Model]):
                 return self._mean_objective(tasks)
             if not self._compiles(tasks):
                 return self._mean_objective(tasks, self._carry_on)
-            value, gradients = self._compiled_gradient(tasks)
-            return with_gradients(value, self._learned(tasks), gradients)
+            value, learned, gradients = self._compiled_gradient(tasks)
+            return with_gradients(value, learned, gradients)
 
     def meta_gradient(self, tasks: Tasks) -> Tensor:
         """``meta_loss(tasks).backward()`` in one: the gradient is added to each parameter's ``grad``.
@@ -130,8 +130,8 @@ class MetaLearner(Learner[Model]):
         overridden = type(self).meta_loss is not MetaLearner.meta_loss
         if overridden or not self._compiles(tasks) or any(t.requires_grad for t in trees.tensors(tasks)):
             return super().meta_gradient(tasks)
-        loss, gradients = self._compiled_gradient(tasks)
-        for value, gradient in zip(learned(self._tensors()), gradients, strict=True):
+        loss, learned, gradients = self._compiled_gradient(tasks)
+        for value, gradient in zip(learned, gradients, strict=True):
             if gradient is not None and not value.is_leaf:  # a tensor rate that was worked out from others
                 value.backward(gradient)
             elif gradient is not None:
@@ -193,7 +193,7 @@ class MetaLearner(Learner[Model]):
 
     def _carry_on(self, tasks: Tasks) -> None:
         """Running norms and rules keep what goes on from task to task, as the first task of a meta-batch shows it."""
-        running = [module for module in self.model.modules() if isinstance(module, RunningNorm)]
+        running = [module for module in self._looks.modules if isinstance(module, RunningNorm)]
         carry = getattr(self.rule, "carry", None)
         if not self.training or not (running or carry):
             return
@@ -219,7 +219,8 @@ class MetaLearner(Learner[Model]):
             return self.compiles is True and not compiler_missing()
         return bool(self.compiles)
 
-    def _compiled_gradient(self, tasks: Any) -> tuple[Tensor, list[Tensor | None]]:
+    def _compiled_gradient(self, tasks: Any) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
+        """The meta-objective, what it is differentiated in, and its gradient for that."""
         find_learned = partial(self._learned, tasks)
         key, look = self._looks.at(tasks, self._choices.objective_of, TRAINING, find_learned)
         if look.stochastic and isinstance(self._choices.adjoint, Recomputed):
@@ -230,8 +231,10 @@ class MetaLearner(Learner[Model]):
                 "no parameter of the learner, for a constant. Make it a parameter of the model, the loss or the rule."
             )
         self._carry_on(tasks)
-        function = partial(self._loss_from, look)
-        return self._compiled(function, self._tensors(), tasks, (key, self._choices.objective), look.each.parts)
+        function, tensors = partial(self._loss_from, look), self._tensors()
+        kind = key, self._choices.objective
+        value, gradients = self._compiled(function, tensors, tasks, kind, look.each.parts)
+        return value, learned_of((*tensors, *trees.tensors(tasks))), gradients
 
     def _loss_from(self, look: Look, tensors: Sequence[Tensor], tasks: Task) -> Tensor:
         """The mean objective of tasks, with other tensors in place of all parameters and buffers."""

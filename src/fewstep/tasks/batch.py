@@ -56,6 +56,12 @@ class Task:
     support: Any
     query: Any
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing in it can be exchanged: both sets are batches of single tensors."""
+        sets = (self.support, self.query)
+        return all(type(s) is Batch and isinstance(s.x, Tensor) and isinstance(s.y, Tensor) for s in sets)
+
     def __len__(self) -> int:
         return _leading_size(self)
 

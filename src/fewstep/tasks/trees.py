@@ -71,7 +71,12 @@ def _described(tree: Any) -> str:
 
 
 def _flatten(tree: Any) -> tuple[list[Any], Any]:
+    kept = getattr(tree, "kept_flat", None)  # what does not change is taken apart once
+    if kept is not None:
+        return kept[0], kept[1]
     leaves, spec = tree_flatten(tree)
+    if getattr(tree, "is_plain", False):
+        object.__setattr__(tree, "kept_flat", (leaves, spec))
     strange = {type(leaf) for leaf in leaves if not isinstance(leaf, Tensor) and _is_container(leaf)}
     if not strange:
         return leaves, spec
