@@ -1,10 +1,13 @@
 """Tasks: random generators, sine waves, indexing, stacking with padding."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
 
+import fewstep as fs
 from fewstep.tasks import Batch, SinusoidPool, Sinusoids, Task, TaskSource, generator
 
 
@@ -155,3 +158,11 @@ def test_stack_errors():
     other = Task(Batch(torch.randn(2, 7), torch.randint(5, (2,))), batch(2))
     with pytest.raises(ValueError, match=r"support sets differ in shape.*\(2,\), \(7,\)"):
         Task.stack([Task(batch(2), batch(2)), other])
+
+
+def test_tasks_that_were_used_are_copied_and_pickled_without_more_than_their_sets():
+    tasks = fs.tasks.Sinusoids().sample(2)
+    fs.maml(torch.nn.Linear(1, 1), fs.mse, 0.1).meta_loss(tasks)
+    for twin in (copy.deepcopy(tasks), pickle.loads(pickle.dumps(tasks))):
+        assert vars(twin).keys() == {"support", "query"}
+        torch.testing.assert_close(twin.query.x, tasks.query.x)

@@ -62,6 +62,9 @@ class Task:
         sets = (self.support, self.query)
         return all(type(s) is Batch and isinstance(s.x, Tensor) and isinstance(s.y, Tensor) for s in sets)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Task, (self.support, self.query)  # copied or pickled without what is kept beside them
+
     def __len__(self) -> int:
         return _leading_size(self)
 
