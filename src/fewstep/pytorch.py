@@ -1,6 +1,6 @@
-"""PyTorch's private interfaces that are in use, all in one place, with a public fallback where there is one.
+"""PyTorch's private interfaces that are in use, all in one place.
 
-Tested with the oldest and the newest PyTorch that ``pyproject.toml`` allows.
+Where the version of PyTorch is another than :data:`CAN_COMPILE_DIRECTLY` names, graphs are compiled the public way.
 """
 
 from __future__ import annotations

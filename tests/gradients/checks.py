@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+import fewstep as fs
 from fewstep.tasks import Batch, Task
 
 
@@ -47,6 +48,23 @@ def meta_gradient(learner, tasks):
     learner.zero_grad(set_to_none=True)
     learner.meta_loss(tasks).backward()
     return {name: None if value.grad is None else value.grad.clone() for name, value in learned(learner).items()}
+
+
+def by_hand(net, tasks, lr=0.1, steps=2):
+    """MAML's meta-gradient with ``fewstep.mse``, by name: an ordinary loop with autograd and ``functional_call``."""
+    values, total = dict(net.named_parameters()), torch.zeros(())
+
+    def loss(params, batch):
+        return fs.mse(lambda x: torch.func.functional_call(net, params, (x,)), batch)
+
+    for i in range(len(tasks)):
+        params = dict(values)
+        for _ in range(steps):
+            slopes = torch.autograd.grad(loss(params, tasks[i].support), list(params.values()), create_graph=True)
+            params = {n: p - lr * slope for (n, p), slope in zip(params.items(), slopes, strict=True)}
+        total = total + loss(params, tasks[i].query) / len(tasks)
+    gradients = torch.autograd.grad(total, list(values.values()))
+    return {f"model.{name}": gradient for name, gradient in zip(values, gradients, strict=True)}
 
 
 def central_differences(learner, tasks, epsilon=1e-6):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from gradients.checks import assert_same, meta_gradient
+from gradients.checks import assert_same, by_hand, meta_gradient
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,22 +60,6 @@ def sentences() -> Task:
         return Batch((tokens + torch.arange(3)) % 7, torch.randn(2, examples, 2))
 
     return Task(batch(4), batch(5))
-
-
-def by_hand(net: nn.Module, tasks: Task) -> dict[str, Tensor]:
-    values, total = dict(net.named_parameters()), torch.zeros(())
-
-    def loss(params: dict[str, Tensor], batch: Batch) -> Tensor:
-        return fs.mse(lambda x: torch.func.functional_call(net, params, (x,)), batch)
-
-    for i in range(len(tasks)):
-        params = dict(values)
-        for _ in range(2):
-            slopes = torch.autograd.grad(loss(params, tasks[i].support), list(params.values()), create_graph=True)
-            params = {n: p - 0.1 * slope for (n, p), slope in zip(params.items(), slopes, strict=True)}
-        total = total + loss(params, tasks[i].query) / len(tasks)
-    gradients = torch.autograd.grad(total, list(values.values()))
-    return {f"model.{name}": gradient for name, gradient in zip(values, gradients, strict=True)}
 
 
 def known(name: str, way: str) -> Any:

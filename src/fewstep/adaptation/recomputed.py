@@ -28,7 +28,7 @@ def recomputed_gradient(
     """∇_names L and L like :func:`gradient_and_value`, but nothing is kept for the backward pass except the inputs.
 
     ``mode`` is that of :class:`fewstep.Recomputed`; where an operation has no forward-mode derivative, a second
-    backward pass gives the same, and ``without_forward_mode`` is told so.
+    backward pass gives the same, and ``without_forward_mode`` is called.
     """
     leaves, rebuild = split((params, batch))
     call = _Call(loss, tuple(names), rebuild, mode, without_forward_mode)
@@ -137,7 +137,7 @@ def _by_dual_numbers(
             inputs[i] = forward_ad.make_dual(inputs[i], tangent.detach())
         value = call.value(inputs)
         wanted_inputs = [inputs[i] for i in wanted]
-        gradient = torch.autograd.grad(value, wanted_inputs, create_graph=True, materialize_grads=True)
+        gradient = torch.autograd.grad(value, wanted_inputs, materialize_grads=True)
         duals = [forward_ad.unpack_dual(dual) for dual in gradient]
     gradients = [(g.detach(), None if hw is None else hw.detach()) for g, hw in duals]
     return [value_cotangent * g if hw is None else hw + value_cotangent * g for g, hw in gradients]

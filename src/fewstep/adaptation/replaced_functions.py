@@ -14,7 +14,7 @@ from torch.nn import functional
 from fewstep.pytorch import in_forward_mode, under_vmap
 
 MANY_POINTS = 25
-"""Euclidean distances of more points than this are worked out by a product, as PyTorch does."""
+"""With more points than this, Euclidean distances are computed by a matrix product, as PyTorch does."""
 
 
 def _attention(

@@ -79,6 +79,12 @@ def check_loss(loss: Any, name: str = "loss") -> None:
         )
 
 
+def check_steps(steps: Any) -> None:
+    """Raises if a number of inner steps is none."""
+    if not isinstance(steps, int) or steps < 0:
+        raise ValueError(f"steps must be a whole number, 0 or more; got {steps!r}.")
+
+
 def check_sets(tasks: Any, params: Params) -> None:
     """Raises if the tensors of a meta-batch do not fit each other or the model."""
     listed = isinstance(tasks, Sequence) and not isinstance(tasks, (str, tuple)) and len(tasks) > 0
@@ -124,12 +130,7 @@ def _check_fit(tasks: Task, params: Params, axes: int) -> None:
     if not (isinstance(support, Batch) and isinstance(query, Batch)):
         return
     for name in ("x", "y"):
-        ours, theirs = getattr(support, name), getattr(query, name)
-        if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
-            pairs = list(zip(tensors(ours), tensors(theirs), strict=False))
-        else:
-            pairs = [(ours, theirs)]
-        for s, q in pairs:
+        for s, q in zip(tensors(getattr(support, name)), tensors(getattr(query, name)), strict=False):
             if s.shape[axes:] != q.shape[axes:] or s.dtype != q.dtype:
                 raise ValueError(
                     f"Support and query disagree in {name}: examples of shape {tuple(s.shape[axes:])} and {s.dtype} "

@@ -89,10 +89,13 @@ class Choices:
         found: Objective = at_iteration(self._objective, self.iteration)
         return found
 
-    def with_parts(self, model: nn.Module, loss: Any, inner_loss: Any, rule: Any, objective: Any) -> Choices:
-        """The same choices over other modules of the same kind."""
-        rest = self.steps, self.adapts, self.adjoint, objective, self.inner_batch
-        return Choices(model, loss, inner_loss, rule, *rest)
+    def but(self, **changes: Any) -> Choices:
+        """The same choices, except for some of them; at the same iteration."""
+        names = ("model", "loss", "inner_loss", "rule", "steps", "adapts", "inner_batch")
+        kept = {**{name: getattr(self, name) for name in names}, "adjoint": self._adjoint, "objective": self._objective}
+        other = Choices(**{**kept, **changes})
+        other.iteration = self.iteration
+        return other
 
     def params(self) -> Params:
         """θ by name, and the parameters of a learned loss."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewstep.adaptation import Adjoint, Rule
 from fewstep.adaptation.rules import Params
-from fewstep.learner.checks import check_loss, check_model
+from fewstep.learner.checks import check_loss, check_model, check_steps
 from fewstep.learner.choices import Choices
 from fewstep.learner.each_task import EachTask, Tasks
 from fewstep.learner.looks import TRAINING, Looks
@@ -68,8 +68,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
         check_model(model)
         check_loss(loss)
         check_loss(inner_loss or loss, "inner_loss")
-        if not isinstance(steps, int) or steps < 0:
-            raise ValueError(f"steps must be a whole number, 0 or more; got {steps!r}.")
+        check_steps(steps)
         if inner_batch is not None and (not isinstance(inner_batch, int) or inner_batch < 1):
             raise ValueError(f"inner_batch must be a whole number, 1 or more, or None for all; got {inner_batch!r}.")
         if compile not in (True, False, "record"):
@@ -120,10 +119,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
         """
         twin = copy.deepcopy(self)
         twin.__dict__["adapts"] = self._select(adapts, "adapts", self._trainable)
-        old = twin._choices
-        parts = old.model, old.loss, old.inner_loss, old.rule, old.steps
-        twin._choices = Choices(*parts, twin.adapts, twin.adjoint, twin.objective, old.inner_batch)
-        twin._choices.iteration = old.iteration
+        twin._choices = twin._choices.but(adapts=twin.adapts)
         twin._choices.check()
         twin._looks = Looks(twin._choices, twin._each)
         return twin
@@ -173,8 +169,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
     def _steps(self, steps: int | None) -> int:
         if steps is None:
             return self.steps
-        if not isinstance(steps, int) or steps < 0:
-            raise ValueError(f"steps must be a whole number, 0 or more; got {steps!r}.")
+        check_steps(steps)
         return steps
 
     def _tensors(self) -> list[Tensor]:

@@ -50,10 +50,9 @@ def look(
         learned: what the function will be differentiated in; ``None`` if it will not be.
     """
     check_sets(tasks, choices.params())
-    others = Randomness(choices.model, choices.loss, choices.inner_loss)
-    others.__enter__()
     check_rule(choices.rule, choices.params())
-    with replayed():  # a resumed run looks again, and must draw the same numbers as one that was not stopped
+    # A resumed run looks again, and must draw the same numbers as one that was not stopped.
+    with Randomness(choices.model, choices.loss, choices.inner_loss) as others, replayed():
         first = FirstTask(choices, tasks[0], original, learned is not None)
         first.check_support()
         settled = EachTask(each.vectorize, each.chunk)

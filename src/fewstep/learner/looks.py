@@ -22,6 +22,7 @@ from fewstep.tasks.trees import signature
 TRAINING = "training"
 
 AT_MOST_KEPT = 256
+"""Looks that are remembered; the oldest is forgotten first."""
 
 AT_MOST = 16
 """Sizes of meta-batches that are looked at one by one; more of them, of a kind that was seen, are taken as seen."""

@@ -240,12 +240,10 @@ class MetaLearner(Learner[Model]):
         """The mean objective of tasks, with other tensors in place of all parameters and buffers."""
         own = {id(value): tensor for value, tensor in zip(self._tensors(), tensors, strict=True)}
         known: dict[int, Any] = {}
-        objective = self._choices.objective
-        parts: tuple[Any, ...] = (self.model, self.loss, self.inner_loss, self.rule, objective)
-        stands_in: list[Any] = [
-            stand_in(part, own, None, known) if isinstance(part, nn.Module) else part for part in parts
-        ]
-        choices = self._choices.with_parts(*stands_in)
+        parts = {name: getattr(self._choices, name) for name in ("model", "loss", "inner_loss", "rule", "objective")}
+        choices = self._choices.but(
+            **{n: stand_in(p, own, None, known) if isinstance(p, nn.Module) else p for n, p in parts.items()}
+        )
         objectives: Tensor = look.each.at_once(partial(choices.objective_of, reuse=not look.stochastic), tasks)
         return objectives.mean()
 

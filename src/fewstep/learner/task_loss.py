@@ -61,18 +61,12 @@ class TaskLoss:
         value: Tensor = evaluated(loss, model, batch, self.reenters or watch is not None)
         return value
 
-    def stand_ins(self, params: Mapping[str, Tensor], training: bool | None = None) -> tuple[nn.Module, Any]:
-        """The model and the loss that compute with ``params``; see :mod:`fewstep.models.stand_in`.
-
-        Args:
-            params: parameters by name.
-            training: the mode of the model; :func:`fewstep.models.context.evaluating` decides if not given.
-        """
+    def stand_ins(self, params: Mapping[str, Tensor]) -> tuple[nn.Module, Any]:
+        """The model and the loss that compute with ``params``; see :mod:`fewstep.models.stand_in`."""
         tensors = {id(self._own(name)): value for name, value in params.items() if name in self._places}
-        training = False if evaluating() else training
         known = known_stand_ins(tensors)
-        model = stand_in(self.model, tensors, training, known)
-        loss = stand_in(self.loss, tensors, training, known) if isinstance(self.loss, nn.Module) else self.loss
+        model = stand_in(self.model, tensors, _mode(), known)
+        loss = stand_in(self.loss, tensors, _mode(), known) if isinstance(self.loss, nn.Module) else self.loss
         remember(known, tensors)
         return model, loss
 
@@ -95,7 +89,12 @@ def _itself(tensor: Tensor) -> Tensor:
 def call(model: nn.Module, params: Mapping[str, Tensor], *args: Any) -> Any:
     """``model(*args)`` with other tensors in place of the parameters that ``params`` names."""
     tensors = {id(value): params[name] for name, value in model.named_parameters() if name in params}
-    return stand_in(model, tensors, False if evaluating() else None)(*args)
+    return stand_in(model, tensors, _mode())(*args)
+
+
+def _mode() -> bool | None:
+    """The mode of stand-ins: that of evaluation while learners are evaluated, else their modules' own."""
+    return False if evaluating() else None
 
 
 def _places(root: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:

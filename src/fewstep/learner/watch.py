@@ -182,7 +182,7 @@ class Randomness:
         self.of_others = repr(self._others) != repr(self._other_states())
 
     def restore(self) -> None:
-        """Puts back the states of all but PyTorch's own generators."""
+        """Puts back the states of all but PyTorch's own generators, as they were at the start."""
         for setter, state in zip(self._setters(), self._others, strict=True):
             setter(state)
 

@@ -51,11 +51,7 @@ def stand_in(
     found = _stand_in(module, tensors, training, known, made)
     changed: dict[int, Any] = {**tensors, **known}
     for new in made:
-        for name, value in new.__dict__.items():
-            if type(value) not in _PLAIN and name not in _NEVER and not _is_empty(value):
-                bound = rebound(value, changed)
-                if bound is not value:
-                    new.__dict__[name] = bound
+        _rebind(new, changed)
     return found
 
 
@@ -102,11 +98,16 @@ def rebind_copies(memo: Mapping[int, Any]) -> None:
     """Lets the functions that the modules in a ``memo`` of ``copy.deepcopy`` hold refer to the copies too."""
     changed = {key: value for key, value in memo.items() if isinstance(value, (nn.Module, Tensor))}
     for module in {id(m): m for m in changed.values() if isinstance(m, nn.Module)}.values():
-        for name, value in list(module.__dict__.items()):
-            if name not in REGISTRIES and type(value) not in _PLAIN:
-                bound = rebound(value, changed)
-                if bound is not value:
-                    module.__dict__[name] = bound
+        _rebind(module, changed)
+
+
+def _rebind(module: nn.Module, changed: Mapping[int, Any]) -> None:
+    """Lets what a module's attributes hold refer to the objects in ``changed``."""
+    for name, value in module.__dict__.items():
+        if type(value) not in _PLAIN and name not in _NEVER and not _is_empty(value):
+            bound = rebound(value, changed)
+            if bound is not value:
+                module.__dict__[name] = bound
 
 
 def rebound(value: Any, changed: Mapping[int, Any], made: dict[int, Any] | None = None) -> Any:
@@ -142,19 +143,16 @@ def rebound(value: Any, changed: Mapping[int, Any], made: dict[int, Any] | None 
     elif kind is types.FunctionType:
         found = _function(value, inner)
     elif isinstance(value, functools.partial):
-        parts = [inner(value.func), inner(value.args), inner(value.keywords), inner(value.__dict__)]
-        if any(
-            new is not old
-            for new, old in zip(parts, (value.func, value.args, value.keywords, value.__dict__), strict=True)
-        ):
+        held = value.func, value.args, value.keywords, value.__dict__
+        parts = [inner(part) for part in held]
+        if any(new is not old for new, old in zip(parts, held, strict=True)):
             found = functools.partial(parts[0], *parts[1], **parts[2])
             found.__dict__.update(parts[3])
     elif callable(value) and hasattr(value, "__dict__"):
         attributes = inner(value.__dict__)
-        twin = value if attributes is value.__dict__ else copy.copy(value)
-        if twin is not value:
-            twin.__dict__.update(attributes)
-            found = twin
+        found = value if attributes is value.__dict__ else copy.copy(value)
+        if found is not value:
+            found.__dict__.update(attributes)
     made[key] = found
     return found
 

@@ -51,8 +51,9 @@ def constants(tree: Any) -> tuple[Any, ...]:
 def mapped(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """``function`` of every tensor; of those in the same place of several trees."""
     found, rebuild = split(tree)
+    spec, fixed = (_flatten(tree)[1], constants(tree)) if others else (None, None)
     for other in others:
-        if _flatten(other)[1] != _flatten(tree)[1] or constants(other) != constants(tree):
+        if _flatten(other)[1] != spec or constants(other) != fixed:
             raise ValueError(
                 f"The containers differ, or what they hold beside tensors: {_described(tree)} against "
                 f"{_described(other)}. Tasks that do must be passed as a list, not stacked."

@@ -120,7 +120,7 @@ def page() -> str:
     return f"""# Second derivatives of PyTorch's operations
 
 Meta-gradients need second derivatives of the model and the loss. PyTorch has some of them wrong and lacks others. While
-a task's loss is worked out, fewstep replaces what it can, in that thread only; the numbers of the loss stay the same.
+a task's loss is computed, fewstep replaces what it can, in that thread only; the numbers of the loss stay the same.
 `tests/gradients/test_operations.py` compares {len(CASES)} cases of {len({case.name for case in CASES})} operations with
 finite differences, in a loop over tasks, under vmap and in forward mode. This page is written from the same table.
 

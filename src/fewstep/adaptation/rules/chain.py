@@ -18,7 +18,7 @@ def chain(*parts: Transform | Rule) -> Chain:
         *parts: any number of :class:`fewstep.Transform`, such as ``clip_by_norm(1.0)``, and one rule.
 
     Raises:
-        TypeError: the last part is no rule, or an earlier one no transform.
+        TypeError: the last part is not a rule, or an earlier one is not a transform.
 
     >>> import fewstep
     >>> chain(fewstep.clip_by_norm(1.0), fewstep.Adam(0.01))

@@ -20,8 +20,8 @@ class PerParameter(nn.Module):
             The first pattern that matches a name decides, so ``"*"`` comes last.
 
     Raises:
-        TypeError: something is no rule.
-        ValueError: there is no pattern; and by the learner, if a pattern gets no parameter or a parameter no rule.
+        TypeError: a value is not a rule.
+        ValueError: no pattern is given. The learner raises it too, if a pattern or a parameter matches nothing.
 
     >>> import torch, fewstep
     >>> rule = PerParameter({"head.*": fewstep.Adam(0.01), "*": fewstep.SGD(0.1)})

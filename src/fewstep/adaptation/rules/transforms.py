@@ -111,11 +111,7 @@ class _Stateless(nn.Module):
 
 
 def _clipped_by_norm(grads: Params, params: Params, max_norm: float | Tensor) -> Params:
-    norm = safe_sqrt(
-        torch.stack(
-            [value.abs().square().sum() if value.is_complex() else value.square().sum() for value in grads.values()]
-        ).sum()
-    )
+    norm = safe_sqrt(torch.stack([_squares(value).sum() for value in grads.values()]).sum())
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     return {name: times(scale, value) for name, value in grads.items()}
 
