@@ -9,7 +9,7 @@ Reverse mode is measured with and without checkpoints of the activations per blo
 other in float64.
 
 Memory is what a meta-gradient takes at its peak beyond parameters and data: of the GPU's allocator, or, on a CPU, of a
-process of its own.
+process of its own; JAX's is what XLA says of its program. JAX's gradients are checked on CPUs only.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ class Setting:
     optimizer: str
     device: str
     dtype: str = "float32"
+
+    @property
+    def rate(self) -> float:
+        return 1e-2 if self.optimizer == "sgd" else 1e-3
 
     def parameters(self) -> Params:
         blocks, width = SIZES[self.size]
@@ -144,18 +149,23 @@ VARIANTS: dict[str, tuple[Any, bool]] = {
     "recomputed, reverse": (fs.Recomputed("reverse"), False),
     "recomputed, reverse, checkpoints": (fs.Recomputed("reverse"), True),
     "recomputed, forward": (fs.Recomputed("forward"), False),
+    "recomputed, forward, checkpoints": (fs.Recomputed("forward"), True),
 }
-"""Adjoint and checkpoints. Forward mode runs in torch.func, whose transformations and the checkpoints' hooks exclude
-each other."""
+"""Adjoint and checkpoints."""
+
+IN_JAX = ["JAX", "JAX, steps rematerialised", "JAX, steps and blocks rematerialised"]
+"""The variants of ``jax_transformer.py``, where JAX is installed."""
 
 
 def meta_gradient(variant: str, setting: Setting) -> Callable[[], list[Tensor]]:
     """The gradient of the query loss for the rates and the support weights."""
+    if variant in IN_JAX:
+        return in_jax(variant, setting)[0]
     adjoint, checkpoints = VARIANTS[variant]
     params, (support, query) = setting.parameters(), setting.data()
     loss = loss_of(SIZES[setting.size][0], checkpoints)
     make = fs.LearnedRates if setting.optimizer == "sgd" else AdamWithLearnedRates
-    rule = make(params, 1e-2 if setting.optimizer == "sgd" else 1e-3, per="tensor").to(params["norm"])
+    rule = make(params, setting.rate, per="tensor").to(params["norm"])
     learned = [*rule.parameters(), support[1]]
 
     def adapted() -> Params:
@@ -172,14 +182,32 @@ def meta_gradient(variant: str, setting: Setting) -> Callable[[], list[Tensor]]:
     return lambda: list(torch.autograd.grad(loss(adapted(), query), learned))
 
 
-def check_that_all_agree(optimizer: str, device: str) -> float:
+def in_jax(variant: str, setting: Setting) -> tuple[Callable[[], list[Tensor]], float, float]:
+    """The same, the MB of its program and the seconds it took to compile."""
+    from jax_transformer import compiled
+
+    tokens = torch.stack([tokens for tokens, _ in setting.data()])
+    blocks = SIZES[setting.size][0]
+    call, size, seconds = compiled(
+        variant, setting.parameters(), tokens, setting.rate, blocks, setting.steps, setting.optimizer
+    )
+    order = [key.replace("/", ".") for key in fs.LearnedRates(setting.parameters(), setting.rate, per="tensor").rates]
+
+    def gradients() -> list[Tensor]:
+        rates, weights = call()
+        return [torch.tensor(value.tolist(), dtype=torch.float64) for value in (*(rates[n] for n in order), weights)]
+
+    return gradients, size, seconds
+
+
+def check_that_all_agree(optimizer: str, device: str, variants: Sequence[str] = (*VARIANTS,)) -> float:
     """The largest relative difference of an entry in float64 on a small setting; fails if it is not rounding."""
     setting = Setting("1M", 12, 2, 3, optimizer, device, "float64")
     expected = meta_gradient("autograd loop", setting)()
     worst = 0.0
-    for variant in VARIANTS:
+    for variant in variants:
         pairs = list(zip(meta_gradient(variant, setting)(), expected, strict=True))
-        difference = max(float(((found - own) / own).abs().max()) for found, own in pairs)
+        difference = max(float(((found.to(own) - own) / own).abs().max()) for found, own in pairs)
         if not difference < 1e-6:
             raise AssertionError(f"{variant} differs from the autograd loop by {difference:.1e} of an entry.")
         worst = max(worst, difference)
@@ -188,6 +216,15 @@ def check_that_all_agree(optimizer: str, device: str) -> float:
 
 def measure(variant: str, setting: Setting, rounds: int) -> dict[str, float]:
     """Peak MB beyond what is there before, and seconds, of which the smallest counts."""
+    if variant in IN_JAX:
+        call, size, compiling = in_jax(variant, setting)
+        call()
+        seconds = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+        return {"MB": size, "seconds": min(seconds), "compiling": compiling}
     meta_gradient(variant, Setting("1M", 8, 1, 2, setting.optimizer, setting.device))()  # loads what is loaded once
     call, seconds = meta_gradient(variant, setting), []
     on_gpu = setting.device != "cpu"
@@ -247,7 +284,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--optimizer", choices=["sgd", "adam"], default="sgd")
-    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="*", choices=[*VARIANTS, *IN_JAX], default=[*VARIANTS, *IN_JAX])
     parser.add_argument("--rounds", type=int, default=2, help="of which the fastest counts (default 2)")
     parser.add_argument("--time-limit", type=float, default=600, metavar="SECONDS", help="stop measuring then")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
@@ -267,7 +304,11 @@ def main() -> None:
         f"torch {torch.__version__}, {where}{' thread' if on_cpu else ''}; {count / 1e6:.1f} million parameters"
     )
     console.print(f"sequences of {sequence}, batches of {options.batch}, inner {options.optimizer}")
-    console.print(f"All agree to {check_that_all_agree(options.optimizer, options.device):.0e}, in float64.\n")
+    if find_spec("jax") is None:
+        options.variants = [name for name in options.variants if name not in IN_JAX]
+    console.print(
+        f"All agree to {check_that_all_agree(options.optimizer, options.device, options.variants):.0e}, in float64.\n"
+    )
     results = {}
     for steps in options.steps:
         setting = Setting(size, sequence, options.batch, steps, options.optimizer, options.device)

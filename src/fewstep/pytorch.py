@@ -53,6 +53,11 @@ def in_forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
+def keeps_through_hooks() -> bool:
+    """Whether hooks are in force for the tensors that autograd keeps, such as those of a checkpoint."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+
+
 def is_innermost(mode: TorchFunctionMode) -> bool:
     """Whether a mode is the innermost of those that are active in this thread."""
     depth = torch._C._len_torch_function_stack()

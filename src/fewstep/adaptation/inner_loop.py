@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,10 @@ Loss = Callable[[Params, Any], Tensor]
 """The loss of one task, a function of all parameters and a batch."""
 
 Gradient = Callable[[Loss, Params, Sequence[str], Any], tuple[Params, Tensor]]
-"""(loss, params, names, batch) → the gradient for the named parameters, and the loss."""
+"""(loss, params, names, batch) → the gradient for the named parameters, and the loss.
+
+It may have ``update(rule, params, grads, state, step, loss)``, which is called for the rule's own.
+"""
 
 
 def inner_loop(
@@ -38,7 +42,9 @@ def path_and_state(
     state = rule.init({name: params[name] for name in adapts})
     for step, gradient in enumerate(gradients):
         grads, value = gradient(at_step(loss, step), params, adapts, batch)
-        moved, state = rule.update({name: params[name] for name in adapts}, grads, state, step, value)
+        update = getattr(gradient, "update", None)
+        updated = rule.update if update is None else partial(update, rule)
+        moved, state = updated({name: params[name] for name in adapts}, grads, state, step, value)
         params = {**params, **moved}
         path.append(params)
     return path, state

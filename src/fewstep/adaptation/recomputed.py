@@ -1,4 +1,7 @@
-"""The inner gradient as a function whose backward pass recomputes, instead of keeping activations."""
+"""Inner steps that are recomputed in the backward pass: the gradient as a function of its own, and the update.
+
+What is kept of a step is what it began with: the parameters and the rule's state.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 
 from fewstep.adaptation.inner_loop import Loss, gradient_and_value, partial_gradient
 from fewstep.adaptation.random_numbers import random_state, recorded, replayed
-from fewstep.adaptation.rules import Params
-from fewstep.pytorch import transforms
+from fewstep.adaptation.rules import Params, Rule
+from fewstep.pytorch import keeps_through_hooks, transforms
 from fewstep.tasks.trees import Rebuild, split
 
 
@@ -30,10 +35,88 @@ def recomputed_gradient(
     ``mode`` is that of :class:`fewstep.Recomputed`; where an operation has no forward-mode derivative, a second
     backward pass gives the same, and ``without_forward_mode`` is called.
     """
-    leaves, rebuild = split((params, batch))
-    call = _Call(loss, tuple(names), rebuild, mode, without_forward_mode)
-    *grads, value = _RecomputedGradient.apply(call, *leaves)
-    return dict(zip(names, grads, strict=True)), value
+    return RecomputedStep(mode, without_forward_mode)(loss, params, names, batch)
+
+
+class RecomputedStep:
+    """One inner step: its gradient and its update.
+
+    The backward pass of an update needs the gradient, and tensors that the update made. In plain autograd both are made
+    again, and the graph of the gradient then serves for its own backward pass, which comes next. Forward mode has no
+    such graph; there the gradient is kept.
+    """
+
+    def __init__(self, mode: str, without_forward_mode: Callable[[], None] = lambda: None) -> None:
+        self.mode, self.without_forward_mode = mode, without_forward_mode
+
+    def __call__(self, loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, Tensor]:
+        """∇_names L and L."""
+        self._leaves, rebuild = split((params, batch))
+        self._call = _Call(loss, tuple(names), rebuild, self.mode, self.without_forward_mode)
+        *grads, value = _RecomputedGradient.apply(self._call, *self._leaves)
+        return dict(zip(names, grads, strict=True)), value
+
+    def update(
+        self, rule: Rule, params: Params, grads: Params, state: Any, step: int, loss: Tensor
+    ) -> tuple[Params, Any]:
+        """The rule's update with the gradient that was taken just before."""
+        if transforms() or recorded() or not torch.is_grad_enabled():
+            return rule.update(params, grads, state, step, loss)
+        autocast = Autocast()
+
+        def updated(grads: Params) -> tuple[Params, Any]:
+            with autocast.again():
+                return rule.update(params, grads, state, step, loss)
+
+        constant = {name: gradient.detach() for name, gradient in grads.items()}
+        if self.mode == "reverse" and loss.requires_grad:
+            constant.clear()
+        with MadeAgain(updated, lambda: constant or self._gradients()):
+            return updated(grads)
+
+    def _gradients(self) -> Params:
+        grads = self._call.graph(self._leaves)[1]
+        return {name: gradient.detach() for name, gradient in zip(self._call.names, grads, strict=True)}
+
+
+class MadeAgain(saved_tensors_hooks):
+    """Inside, what the graph would keep is not kept, but made again when the way back needs it.
+
+    Args:
+        function: does what is done inside, so that the same tensors are kept in the same order.
+        arguments: gives what it is called with. They are made to require gradients.
+    """
+
+    def __init__(self, function: Callable[[Params], object], arguments: Callable[[], Params]) -> None:
+        self._function, self._arguments, self._count = function, arguments, 0
+        self._found: dict[int, Tensor] = {}
+        super().__init__(self._pack, self._unpack)
+
+    def _pack(self, tensor: Tensor) -> int:
+        self._count += 1
+        return self._count - 1
+
+    def _unpack(self, place: int) -> Tensor:
+        if place not in self._found:
+            self._found = dict(enumerate(self._made()))
+        return self._found.pop(place)
+
+    def _made(self) -> list[Tensor]:
+        found: list[Tensor] = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            found.append(tensor.detach())
+            return found[-1]
+
+        arguments = {name: tensor.detach().requires_grad_() for name, tensor in self._arguments().items()}
+        with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
+            self._function(arguments)
+        if len(found) != self._count:
+            raise RuntimeError(
+                f"The rule's update is evaluated again in the backward pass. It kept {len(found)} tensors for it, and "
+                f"{self._count} the first time. It must do the same each time; or use adjoint=Unrolled()."
+            )
+        return found
 
 
 class Autocast:
@@ -63,10 +146,34 @@ class _Call:
         self.without_forward_mode = without_forward_mode
         self.random_state = None if recorded() else random_state()
         self.autocast = Autocast()
+        self._graph: tuple[list[Tensor], list[Tensor], Tensor] | None = None
 
     def value(self, leaves: Sequence[Tensor]) -> Tensor:
         params, batch = self.rebuild(list(leaves))
         return self.loss(params, batch)
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Inside, random numbers and autocast are as they were in the forward pass."""
+        with nullcontext() if self.random_state is None else replayed(self.random_state), self.autocast.again():
+            yield
+
+    def graph(self, leaves: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Inputs, gradients and value with their graph, in plain autograd; kept until :meth:`taken_graph`."""
+        if self._graph is None:
+            inputs = [leaf.detach().requires_grad_(leaf.requires_grad) for leaf in leaves]
+            params = self.rebuild(inputs)[0]
+            moved = [params[name].requires_grad_() for name in self.names]
+            with self.again(), torch.enable_grad():
+                value = self.value(inputs)
+                grads = torch.autograd.grad(value, moved, create_graph=True, materialize_grads=True)
+            self._graph = inputs, list(grads), value
+        return self._graph
+
+    def taken_graph(self, leaves: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """The same, which is not kept any longer."""
+        graph, self._graph = self.graph(leaves), None
+        return graph
 
 
 class _RecomputedGradient(torch.autograd.Function):
@@ -114,7 +221,7 @@ def _products(
             raise NotImplementedError(
                 "Recomputed gives no derivative of the meta-gradient where tasks are taken one by one; use Unrolled()."
             )
-        with nullcontext() if call.random_state is None else replayed(call.random_state), call.autocast.again():
+        with call.again():
             return list(product(call, leaves, wanted, direction, value_cotangent))
 
     if call.mode == "forward":
@@ -131,7 +238,7 @@ def _by_dual_numbers(
     call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
 ) -> Iterable[Tensor]:
     """The products as a forward-mode derivative of the full gradient, in plain autograd."""
-    with torch.enable_grad(), forward_ad.dual_level():
+    with torch.enable_grad(), forward_ad.dual_level(), _ConstantTangents():
         inputs = [leaf.detach().requires_grad_(i in wanted) for i, leaf in enumerate(leaves)]
         for i, tangent in direction.items():
             inputs[i] = forward_ad.make_dual(inputs[i], tangent.detach())
@@ -141,6 +248,23 @@ def _by_dual_numbers(
         duals = [forward_ad.unpack_dual(dual) for dual in gradient]
     gradients = [(g.detach(), None if hw is None else hw.detach()) for g, hw in duals]
     return [value_cotangent * g if hw is None else hw + value_cotangent * g for g, hw in gradients]
+
+
+class _ConstantTangents(TorchFunctionMode):
+    """Keeps autograd's graph of an operation and drops that of its tangent, which nothing differentiates.
+
+    Not where tensors are kept through hooks, as in checkpoints: what these keep must be the same the second time.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        if isinstance(result, Tensor) and result.requires_grad and not keeps_through_hooks():
+            tangent = forward_ad.unpack_dual(result).tangent
+            if tangent is not None and tangent.requires_grad and not tangent._is_view():
+                tangent.detach_()
+        return result
 
 
 def _by_jvp(
@@ -177,11 +301,7 @@ def _by_second_backward(
     call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
 ) -> Iterable[Tensor]:
     """The same in plain autograd."""
-    inputs = [leaf.detach().requires_grad_(i in wanted) for i, leaf in enumerate(leaves)]
-    with torch.enable_grad():
-        value = call.value(inputs)
-        moved = [inputs[i] for i in direction]
-        grads = torch.autograd.grad(value, moved, create_graph=True, materialize_grads=True)
+    inputs, grads, value = call.taken_graph(leaves)
     pairs = zip([*grads, value], [*direction.values(), value_cotangent], strict=True)
     outputs, cotangents = zip(*((out, w) for out, w in pairs if out.requires_grad), strict=True)  # some are constants
     return torch.autograd.grad(outputs, [inputs[i] for i in wanted], cotangents, materialize_grads=True)
