@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -106,12 +108,19 @@ class Written(nn.Module):
 
 
 class Reentrant(nn.Module):
-    def __init__(self) -> None:
+    """Autograd raises an error where the input depends on parameters, and is silent elsewhere."""
+
+    def __init__(self, given: str) -> None:
         super().__init__()
-        self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 2)
+        self.a, self.b, self.given = nn.Linear(4, 5), nn.Linear(5, 2), given
 
     def forward(self, x: Tensor) -> Tensor:
-        return checkpoint(self.b, torch.tanh(self.a(x)), use_reentrant=True)
+        if self.given == "features":
+            return checkpoint(self.b, torch.tanh(self.a(x)), use_reentrant=True)
+        x = x.clone().requires_grad_() if self.given == "leaf" else x
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # none of the inputs requires a gradient
+            return self.b(checkpoint(lambda x: torch.tanh(self.a(x)), x, use_reentrant=True))
 
 
 class Tokens(nn.Module):
@@ -139,7 +148,14 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], type[Exception], str]] = {
     "writes a buffer": (lambda: Written("buffer"), ValueError, r"writes to its buffer mean.*make it a parameter"),
     "a new buffer": (lambda: Written("new buffer"), ValueError, r"writes to its buffer mean.*make it a parameter"),
     "writes a parameter": (lambda: Written("parameter"), ValueError, r"writes to parameter layer\.weight.*in-place"),
-    "reentrant checkpointing": (Reentrant, ValueError, r"use_reentrant=True.*use_reentrant=False"),
+    **{
+        f"reentrant checkpoint of {given}": (
+            partial(Reentrant, given),
+            ValueError,
+            r"^model.* uses .*use_reentrant=True.*use_reentrant=False",
+        )
+        for given in ("features", "leaf", "data")
+    },
     "spectral_norm in training": (spectral_in_training, ValueError, r"writes to its buffer 0\.parametrizations"),
     "running statistics": (
         lambda: nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)),
@@ -163,7 +179,7 @@ def test_what_cannot_work_is_refused_by_name(name: str, adjoint: fs.Adjoint) -> 
         assert torch.equal(value, state[n])
 
 
-@pytest.mark.parametrize("name", [n for n in REFUSED if n not in ("running statistics", "reentrant checkpointing")])
+@pytest.mark.parametrize("name", [n for n in REFUSED if n != "running statistics"])
 def test_adaptation_alone_refuses_too(name: str) -> None:
     make, error, words = REFUSED[name]
     made = tasks()

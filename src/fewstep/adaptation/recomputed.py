@@ -5,18 +5,17 @@ What is kept of a step is what it began with: the parameters and the rule's stat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from fewstep.adaptation.inner_loop import Loss, gradient_and_value, partial_gradient
-from fewstep.adaptation.random_numbers import random_state, recorded, replayed
+from fewstep.adaptation.made_again import MadeAgain, Surroundings
+from fewstep.adaptation.random_numbers import recorded
 from fewstep.adaptation.rules import Params, Rule
 from fewstep.pytorch import keeps_through_hooks, transforms
 from fewstep.tasks.trees import Rebuild, split
@@ -62,78 +61,21 @@ class RecomputedStep:
         """The rule's update with the gradient that was taken just before."""
         if transforms() or recorded() or not torch.is_grad_enabled():
             return rule.update(params, grads, state, step, loss)
-        autocast = Autocast()
+        surroundings = Surroundings()
 
-        def updated(grads: Params) -> tuple[Params, Any]:
-            with autocast.again():
-                return rule.update(params, grads, state, step, loss)
+        def updated_again(grads: Params) -> None:
+            with surroundings.again():
+                rule.update(params, grads, state, step, loss)
 
         constant = {name: gradient.detach() for name, gradient in grads.items()}
         if self.mode == "reverse" and loss.requires_grad:
             constant.clear()
-        with MadeAgain(updated, lambda: constant or self._gradients()):
-            return updated(grads)
+        with MadeAgain(updated_again, lambda: constant or self._gradients()):
+            return rule.update(params, grads, state, step, loss)
 
     def _gradients(self) -> Params:
         grads = self._call.graph(self._leaves)[1]
         return {name: gradient.detach() for name, gradient in zip(self._call.names, grads, strict=True)}
-
-
-class MadeAgain(saved_tensors_hooks):
-    """Inside, what the graph would keep is not kept, but made again when the way back needs it.
-
-    Args:
-        function: does what is done inside, so that the same tensors are kept in the same order.
-        arguments: gives what it is called with. They are made to require gradients.
-    """
-
-    def __init__(self, function: Callable[[Params], object], arguments: Callable[[], Params]) -> None:
-        self._function, self._arguments, self._count = function, arguments, 0
-        self._found: dict[int, Tensor] = {}
-        super().__init__(self._pack, self._unpack)
-
-    def _pack(self, tensor: Tensor) -> int:
-        self._count += 1
-        return self._count - 1
-
-    def _unpack(self, place: int) -> Tensor:
-        if place not in self._found:
-            self._found = dict(enumerate(self._made()))
-        return self._found.pop(place)
-
-    def _made(self) -> list[Tensor]:
-        found: list[Tensor] = []
-
-        def keep(tensor: Tensor) -> Tensor:
-            found.append(tensor.detach())
-            return found[-1]
-
-        arguments = {name: tensor.detach().requires_grad_() for name, tensor in self._arguments().items()}
-        with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
-            self._function(arguments)
-        if len(found) != self._count:
-            raise RuntimeError(
-                f"The rule's update is evaluated again in the backward pass. It kept {len(found)} tensors for it, and "
-                f"{self._count} the first time. It must do the same each time; or use adjoint=Unrolled()."
-            )
-        return found
-
-
-class Autocast:
-    """The state of autocast where this was made."""
-
-    def __init__(self) -> None:
-        self.found = [(d, torch.get_autocast_dtype(d), torch.is_autocast_enabled(d)) for d in ("cpu", "cuda")]
-
-    @contextmanager
-    def again(self) -> Iterator[None]:
-        """Inside, autocast is as it was there."""
-        now = [torch.is_autocast_enabled(device) for device, _, _ in self.found]
-        with ExitStack() as stack:
-            for (device, dtype, enabled), present in zip(self.found, now, strict=True):
-                if enabled or present:
-                    stack.enter_context(torch.autocast(device, dtype, enabled))
-            yield
 
 
 class _Call:
@@ -144,19 +86,12 @@ class _Call:
     ) -> None:
         self.loss, self.names, self.rebuild, self.mode = loss, names, rebuild, mode
         self.without_forward_mode = without_forward_mode
-        self.random_state = None if recorded() else random_state()
-        self.autocast = Autocast()
+        self.surroundings = Surroundings()
         self._graph: tuple[list[Tensor], list[Tensor], Tensor] | None = None
 
     def value(self, leaves: Sequence[Tensor]) -> Tensor:
         params, batch = self.rebuild(list(leaves))
         return self.loss(params, batch)
-
-    @contextmanager
-    def again(self) -> Iterator[None]:
-        """Inside, random numbers and autocast are as they were in the forward pass."""
-        with nullcontext() if self.random_state is None else replayed(self.random_state), self.autocast.again():
-            yield
 
     def graph(self, leaves: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Inputs, gradients and value with their graph, in plain autograd; kept until :meth:`taken_graph`."""
@@ -164,7 +99,7 @@ class _Call:
             inputs = [leaf.detach().requires_grad_(leaf.requires_grad) for leaf in leaves]
             params = self.rebuild(inputs)[0]
             moved = [params[name].requires_grad_() for name in self.names]
-            with self.again(), torch.enable_grad():
+            with self.surroundings.again(), torch.enable_grad():
                 value = self.value(inputs)
                 grads = torch.autograd.grad(value, moved, create_graph=True, materialize_grads=True)
             self._graph = inputs, list(grads), value
@@ -221,7 +156,7 @@ def _products(
             raise NotImplementedError(
                 "Recomputed gives no derivative of the meta-gradient where tasks are taken one by one; use Unrolled()."
             )
-        with call.again():
+        with call.surroundings.again():
             return list(product(call, leaves, wanted, direction, value_cotangent))
 
     if call.mode == "forward":

@@ -213,11 +213,7 @@ class FirstTask:
     def _explanation(self, error: Exception) -> Exception:
         text = str(error)
         if "use_reentrant" in text:
-            return ValueError(
-                "The model uses activation checkpointing with use_reentrant=True, which torch.autograd.grad does not "
-                "support. Checkpoint with use_reentrant=False (Hugging Face: model.gradient_checkpointing_enable("
-                'gradient_checkpointing_kwargs={"use_reentrant": False})).'
-            )
+            return _reentrant("The model")
         clear = explained(error)
         if clear is None:
             return error
@@ -233,6 +229,8 @@ class FirstTask:
             )
 
     def _check_watch(self) -> None:
+        if self.watch.reentrant is not None:
+            raise _reentrant(self.watch.reentrant)
         if self.watch.write is not None:
             where, operation = self.watch.write
             raise ValueError(
@@ -257,3 +255,11 @@ class FirstTask:
                     f"The model or the loss writes to {name}; the next inner step and the caller would see other "
                     "values. Use operations that are not in-place."
                 )
+
+
+def _reentrant(where: str) -> ValueError:
+    return ValueError(
+        f"{where} uses activation checkpointing with use_reentrant=True. torch.autograd.grad does not support it: the "
+        "parameters inside get no gradient. Checkpoint with use_reentrant=False (Hugging Face: "
+        'model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})).'
+    )

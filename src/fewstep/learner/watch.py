@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import sys
 import types
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import CheckpointFunction
 
 from fewstep.adaptation.random_numbers import random_state
 from fewstep.models.stand_in import origin
@@ -52,6 +54,8 @@ class Watch(TorchFunctionMode):
         """A module that computes with a parameter of the learner's own, and the parameter."""
         self.write: tuple[str, str] | None = None
         """A module that writes to its inputs, and the operation."""
+        self.reentrant: str | None = None
+        """A module that is called inside a checkpoint that autograd does not look into."""
         self.operations: dict[str, str] = {}
         """The module in which each operation was last called."""
 
@@ -64,6 +68,8 @@ class Watch(TorchFunctionMode):
         where = self.calling[-1] if self.calling else "the loss"
         name = getattr(func, "__name__", str(func))
         self.operations[name] = where
+        if self.reentrant is None and not torch.is_grad_enabled() and _in_reentrant_checkpoint():
+            self.reentrant = where
         if self.leak is None and name != "__get__" and (self.calling or self.in_backward):
             for leaf in tree_leaves((args, kwargs)):
                 if isinstance(leaf, nn.Parameter):
@@ -135,6 +141,19 @@ class Watch(TorchFunctionMode):
 def watching() -> Watch | None:
     """The watch that is being kept."""
     return _watching.get()
+
+
+def _in_reentrant_checkpoint() -> bool:
+    """Whether a checkpoint with ``use_reentrant=True`` is being evaluated."""
+    frame: types.FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code is _REENTRANT:
+            return True
+        frame = frame.f_back
+    return False
+
+
+_REENTRANT = CheckpointFunction.forward.__code__
 
 
 class Own:

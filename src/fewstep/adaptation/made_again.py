@@ -1,0 +1,73 @@
+"""Code that is run again in the backward pass, instead of keeping what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from fewstep.adaptation.random_numbers import random_state, recorded, replayed
+from fewstep.adaptation.rules import Params
+
+
+class MadeAgain(saved_tensors_hooks):
+    """Inside, what the graph would keep is not kept, but made again when the way back needs it.
+
+    Args:
+        function: does what is done inside, so that the same tensors are kept in the same order.
+        arguments: gives what it is called with. They are made to require gradients.
+    """
+
+    def __init__(self, function: Callable[[Params], object], arguments: Callable[[], Params]) -> None:
+        self._function, self._arguments, self._count = function, arguments, 0
+        self._found: dict[int, Tensor] = {}
+        super().__init__(self._pack, self._unpack)
+
+    def _pack(self, tensor: Tensor) -> int:
+        self._count += 1
+        return self._count - 1
+
+    def _unpack(self, place: int) -> Tensor:
+        if place not in self._found:
+            self._found = dict(enumerate(self._made()))
+        return self._found.pop(place)
+
+    def _made(self) -> list[Tensor]:
+        found: list[Tensor] = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            found.append(tensor.detach())
+            return found[-1]
+
+        arguments = {name: tensor.detach().requires_grad_() for name, tensor in self._arguments().items()}
+        with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
+            self._function(arguments)
+        if len(found) != self._count:
+            raise RuntimeError(
+                f"The rule's update is evaluated again in the backward pass. It kept {len(found)} tensors for it, and "
+                f"{self._count} the first time. It must do the same each time; or use adjoint=Unrolled()."
+            )
+        return found
+
+
+class Surroundings:
+    """Random numbers and autocast as they are where this is made."""
+
+    def __init__(self) -> None:
+        self._random_state = None if recorded() else random_state()
+        self._autocast = [(d, torch.get_autocast_dtype(d), torch.is_autocast_enabled(d)) for d in ("cpu", "cuda")]
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Inside, they are so again; outside, no number was drawn."""
+        now = [torch.is_autocast_enabled(device) for device, _, _ in self._autocast]
+        with ExitStack() as stack:
+            if self._random_state is not None:
+                stack.enter_context(replayed(self._random_state))
+            for (device, dtype, enabled), present in zip(self._autocast, now, strict=True):
+                if enabled or present:
+                    stack.enter_context(torch.autocast(device, dtype, enabled))
+            yield
