@@ -22,8 +22,7 @@ from gradients.operations.claims import (
 )
 from gradients.operations.differences import Problem
 
-from fewstep.adaptation.derivative_errors import explained
-from fewstep.adaptation.operations import twice_differentiable
+from fewstep.adaptation.operations import explained, twice_differentiable
 
 pytestmark = pytest.mark.usefixtures("double")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import threading
 
 import pytest
@@ -13,8 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import fewstep as fs
-from fewstep.adaptation.derivative_errors import explained, explaining
-from fewstep.adaptation.operations import twice_differentiable
+from fewstep.adaptation.operations import explained, twice_differentiable
 from fewstep.tasks import Batch, Task
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -171,14 +171,13 @@ def test_attention_with_masks_is_pytorchs() -> None:
     ],
 )
 def test_errors_name_the_operation_and_the_fix(message: str, names: str) -> None:
-    with pytest.raises(NotImplementedError, match=rf"{names}.*fewstep\.FirstOrder"), explaining():
-        raise RuntimeError(message)
+    error = explained(RuntimeError(message))
+    assert isinstance(error, NotImplementedError)
+    assert re.search(rf"{names}.*fewstep\.FirstOrder", str(error))
 
 
 def test_other_errors_stay() -> None:
     assert explained(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
-    with pytest.raises(RuntimeError, match="shapes"), explaining():
-        raise RuntimeError("shapes")
 
 
 def test_a_missing_forward_mode_names_what_needs_none() -> None:
@@ -196,7 +195,7 @@ def test_first_order_takes_a_loss_without_second_derivatives() -> None:
         fs.maml(nn.Linear(4, 4), loss, 0.1, adjoint=a, vectorize=False) for a in (fs.FirstOrder(), fs.Unrolled())
     )
     meta_gradient(first, sequences())
-    with pytest.raises(NotImplementedError, match="multilabel_margin_loss has no second derivative"), explaining():
+    with pytest.raises(NotImplementedError, match="multilabel_margin_loss has no second derivative"):
         meta_gradient(second, sequences())
 
 

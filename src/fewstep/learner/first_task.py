@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.adaptation import Implicit, Recomputed
-from fewstep.adaptation.derivative_errors import explained
+from fewstep.adaptation.operations import explained
 from fewstep.adaptation.rules import Params
 from fewstep.learner.checks import check_finite, check_scalar
 from fewstep.learner.choices import Choices

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fewstep.adaptation.replaced_embeddings import EMBEDDINGS
-from fewstep.adaptation.replaced_functions import FUNCTIONS
-from fewstep.adaptation.replaced_norms import NORMS
-from fewstep.adaptation.replaced_recurrence import RECURRENCE
+from fewstep.adaptation.operations.embeddings import EMBEDDINGS
+from fewstep.adaptation.operations.functions import FUNCTIONS
+from fewstep.adaptation.operations.norms import NORMS
+from fewstep.adaptation.operations.recurrence import RECURRENCE
 from fewstep.pytorch import in_forward_mode, is_innermost
 
 
@@ -21,7 +21,7 @@ def twice_differentiable() -> AbstractContextManager[Any]:
     """Inside, and in this thread only, operations are replaced whose second derivative PyTorch has wrong or lacks.
 
     The numbers are the same. What has no replacement raises PyTorch's own error when it is differentiated twice, which
-    :func:`fewstep.adaptation.derivative_errors.explained` makes readable. ``docs/operations.md`` lists all.
+    :func:`fewstep.adaptation.operations.explained` makes readable. ``docs/operations.md`` lists all.
     """
     return _ALREADY if is_innermost(_REPLACING) else _REPLACING
 

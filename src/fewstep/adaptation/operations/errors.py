@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch.nn import functional
@@ -85,18 +83,6 @@ def explained(error: BaseException) -> NotImplementedError | None:
                 f"in the model or loss; {'; or '.join(fixes)}."
             )
     return None
-
-
-@contextmanager
-def explaining() -> Iterator[None]:
-    """Inside, PyTorch's errors about missing derivatives become readable."""
-    try:
-        yield
-    except RuntimeError as error:
-        clear = explained(error)
-        if clear is None:
-            raise
-        raise clear from error
 
 
 def public_name(internal: str) -> str:
