@@ -6,8 +6,14 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-with install_import_hook("fewstep.objectives.losses", "beartype.beartype"):
-    import fewstep.objectives.losses  # noqa: F401 - here, so that the shapes in its signatures are checked
+NETWORKS = ["context_conv4", "conv4", "fully_connected", "images", "resnet12"]
+OPERATIONS = ["convolution", "normalization", "pooling", "products"]  # not Triton's kernels, whose source is compiled
+CHECKED = [
+    *(f"fewstep.models.{name}" for name in NETWORKS),
+    *(f"fewstep.models.second_order.{name}" for name in OPERATIONS),
+    *("fewstep.objectives.losses", "fewstep.tasks.sinusoids"),
+]
+install_import_hook(CHECKED, "shapes.checked")  # it stays: fewstep imports its parts when they are first used
 
 torch.set_num_threads(1)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fewstep.adaptation.inner_loop import Loss, partial_gradient, plain_products
+from fewstep.adaptation.made_again import Surroundings, Unchanged
 from fewstep.adaptation.rules import Params
 from fewstep.pytorch import transforms
 from fewstep.tasks.trees import split
@@ -33,9 +34,13 @@ def solve_implicitly(
     rest = {name: value for name, value in params.items() if name not in solution}
     leaves, rebuild = split((rest, batch))
 
+    surroundings, unchanged = Surroundings(), Unchanged.around(loss)
+
     def value(tensors: Tensors) -> Tensor:
+        unchanged.check()
         rest, batch = rebuild(list(tensors[len(solution) :]))
-        return loss({**rest, **dict(zip(solution, tensors, strict=False))}, batch)
+        with surroundings.again():
+            return loss({**rest, **dict(zip(solution, tensors, strict=False))}, batch)
 
     solved = _ImplicitSolution.apply(value, regularization, cg_steps, len(start), *start, *solution.values(), *leaves)
     return dict(zip(solution, solved, strict=True))

@@ -57,6 +57,7 @@ def at_step(loss: Loss, step: int) -> Loss:
         with inner_step(step), twice_differentiable():
             return loss(params, batch)
 
+    stepped.__dict__.update({name: getattr(loss, name) for name in ("state", "holders") if hasattr(loss, name)})
     return stepped
 
 

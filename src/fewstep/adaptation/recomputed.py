@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 from fewstep.adaptation.inner_loop import Loss, gradient_and_value, partial_gradient
-from fewstep.adaptation.made_again import MadeAgain, Surroundings
+from fewstep.adaptation.made_again import MadeAgain, Surroundings, Unchanged
 from fewstep.adaptation.random_numbers import recorded
 from fewstep.adaptation.rules import Params, Rule
 from fewstep.pytorch import keeps_through_hooks, transforms
@@ -62,8 +62,10 @@ class RecomputedStep:
         if transforms() or recorded() or not torch.is_grad_enabled():
             return rule.update(params, grads, state, step, loss)
         surroundings = Surroundings()
+        unchanged = Unchanged(None, [rule], split((params, state))[0])
 
         def updated_again(grads: Params) -> None:
+            unchanged.check()
             with surroundings.again():
                 rule.update(params, grads, state, step, loss)
 
@@ -87,6 +89,7 @@ class _Call:
         self.loss, self.names, self.rebuild, self.mode = loss, names, rebuild, mode
         self.without_forward_mode = without_forward_mode
         self.surroundings = Surroundings()
+        self.unchanged = Unchanged.around(loss)
         self._graph: tuple[list[Tensor], list[Tensor], Tensor] | None = None
 
     def value(self, leaves: Sequence[Tensor]) -> Tensor:
@@ -99,6 +102,7 @@ class _Call:
             inputs = [leaf.detach().requires_grad_(leaf.requires_grad) for leaf in leaves]
             params = self.rebuild(inputs)[0]
             moved = [params[name].requires_grad_() for name in self.names]
+            self.unchanged.check()
             with self.surroundings.again(), torch.enable_grad():
                 value = self.value(inputs)
                 grads = torch.autograd.grad(value, moved, create_graph=True, materialize_grads=True)
@@ -156,6 +160,7 @@ def _products(
             raise NotImplementedError(
                 "Recomputed gives no derivative of the meta-gradient where tasks are taken one by one; use Unrolled()."
             )
+        call.unchanged.check()
         with call.surroundings.again():
             return list(product(call, leaves, wanted, direction, value_cotangent))
 

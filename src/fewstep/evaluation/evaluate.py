@@ -92,6 +92,11 @@ def evaluate(
     """
     if tasks < 1:
         raise ValueError(f"evaluate: tasks must be at least 1; got {tasks}.")
+    if not isinstance(source, TaskSource):
+        raise TypeError(
+            f"evaluate: a task source has sample(n, generator); got {type(source).__name__}. For tasks that are there "
+            "already, learner.score(tasks)."
+        )
     parameters = list(learner.parameters())
     values = []
     with evaluation_mode(), _in_evaluation_mode(learner):

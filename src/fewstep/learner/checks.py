@@ -70,6 +70,8 @@ def check_loss(loss: Any, name: str = "loss") -> None:
     """Raises if a loss is no function of (model, batch)."""
     if not callable(loss):
         raise TypeError(f"{name} must be a function of (model, batch) that gives a scalar; got {type(loss).__name__}.")
+    if isinstance(loss, type):
+        raise TypeError(f"{name} must be a function of (model, batch); got the class {loss.__name__}. Make one of it.")
     home = getattr(type(loss) if isinstance(loss, nn.Module) else loss, "__module__", None) or ""
     if home == "torch.nn.functional" or home.startswith("torch.nn.modules"):
         told = f"torch.nn.functional.{loss.__name__}" if home == "torch.nn.functional" else f"torch.nn.{loss!r}"
@@ -77,6 +79,12 @@ def check_loss(loss: Any, name: str = "loss") -> None:
             f"{name} must be a function of (model, batch); {told} is one of (prediction, target). Pass "
             f"fewstep.supervised({told})."
         )
+
+
+def check_instance(value: Any, name: str, example: str) -> None:
+    """Raises if a class was passed where an object of it is asked for."""
+    if isinstance(value, type):
+        raise TypeError(f"{name} must be an object, such as {example}; got the class {value.__name__} itself.")
 
 
 def check_steps(steps: Any) -> None:
@@ -139,13 +147,15 @@ def _check_fit(tasks: Task, params: Params, axes: int) -> None:
                 )
 
 
-def check_scalar(value: Any) -> None:
-    """Raises if a loss is no scalar."""
+def check_scalar(value: Any, name: str = "loss") -> None:
+    """Raises if a loss or a metric is no scalar."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"The loss must return a scalar tensor; got {type(value).__name__}. A loss is (model, batch).")
+        raise TypeError(
+            f"The {name} must return a scalar tensor; got {type(value).__name__}. A {name} is (model, batch)."
+        )
     if value.ndim != 0 or not value.is_floating_point():
         raise ValueError(
-            f"The loss must be a scalar floating-point tensor; got shape {tuple(value.shape)} of {value.dtype}. "
+            f"The {name} must be a scalar floating-point tensor; got shape {tuple(value.shape)} of {value.dtype}. "
             "Reduce it over the examples, e.g. with .mean()."
         )
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewstep.adaptation import Adjoint, Rule
 from fewstep.adaptation.rules import Params
-from fewstep.learner.checks import rule_tensors
+from fewstep.learner.checks import check_instance, rule_tensors
 from fewstep.learner.reuse import Unmoved
 from fewstep.learner.scheduled import at_iteration
 from fewstep.learner.task_loss import LOSS_PREFIX, MinibatchLoss, QueryLoss, TaskLoss
@@ -186,6 +186,8 @@ class Choices:
 
     def check(self) -> None:
         """Raises if rule, adjoint and objective do not go together."""
+        check_instance(self.rule, "rule", "fewstep.SGD(0.1)")
+        check_instance(self.adjoint, "adjoint", "fewstep.Unrolled()")
         for name in ("init", "update"):
             if not callable(getattr(self.rule, name, None)):
                 raise TypeError(f"rule must have init and update (see fewstep.Rule); got {type(self.rule).__name__}.")
@@ -234,7 +236,11 @@ def _measured(loss: QueryLoss, params: Params, query: Any) -> Tensor:
     """A loss at constant parameters. Gradients are recorded, for losses that differentiate the model themselves."""
     with torch.enable_grad():
         try:
-            return loss(params, query).detach()
+            value: Any = loss(params, query)
+            if not isinstance(value, Tensor) or value.ndim:
+                what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise TypeError(f"A metric or a loss of (model, batch) must give a scalar tensor; got {what}.")
+            return value.detach()
         except RuntimeError as error:
             if not _needs_parameters(error):
                 raise

@@ -44,8 +44,8 @@ class EachTask:
     def __init__(self, vectorize: bool | str = "auto", chunk: int | None = None) -> None:
         if vectorize not in (True, False, "auto"):
             raise ValueError(f'vectorize must be True, False or "auto"; got {vectorize!r}.')
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk must be None or at least 1; got {chunk}.")
+        if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+            raise ValueError(f"chunk must be None or a whole number, at least 1; got {chunk}.")
         self.vectorize, self.chunk = vectorize, chunk
         self.vmaps = None if vectorize == "auto" else bool(vectorize)
         """Whether tasks go through the model at once; ``None`` before that is settled."""
@@ -55,19 +55,26 @@ class EachTask:
         found = [self.at_once(function, part) for part in self.parts(tasks)]
         return found[0] if len(found) == 1 else tree_map(lambda *values: torch.cat(values), *found)
 
-    def mean(self, function: Callable[[Task], Tensor], tasks: Tasks, parameters: Iterable[Tensor]) -> Tensor:
+    def mean(
+        self,
+        function: Callable[[Task], Tensor],
+        tasks: Tasks,
+        parameters: Iterable[Tensor],
+        others: bool = False,
+    ) -> Tensor:
         """The mean of a loss over tasks, ready for ``backward()``.
 
         Where tasks are taken in parts, each part's gradient, for the parameters and for whatever in the tasks requires
-        one, is worked out before the next is begun, so that memory does not grow with the meta-batch.
+        one, is computed before the next is begun, so that memory does not grow with the meta-batch. Not so if the loss
+        depends on ``others`` that require a gradient: then the graphs of all parts are kept.
         """
         self.settle(function, tasks)
         parts = self.parts(tasks)
-        if len(parts) == 1 or not torch.is_grad_enabled():
+        if len(parts) == 1 or others or not torch.is_grad_enabled():
             return torch.cat([self.at_once(function, part) for part in parts]).mean()
         sums = [partial(self._sum, function, part) for part in parts]
-        learned = [value for value in (*parameters, *tensors(tasks)) if value.requires_grad]
-        return accumulate(sums, learned, 1 / len(tasks))
+        learned = {id(value): value for value in (*parameters, *tensors(tasks)) if value.requires_grad}
+        return accumulate(sums, list(learned.values()), 1 / len(tasks))
 
     def at_once(self, function: Callable[[Task], Any], tasks: Tasks) -> Any:
         """Of all tasks, without chunks; under vmap if it has been settled so."""

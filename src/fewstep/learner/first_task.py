@@ -51,7 +51,7 @@ class FirstTask:
         adapted = {n: self.params[n].detach().requires_grad_() for n in choices.adapts}
         params = {**self.params, **adapted}
         with choices.unmoved.worked_out_and_compared():
-            with Randomness(choices.model, choices.inner_loss) as drawn, self._watched():
+            with Randomness(choices.model, choices.inner_loss) as drawn, self._watched(), self._explained():
                 value = self._counted(lambda: choices.inner(params, support))
             check_scalar(value)
             self._check_left_over(value)
@@ -209,6 +209,11 @@ class FirstTask:
             yield
         except RuntimeError as error:
             raise self._explanation(error) from error
+        except TypeError as error:
+            if "Batch" not in str(error) or "fewstep" in str(error):
+                raise
+            hint = "A loss is (model, batch). For one of (prediction, target) pass fewstep.supervised(loss)."
+            raise TypeError(f"{error}. {hint}") from error
 
     def _explanation(self, error: Exception) -> Exception:
         text = str(error)
@@ -246,6 +251,12 @@ class FirstTask:
             )
 
     def _check_written(self) -> None:
+        if any(tensor.requires_grad for tensor in tensors(self.task)):
+            raise ValueError(
+                "The model or the loss calls requires_grad_() on the data themselves, so that the adapted parameters "
+                "depend on them too, and what the loss differentiates in them changes. Differentiate in a tensor of "
+                "its own: x = batch.x.detach().requires_grad_()."
+            )
         now = (*tensors(self.task), *self.params.values())
         names = [*["the data"] * len(tensors(self.task)), *(f"parameter {name}" for name in self.params)]
         for name, value, before in zip(names, now, self.before, strict=True):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.adaptation import Adjoint, Rule
@@ -141,16 +142,16 @@ class Learner(nn.Module, ABC, Generic[Model]):
         return twin
 
     @abstractmethod
-    def meta_loss(self, tasks: Any) -> Tensor:
+    def meta_loss(self, tasks: Any) -> Float[Tensor, ""]:
         """The meta-objective, averaged over the tasks of a meta-batch; a scalar ready for ``backward()``."""
 
-    def meta_gradient(self, tasks: Any) -> Tensor:
+    def meta_gradient(self, tasks: Any) -> Float[Tensor, ""]:
         """``meta_loss(tasks).backward()`` in one; returns the meta-objective, detached."""
         loss = self.meta_loss(tasks)
         loss.backward()
         return loss.detach()
 
-    def forward(self, tasks: Tasks) -> Tensor:
+    def forward(self, tasks: Tasks) -> Float[Tensor, ""]:
         """The meta-objective of data that are there, averaged over tasks; :meth:`meta_loss` is the way in."""
         return self._mean_objective(tasks)
 
@@ -164,7 +165,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
         if first is not None:
             first(tasks)
         objective = partial(self._choices.objective_of, reuse=not look.stochastic)
-        return look.each.mean(objective, tasks, [*self._tensors(), *look.others])
+        return look.each.mean(objective, tasks, self._tensors(), others=bool(look.others))
 
     def _steps(self, steps: int | None) -> int:
         if steps is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from types import FunctionType
 from typing import Any
 
@@ -60,21 +61,40 @@ class Looks(dict[tuple[Hashable, ...], Look]):
         """The look at a kind of meta-batch, and what tells this kind from others.
 
         Args:
-            tasks: a meta-batch.
+            tasks: a meta-batch. Of a list, a task of each kind is looked at.
             function: what will be evaluated of each task; ``None`` for adaptation to support sets alone.
             purpose: :data:`TRAINING`, or what is measured.
             find_learned: what the function will be differentiated in; not at all if not given.
         """
+        if not isinstance(tasks, (Task, Sequence)) or not len(tasks):
+            got = "an empty list" if isinstance(tasks, Sequence) else type(tasks).__name__
+            raise TypeError(
+                f"Expected a fewstep.tasks.Task with a leading task axis; got {got}. A list of tasks will do as well."
+            )
+        if isinstance(tasks, Task):
+            return self._of_kind(tasks, function, purpose, find_learned)
+        check_sets(tasks, self.choices.params())
+        kinds = {_signature([task]): task for task in reversed(tasks)}
+        if len(kinds) == 1:
+            return self._of_kind(tasks, function, purpose, find_learned)
+        found = [self._of_kind([task], function, purpose, find_learned) for task in reversed(kinds.values())]
+        looks = [look for _, look in found]
+        others = {id(tensor): tensor for look in looks for tensor in look.others}
+        stochastic = any(look.stochastic for look in looks)
+        return found[0][0], replace(looks[0], stochastic=stochastic, others=tuple(others.values()))
+
+    def _of_kind(
+        self,
+        tasks: Tasks,
+        function: Function | None,
+        purpose: Hashable,
+        find_learned: Callable[[], Sequence[Tensor]] | None,
+    ) -> tuple[tuple[Hashable, ...], Look]:
         choices = self.choices
         if any(tuple(module._modules.values()) != parts for module, parts in self._structure):
             choices.refresh()
             self._note_structure()
             self.clear()
-        if not isinstance(tasks, Task) and not (isinstance(tasks, Sequence) and len(tasks)):
-            raise TypeError(
-                f"Expected a fewstep.tasks.Task with a leading task axis; got {type(tasks).__name__}. A "
-                "list of tasks will do as well."
-            )
         adjoint, objective = choices.adjoint, choices.objective
         modes = tuple([module.training for module in self.modules])
         autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
@@ -83,8 +103,6 @@ class Looks(dict[tuple[Hashable, ...], Look]):
         kind = evaluating(), modes, adjoint, objective_kind, autocast, structure
         key = purpose, kind, shapes
         found = self.get(key)
-        if not isinstance(tasks, Task) and found is not None:
-            check_sets(tasks, choices.params())  # the others are not known by their first
         if found is None:
             seen = [look for other, look in list(self.items()) if other[:2] == key[:2]]
             if len(seen) >= AT_MOST:

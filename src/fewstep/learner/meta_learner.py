@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.adaptation import Adjoint, Recomputed, Rule, Unrolled
@@ -14,6 +15,7 @@ from fewstep.adaptation.inner_loop import gradient_and_value, path_and_state
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.adaptation.rules import Params
 from fewstep.compiling import CompiledGradient, compiler_missing
+from fewstep.learner.checks import check_loss
 from fewstep.learner.each_task import EachTask, Tasks, on_cpu
 from fewstep.learner.gradients import laid_out_like, outside_inference_mode, with_gradients
 from fewstep.learner.learner import Learner, Model, learned_of
@@ -100,7 +102,7 @@ class MetaLearner(Learner[Model]):
         )
         self._compiled = CompiledGradient(fuses=compile is True)
 
-    def meta_loss(self, tasks: Tasks) -> Tensor:
+    def meta_loss(self, tasks: Tasks) -> Float[Tensor, ""]:
         """The meta-objective, averaged over the tasks of a meta-batch; a scalar ready for ``backward()``.
 
         Args:
@@ -119,7 +121,7 @@ class MetaLearner(Learner[Model]):
             value, learned, gradients = self._compiled_gradient(tasks)
             return with_gradients(value, learned, gradients)
 
-    def meta_gradient(self, tasks: Tasks) -> Tensor:
+    def meta_gradient(self, tasks: Tasks) -> Float[Tensor, ""]:
         """``meta_loss(tasks).backward()`` in one: the gradient is added to each parameter's ``grad``.
 
         The same numbers; without the way through autograd, a third less time for a small compiled meta-step.
@@ -163,7 +165,9 @@ class MetaLearner(Learner[Model]):
             self._settle_norms(model, adapted, support, steps)
         return model
 
-    def score(self, tasks: Tasks, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
+    def score(
+        self, tasks: Tasks, metric: Callable[..., Tensor] | None = None, steps: int | None = None
+    ) -> Float[Tensor, "tasks path"]:
         """A metric on the query set before adaptation and after every inner step, ``[tasks, steps + 1]``.
 
         Args:
@@ -171,6 +175,8 @@ class MetaLearner(Learner[Model]):
             metric: ``metric(model, batch) -> scalar``; the loss if not given.
             steps: inner updates; as in training if not given.
         """
+        if metric is not None:
+            check_loss(metric, "metric")
         measure = self._choices.outer if metric is None else TaskLoss(self.model, metric)
         steps = self._steps(steps)
         one = partial(self._choices.scores, measure=measure, steps=steps)

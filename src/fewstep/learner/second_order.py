@@ -79,7 +79,16 @@ def check_second_order(loss: Loss, params: Params, adapted: Params, functions: l
     for _ in range(DIRECTIONS):
         check = _Directional(loss, values, list(adapted), numbers)
         if not check.gradient_is_slope(distance):
-            return  # a gradient by design: a straight-through estimator, a surrogate loss with constants in it
+            # By design: a straight-through estimator, a surrogate loss with constants in it. Or an adjoint solver that
+            # is coarse, and whose second derivative is missing.
+            constant = check.constant_gradients() if functions else []
+            if constant:
+                raise ValueError(
+                    f"The gradient of the loss in {', '.join(constant)} cannot be differentiated again: autograd has "
+                    f"no graph of it. The model uses {', '.join(functions)}, an autograd.Function of its own, whose "
+                    f"backward detaches something. {MEND}"
+                )
+            return
         if check.is_wrong(moved, distance):
             modules = {name.rpartition(".")[0] for name in moved}
             wrong = [m for m in sorted(modules) if check.is_wrong(_of(m, moved), distance)]
@@ -87,10 +96,15 @@ def check_second_order(loss: Loss, params: Params, adapted: Params, functions: l
             used = f" The model uses {', '.join(functions)}, an autograd.Function of its own." if functions else ""
             raise ValueError(
                 f"The second derivative of the loss in {where} is wrong: it differs from finite differences of the "
-                f"gradient.{used} A backward must itself be made of differentiable operations, with "
-                "torch.autograd.grad(..., create_graph=torch.is_grad_enabled()) in it and nothing detached. Mend it, "
-                "or use adjoint=fewstep.FirstOrder(), which needs first derivatives only."
+                f"gradient.{used} {MEND}"
             )
+
+
+MEND = (
+    "A backward must itself be made of differentiable operations, with torch.autograd.grad(..., "
+    "create_graph=torch.is_grad_enabled()) in it and nothing detached. Mend it, or use adjoint=fewstep.FirstOrder(), "
+    "which needs first derivatives only."
+)
 
 
 class _Directional:
@@ -131,6 +145,15 @@ class _Directional:
             if abs(found - slope) > TOLERATED * max(abs(found), abs(slope)):
                 return False
         return True
+
+    def constant_gradients(self) -> list[str]:
+        """Parameters whose gradient has no graph, while that of others has one."""
+        with replayed(), torch.enable_grad():
+            inputs = [self.values[name] for name in self.adapted]
+            gradients: Any = torch.autograd.grad(self.loss(self.values), inputs, create_graph=True, allow_unused=True)
+        found = {n: g for n, g in zip(self.adapted, gradients, strict=True) if g is not None and bool(g.any())}
+        constant = [name for name, gradient in found.items() if not gradient.requires_grad]
+        return constant if len(constant) < len(found) else []
 
     def _slope(self, names: list[str], distance: float, function: Callable[[dict[str, Tensor]], Tensor]) -> float:
         count = sum(self.values[name].numel() for name in names)

@@ -26,6 +26,9 @@ def select(patterns: Names, names: Iterable[str], purpose: str) -> list[str]:
     """
     names = list(names)
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    if any(not isinstance(pattern, str) for pattern in patterns):
+        kinds = sorted({type(pattern).__name__ for pattern in patterns})
+        raise TypeError(f"{purpose} takes names of parameters, such as 'head.*'; got a list of {', '.join(kinds)}.")
     chosen: dict[str, bool] = {}
     for pattern in patterns:
         matches = [name for name in names if fnmatchcase(name, pattern.removeprefix("!"))]

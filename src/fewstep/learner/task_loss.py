@@ -18,6 +18,9 @@ from fewstep.models.stand_in import stand_in
 from fewstep.tasks import Batch
 from fewstep.tasks.trees import mapped, tensors
 
+PLAIN = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
+"""Attributes of these kinds are compared."""
+
 LOSS_PREFIX = "loss/"
 """Marks the parameters of a learned loss in a dictionary that otherwise holds the model's; no module name has it."""
 
@@ -60,6 +63,16 @@ class TaskLoss:
             watch.follow(model)
         value: Tensor = evaluated(loss, model, batch, self.reenters or watch is not None)
         return value
+
+    @property
+    def holders(self) -> list[nn.Module]:
+        """The modules whose tensors the loss reads beside the parameters that it is given."""
+        return [part for part in (self.model, self.loss) if isinstance(part, nn.Module)]
+
+    def state(self) -> list[Any]:
+        """Modes, and attributes that are numbers, strings and the like, of all modules."""
+        modules = [module for part in self.holders for module in part.modules()]
+        return [[value for value in vars(module).values() if type(value) in PLAIN] for module in modules]
 
     def stand_ins(self, params: Mapping[str, Tensor]) -> tuple[nn.Module, Any]:
         """The model and the loss that compute with ``params``; see :mod:`fewstep.models.stand_in`."""
@@ -118,6 +131,7 @@ class MinibatchLoss:
 
     def __init__(self, loss: TaskLoss, size: int) -> None:
         self.loss, self.size = loss, size
+        self.holders, self.state = loss.holders, loss.state
 
     def __call__(self, params: dict[str, Tensor], batch: Any) -> Tensor:
         step = current_step() or 0

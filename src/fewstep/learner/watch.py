@@ -62,8 +62,9 @@ class Watch(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
+        given = {id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.requires_grad}
         found = func(*args, **(kwargs or {}))
-        if isinstance(found, Tensor) and found.requires_grad and found.is_leaf:
+        if isinstance(found, Tensor) and found.requires_grad and found.is_leaf and id(found) not in given:
             self.made.append(found)
         where = self.calling[-1] if self.calling else "the loss"
         name = getattr(func, "__name__", str(func))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.models.conv4 import Conv4
@@ -28,7 +29,7 @@ class ContextConv4(nn.Module):
         self.context = nn.Parameter(torch.zeros(size))
         self.film = nn.Linear(size, 2 * filters)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Float[Tensor, "images ways"]:
         """``[images, channels, height, width]`` to logits ``[images, ways]``."""
         scale, shift = self.film(self.context).view(2, 1, -1, 1, 1)
         first, second, third, fourth = self.network.body
@@ -54,7 +55,7 @@ class ContextChannel(nn.Module):
         self.network = network
         self.context = nn.Parameter(torch.zeros(1, image_size, image_size))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Float[Tensor, "images ways"]:
         """``[images, channels, height, width]`` to logits ``[images, ways]``."""
         logits: Tensor = self.network(torch.cat([images, self.context.expand(len(images), -1, -1, -1)], 1))
         return logits

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -43,7 +44,9 @@ class ConvBlock(nn.Module):
         self.norm, self.pool, self.activation = norm, pool, activation
         nn.init.xavier_uniform_(self.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "images channels height width"]
+    ) -> Float[Tensor, "images filters newheight newwidth"]:
         """``[images, in_channels, height, width]`` to ``[images, out_channels, height/2, width/2]``.
 
         An odd size is rounded up with a stride and down with pooling.
@@ -167,11 +170,11 @@ class Conv4(nn.Module):
         made = norm_layer(norm, steps=steps)
         return cls(in_channels, ways, filters, image_size, norm=made, activation=functional.leaky_relu)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Float[Tensor, "images ways"]:
         """``[images, in_channels, image_size, image_size]`` to logits ``[images, ways]``."""
         return self.head(self.embed(images))
 
-    def embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Float[Tensor, "images features"]:
         """The features before the head, ``[images, features]``."""
         check_images(images, self.in_channels, self.image_size, "Conv4")
         return self.features_of(self.body(images))
@@ -180,7 +183,7 @@ class Conv4(nn.Module):
         """The network without its head, images to features; it shares the parameters."""
         return nn.Sequential(self.body, *([nn.AdaptiveAvgPool2d(1)] if self.spatial_mean else []), nn.Flatten())
 
-    def features_of(self, maps: Tensor) -> Tensor:
+    def features_of(self, maps: Float[Tensor, "images filters height width"]) -> Float[Tensor, "images features"]:
         """The features of the last block's maps, ``[images, features]``."""
         return maps.mean((2, 3)) if self.spatial_mean else maps.flatten(1)
 

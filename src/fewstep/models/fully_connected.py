@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.models.normalization import BatchNorm, Policy, norm_layer
@@ -27,7 +28,7 @@ class DenseBlock(nn.Module):
         self.linear = nn.Linear(inputs, outputs, bias=isinstance(norm, nn.Identity))
         self.norm = norm
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "examples inputs"]) -> Float[Tensor, "examples outputs"]:
         """``[examples, inputs]`` to ``[examples, outputs]``."""
         return torch.relu(self.norm(self.linear(x)))
 
@@ -77,11 +78,11 @@ class FullyConnected(nn.Module):
         """
         return cls(inputs, ways, norm=norm_layer(norm, scale=False, eps=1e-3, steps=steps))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Float[Tensor, "examples ways"]:
         """``[examples, ...]`` to logits ``[examples, ways]``."""
         return self.head(self.embed(x))
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor) -> Float[Tensor, "examples features"]:
         """The features before the head, ``[examples, features]``."""
         if x.ndim < 2 or x[0].numel() != self.inputs:
             raise ValueError(

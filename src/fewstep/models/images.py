@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.models.normalization import BatchNorm
@@ -14,7 +15,9 @@ class Blocks(nn.Sequential):
     Images are laid out with the channels last, as CPUs and tensor cores like it best.
     """
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(
+        self, images: Float[Tensor, "images channels height width"]
+    ) -> Float[Tensor, "images filters newheight newwidth"]:
         """``[images, channels, height, width]`` to what the last block gives."""
         if images.stride(1) != 1:
             images = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,7 +34,7 @@ class NormedConvolution(nn.Module):
         self.norm = norm
         nn.init.kaiming_normal_(self.weight, mode="fan_out")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images filters height width"]:
         """``[images, in_channels, height, width]`` to ``[images, out_channels, height, width]``."""
         x = convolve(x, self.weight)
         return normed(self.norm, x if self.bias is None else x + self.bias.view(1, -1, 1, 1))
@@ -57,7 +58,9 @@ class ResidualBlock(nn.Module):
         self.third = NormedConvolution(out_channels, out_channels, 3, norm(out_channels))
         self.shortcut = NormedConvolution(in_channels, out_channels, 1, norm(out_channels))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "images channels height width"]
+    ) -> Float[Tensor, "images filters height//2 width//2"]:
         """``[images, in_channels, height, width]`` to ``[images, out_channels, height/2, width/2]``, rounded down."""
         deep = functional.leaky_relu(self.first(x), 0.1)
         deep = functional.leaky_relu(self.second(deep), 0.1)
@@ -108,11 +111,11 @@ class ResNet12(nn.Module):
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Float[Tensor, "images ways"]:
         """``[images, in_channels, image_size, image_size]`` to logits ``[images, ways]``."""
         return self.head(self.embed(images))
 
-    def embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Float[Tensor, "images features"]:
         """The features before the head, ``[images, features]``."""
         check_images(images, self.in_channels, self.image_size, "ResNet12")
         return self.body(images).mean((2, 3))

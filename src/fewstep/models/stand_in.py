@@ -148,7 +148,7 @@ def rebound(value: Any, changed: Mapping[int, Any], made: dict[int, Any] | None 
         if any(new is not old for new, old in zip(parts, held, strict=True)):
             found = functools.partial(parts[0], *parts[1], **parts[2])
             found.__dict__.update(parts[3])
-    elif callable(value) and hasattr(value, "__dict__"):
+    elif callable(value) and isinstance(getattr(value, "__dict__", None), dict):
         attributes = inner(value.__dict__)
         found = value if attributes is value.__dict__ else copy.copy(value)
         if found is not value:

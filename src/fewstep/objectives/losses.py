@@ -29,7 +29,7 @@ def mse(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
     >>> mse(torch.zeros_like, Batch(torch.zeros(3, 1), torch.full((3, 1), 2.0))).item()
     4.0
     """
-    prediction = model(batch.x)
+    prediction = model(_of(batch, "mse").x)
     if prediction.shape != batch.y.shape:
         raise ValueError(
             f"mse expects targets of the prediction's shape {tuple(prediction.shape)}; "
@@ -77,11 +77,13 @@ class supervised(nn.Module):  # noqa: N801 - reads as a function where it is use
 
     def __init__(self, loss: Callable[..., Tensor]) -> None:
         super().__init__()
+        if isinstance(loss, type):
+            raise TypeError(f"supervised: pass an object of the class {loss.__name__}: supervised({loss.__name__}()).")
         self.loss = loss
         self.__name__ = getattr(loss, "__name__", type(loss).__name__)
 
     def forward(self, model: Callable[[Any], Tensor], batch: Batch) -> Tensor:
-        if batch.weight is not None:
+        if _of(batch, "supervised").weight is not None:
             raise ValueError(
                 "supervised: a loss of (prediction, target) cannot honour Batch.weight, which marks padded examples. "
                 "Stack tasks of equal sizes, pass a list of tasks, or write a loss of (model, batch) that weights each "
@@ -106,8 +108,14 @@ def accuracy(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
     return correct.mean() if batch.weight is None else _mean(correct, batch.weight)
 
 
+def _of(batch: Any, name: str) -> Batch:
+    if not isinstance(batch, Batch):
+        raise TypeError(f"{name} takes a fewstep.Batch(x, y); got {type(batch).__name__}. Make the sets of a task so.")
+    return batch
+
+
 def _logits(model: Callable[[Any], Tensor], batch: Batch, name: str) -> Tensor:
-    logits = model(batch.x)
+    logits = model(_of(batch, name).x)
     if logits.ndim != 2 or batch.y.ndim != 1 or logits.shape[0] != batch.y.shape[0] or batch.y.is_floating_point():
         raise ValueError(
             f"{name} expects logits [examples, classes] and integer class labels [examples]; "

@@ -170,9 +170,15 @@ class MetaPolicy(Learner[nn.Module]):
         >>> policy.act([0.0, 0.0], deterministic=True).shape  # within ±0.1, as PointNavigation takes it
         (2,)
         """
-        if isinstance(support, Task):
-            raise TypeError("adapt expects the support of one task; got a Task. Pass task.support.")
-        steps = self.steps if steps is None else steps
+        if not isinstance(support, EnvironmentTask):
+            what = type(support).__name__
+            raise TypeError(
+                f"adapt expects the support of one task, a fewstep.rl.EnvironmentTask; got {what}."
+                + (" Pass task.support." if isinstance(support, Task) else "")
+            )
+        if support.seed.ndim:
+            raise ValueError("adapt expects one task; got several with a task axis. Take one: tasks[0].support.")
+        steps = self._steps(steps)
         task, rule = support[None], _Scaled(self.rule, self.test_scales)
         explored = self._explore(task, steps - 1, rule)[1]
         with torch.no_grad():

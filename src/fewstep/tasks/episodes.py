@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from fewstep.tasks.batch import Batch, Task
@@ -103,7 +104,7 @@ class Episodes:
             self._batch(chosen[..., self.shots :], turns),
         )
 
-    def _batch(self, chosen: Tensor, turns: Tensor | None) -> Batch:
+    def _batch(self, chosen: Int[Tensor, "n ways each"], turns: Int[Tensor, "n ways"] | None) -> Batch:
         """The chosen examples, ``[n, ways, examples per class]``, as one batch per task."""
         images = self.dataset.images
         n, ways, each = chosen.shape
@@ -123,7 +124,9 @@ class _Examples:
     classes: Sequence[str]
 
 
-def _rotate(images: Tensor, turns: Tensor) -> Tensor:
+def _rotate(
+    images: Shaped[Tensor, "count channels size size"], turns: Int[Tensor, " count"]
+) -> Shaped[Tensor, "count channels size size"]:
     """Each of ``[count, channels, size, size]`` turned by its number of quarter turns, ``[count]``."""
     rotated = torch.stack([images.rot90(quarter, (2, 3)) for quarter in range(4)])
     return rotated[turns, torch.arange(len(images), device=images.device)]

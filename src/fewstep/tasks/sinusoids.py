@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from fewstep.tasks.batch import Batch, Task
@@ -47,14 +48,14 @@ class Sinusoids:
         """``n`` tasks: x and y of shape ``[n, shots or queries, 1]`` (x has 3 features for the oracle)."""
         return self.points(self.waves(n, generator), generator)
 
-    def waves(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def waves(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "{n} 2"]:
         """``n`` sine waves as their amplitudes and phases, ``[n, 2]``."""
         waves = torch.rand(n, 2, generator=generator)
         for column, bounds in enumerate((self.amplitude, self.phase)):
             _scale(waves[:, column], bounds)
         return waves
 
-    def points(self, waves: Tensor, generator: torch.Generator | None = None) -> Task:
+    def points(self, waves: Float[Tensor, "n 2"], generator: torch.Generator | None = None) -> Task:
         """Random support and query points on the given waves, ``[n, 2]``."""
         x = torch.rand(len(waves), self.shots + self.queries, 1, generator=generator)
         if self.support_range is None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from fewstep.models.second_order import products
 from fewstep.models.second_order.operation import Operation, add, channels_first, channels_last
 
 
-def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
+def convolve(
+    x: Float[Tensor, "examples channels height width"],
+    weight: Float[Tensor, "filters channels size size"],
+    stride: int = 1,
+) -> Float[Tensor, "examples filters newheight newwidth"]:
     """The convolution of images with square filters of odd size, padded by zeros to keep the size if the stride is 1.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from fewstep.models.second_order.operation import Operation, add, fused
@@ -13,7 +14,7 @@ from fewstep.models.second_order.pooling import add_at, largest, take_at
 aten = torch.ops.aten
 
 
-def normalize(x: Tensor, eps: float) -> Tensor:
+def normalize(x: Float[Tensor, "examples channels *places"], eps: float) -> Float[Tensor, "examples channels *places"]:
     """z = (x − mean)/√(variance + ε), per channel over the examples and positions of a batch.
 
     Args:
@@ -27,7 +28,9 @@ def normalize(x: Tensor, eps: float) -> Tensor:
     return _Normalize.apply(x, eps, 1 - x.ndim)[0]
 
 
-def normalize_and_pool(x: Tensor, eps: float) -> Tensor:
+def normalize_and_pool(
+    x: Float[Tensor, "examples channels height width"], eps: float
+) -> Float[Tensor, "examples channels height//2 width//2"]:
     """``max_pool(normalize(x, eps))``, in a third of the time: only the largest values are normalised.
 
     Args:

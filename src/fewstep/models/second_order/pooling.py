@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,7 +15,9 @@ from fewstep.models.second_order.operation import Operation, channels_first, cha
 aten = torch.ops.aten
 
 
-def max_pool(x: Tensor) -> Tensor:
+def max_pool(
+    x: Float[Tensor, "examples channels height width"],
+) -> Float[Tensor, "examples channels height//2 width//2"]:
     """The largest of every 2×2 positions, ``[examples, channels, height, width]`` to half the height and width.
 
     >>> max_pool(torch.arange(16.0).view(1, 1, 4, 4))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import product
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from fewstep.models.second_order import triton_convolution
@@ -20,6 +21,10 @@ from fewstep.models.second_order.triton_convolution import present_precision
 
 aten = torch.ops.aten
 
+Images = Float[Tensor, "... examples channels height width"]
+Filters = Float[Tensor, "... filters size size channels"]
+Maps = Float[Tensor, "... examples filters newheight newwidth"]
+
 AT_ONCE = 2**21, 2**23
 """Bytes of patches that are written out at once on one CPU thread, as many as a core's cache holds, and on several."""
 
@@ -27,7 +32,7 @@ FEW_ROWS = {"cpu": 500, "cuda": 2**13}
 """A task with more places than this in its images is left to the kernels for convolution."""
 
 
-def convolution(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+def convolution(x: Images, weight: Filters, stride: int) -> Maps:
     """W ∗ x, ``[..., examples, filters, height/stride, width/stride]``."""
     if triton_convolution.takes(x, weight):
         (x, weight), tasks = _flat(x, weight)
@@ -43,7 +48,7 @@ def convolution(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     return channels_first(torch.cat(parts).view(*tasks, x.shape[1], *sides, weight.shape[1]))
 
 
-def weight_gradient(g: Tensor, x: Tensor, size: int, stride: int) -> Tensor:
+def weight_gradient(g: Maps, x: Images, size: int, stride: int) -> Filters:
     """The gradient of ⟨g, W ∗ x⟩ for W, ``[..., filters, size, size, channels]``."""
     if triton_convolution.takes(g, x):
         (g, x), tasks = _flat(g, x)
@@ -61,7 +66,7 @@ def weight_gradient(g: Tensor, x: Tensor, size: int, stride: int) -> Tensor:
     return torch.cat(parts).view(*tasks, g.shape[2], size, size, x.shape[2])
 
 
-def input_gradient(g: Tensor, weight: Tensor, height: int, width: int, stride: int) -> Tensor:
+def input_gradient(g: Maps, weight: Filters, height: int, width: int, stride: int) -> Images:
     """The gradient of ⟨g, W ∗ x⟩ for x, ``[..., examples, channels, height, width]``."""
     if triton_convolution.takes(g, weight):
         (g, weight), tasks = _flat(g, weight)
