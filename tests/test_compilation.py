@@ -9,6 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import fewstep as fs
 from fewstep.compiling.graph_rewrites import simplify
 from fewstep.compiling.inductor import _is_light, compiled
+from fewstep.tasks import Batch, Task
 
 X = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 
@@ -135,3 +136,16 @@ def test_another_precision_is_compiled_anew():
     assert not torch.equal(rounded.float(), exact)
     torch.testing.assert_close(learner.meta_gradient(tasks), exact)
     assert len(learner._compiled._compiled) == 2
+
+
+def test_a_loss_on_which_pytorchs_tracer_crashes_is_refused():
+    def curvature(model, batch):
+        hessian = torch.vmap(torch.func.hessian(lambda x: model(x[None]).sum()))(batch.x)
+        return hessian.square().mean()
+
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    tasks = Task(*(Batch(torch.randn(2, 4, 2), torch.randn(2, 4, 1)) for _ in range(2)))
+    learners = [fs.maml(model, curvature, 0.1, compile=compile) for compile in (False, True)]
+    assert learners[0].meta_gradient(tasks).isfinite()
+    with pytest.raises(ValueError, match=r"torch\.func\.hessian.*jacrev"):
+        learners[1].meta_gradient(tasks)

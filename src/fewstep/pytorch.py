@@ -48,6 +48,11 @@ def under_vmap() -> bool:
     return any(level.key() == TransformType.Vmap for level in retrieve_all_functorch_interpreters())
 
 
+def mixing_modes() -> bool:
+    """Whether ``torch.func`` takes forward-mode derivatives of reverse-mode ones or the other way round."""
+    return {TransformType.Jvp, TransformType.Grad} <= {level.key() for level in retrieve_all_functorch_interpreters()}
+
+
 def in_forward_mode() -> bool:
     """Whether forward-mode derivatives are being taken."""
     return forward_ad._current_level >= 0

@@ -24,11 +24,13 @@ class Look:
         each: how the tasks are taken.
         stochastic: whether the model or the loss draws random numbers (dropout).
         others: tensors that require a gradient and are neither the learner's nor in the tasks.
+        mixes_modes: whether the loss takes forward- and reverse-mode derivatives of each other.
     """
 
     each: EachTask
     stochastic: bool
     others: tuple[Tensor, ...] = ()
+    mixes_modes: bool = False
 
 
 def look(
@@ -74,4 +76,5 @@ def look(
             if settled.vmaps is None and isinstance(tasks, Task):
                 settled.vmaps = settled.would_vmap(function, tasks, first.saved_bytes, learned or ())
     others.restore()
-    return Look(settled, first.stochastic, tuple({id(leaf): leaf for leaf in first.others}.values()))
+    outside = tuple({id(leaf): leaf for leaf in first.others}.values())
+    return Look(settled, first.stochastic, outside, first.watch.mixes_modes)

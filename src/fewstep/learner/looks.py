@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 from types import FunctionType
 from typing import Any
 
@@ -80,8 +79,9 @@ class Looks(dict[tuple[Hashable, ...], Look]):
         found = [self._of_kind([task], function, purpose, find_learned) for task in reversed(kinds.values())]
         looks = [look for _, look in found]
         others = {id(tensor): tensor for look in looks for tensor in look.others}
-        stochastic = any(look.stochastic for look in looks)
-        return found[0][0], replace(looks[0], stochastic=stochastic, others=tuple(others.values()))
+        stochastic, mixes_modes = any(look.stochastic for look in looks), any(look.mixes_modes for look in looks)
+        together = Look(looks[0].each, stochastic, tuple(others.values()), mixes_modes)
+        return found[0][0], together
 
     def _of_kind(
         self,

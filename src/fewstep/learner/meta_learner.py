@@ -231,6 +231,12 @@ class MetaLearner(Learner[Model]):
         key, look = self._looks.at(tasks, self._choices.objective_of, TRAINING, find_learned)
         if look.stochastic and isinstance(self._choices.adjoint, Recomputed):
             raise ValueError("compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled().")
+        if look.mixes_modes:
+            raise ValueError(
+                "compile=True cannot trace a loss that takes forward-mode derivatives of reverse-mode ones, as "
+                "torch.func.hessian does: PyTorch crashes. Use torch.func.jacrev(torch.func.grad(...)), or "
+                "compile=False."
+            )
         if look.others:
             raise ValueError(
                 f"compile=True takes a tensor of shape {tuple(look.others[0].shape)} that requires a gradient, and is "

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from fewstep.adaptation.random_numbers import random_state
 from fewstep.models.stand_in import origin
+from fewstep.pytorch import mixing_modes
 
 _watching: ContextVar[Watch | None] = ContextVar("watching", default=None)
 
@@ -56,6 +57,8 @@ class Watch(TorchFunctionMode):
         """A module that writes to its inputs, and the operation."""
         self.reentrant: str | None = None
         """A module that is called inside a checkpoint that autograd does not look into."""
+        self.mixes_modes = False
+        """Whether forward- and reverse-mode derivatives are taken of each other, as by ``torch.func.hessian``."""
         self.operations: dict[str, str] = {}
         """The module in which each operation was last called."""
 
@@ -69,6 +72,7 @@ class Watch(TorchFunctionMode):
         where = self.calling[-1] if self.calling else "the loss"
         name = getattr(func, "__name__", str(func))
         self.operations[name] = where
+        self.mixes_modes = self.mixes_modes or mixing_modes()
         if self.reentrant is None and not torch.is_grad_enabled() and _in_reentrant_checkpoint():
             self.reentrant = where
         if self.leak is None and name != "__get__" and (self.calling or self.in_backward):
