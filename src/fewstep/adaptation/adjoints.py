@@ -17,6 +17,7 @@ import torch
 
 from fewstep.adaptation.implicit import solve_implicitly
 from fewstep.adaptation.inner_loop import Gradient, Loss, at_step, gradient_and_value, inner_loop
+from fewstep.adaptation.made_again import Unchanged
 from fewstep.adaptation.recomputed import RecomputedStep
 from fewstep.adaptation.rules import Params, Rule
 from fewstep.tasks.trees import mapped
@@ -93,7 +94,8 @@ class Recomputed(Adjoint):
     ) -> list[Params]:
         mode = "reverse" if loss in self._without_forward_mode else self.mode
         note = partial(self._without_forward_mode.add, loss)
-        gradients: list[Gradient] = [RecomputedStep(mode, note) for _ in range(steps)]
+        unchanged = Unchanged.around(loss, rule)
+        gradients: list[Gradient] = [RecomputedStep(mode, note, unchanged) for _ in range(steps)]
         if mode == "reverse" and steps:
             gradients[-1] = exact_gradient
         return inner_loop(gradients, loss, params, batch, rule, adapts)

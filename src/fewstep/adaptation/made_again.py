@@ -18,37 +18,42 @@ class Unchanged:
     """What code that is run again reads beside its arguments: it must be as it was, or the run would differ.
 
     Args:
-        state: gives what is compared: modes, plain attributes. ``None``: nothing.
+        state: gives what is compared, such as modes and plain attributes.
         holders: modules or other objects, whose tensors may be neither written to nor exchanged.
         tensors: others that may not be written to.
     """
 
     def __init__(
-        self, state: Callable[[], object] | None, holders: Sequence[object], tensors: Sequence[Tensor]
+        self,
+        state: Callable[[], object] = lambda: None,
+        holders: Sequence[object] = (),
+        tensors: Sequence[Tensor] = (),
     ) -> None:
-        self._state, self._holders = state, holders
-        self._before = None if state is None else state()
+        self._state, self._holders, self._before = state, holders, state()
         self._held = [(tensor, tensor._version) for tensor in (*_held_by(holders), *tensors)]
         self._count = len(self._held) - len(tensors)
 
     @classmethod
-    def around(cls, loss: object) -> Unchanged:
-        """What a task's loss reads; nothing of a plain function, of which that is not known."""
-        return cls(getattr(loss, "state", None), getattr(loss, "holders", ()), ())
+    def around(cls, loss: object, *others: object) -> Unchanged:
+        """What a task's loss reads, and other objects; nothing of a plain function, of which that is not known."""
+        return cls(getattr(loss, "state", lambda: None), [*getattr(loss, "holders", ()), *others])
 
     def check(self) -> None:
         """Raises ``RuntimeError`` if something changed."""
-        changed = "a mode or an attribute of the model or the loss"
-        if self._state is None or self._state() == self._before:
+        if self._state() != self._before:
+            changed = "a mode or an attribute of the model or the loss"
+        elif self._exchanged() or any(tensor._version != version for tensor, version in self._held):
             changed = "a tensor of the model, the loss or the rule"
-            now = _held_by(self._holders)
-            same = len(now) == self._count and all(a is b for a, (b, _) in zip(now, self._held, strict=False))
-            if same and all(tensor._version == version for tensor, version in self._held):
-                return
+        else:
+            return
         raise RuntimeError(
             f"The adjoint evaluates the model again in the backward pass, and {changed} has changed since the "
             "meta-loss was computed. Call backward() before anything is changed, or use adjoint=Unrolled()."
         )
+
+    def _exchanged(self) -> bool:
+        now = _held_by(self._holders)
+        return len(now) != self._count or any(a is not b for a, (b, _) in zip(now, self._held, strict=False))
 
 
 def _held_by(holders: Sequence[object]) -> list[Tensor]:

@@ -43,15 +43,23 @@ class RecomputedStep:
     The backward pass of an update needs the gradient, and tensors that the update made. In plain autograd both are made
     again, and the graph of the gradient then serves for its own backward pass, which comes next. Forward mode has no
     such graph; there the gradient is kept.
+
+    Args:
+        mode: that of :class:`fewstep.Recomputed`.
+        without_forward_mode: called where an operation has no forward-mode derivative.
+        unchanged: what loss and rule read, which all steps share; what the loss reads if not given.
     """
 
-    def __init__(self, mode: str, without_forward_mode: Callable[[], None] = lambda: None) -> None:
-        self.mode, self.without_forward_mode = mode, without_forward_mode
+    def __init__(
+        self, mode: str, without_forward_mode: Callable[[], None] = lambda: None, unchanged: Unchanged | None = None
+    ) -> None:
+        self.mode, self.without_forward_mode, self.unchanged = mode, without_forward_mode, unchanged
 
     def __call__(self, loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, Tensor]:
         """∇_names L and L."""
         self._leaves, rebuild = split((params, batch))
-        self._call = _Call(loss, tuple(names), rebuild, self.mode, self.without_forward_mode)
+        unchanged = self.unchanged or Unchanged.around(loss)
+        self._call = _Call(loss, tuple(names), rebuild, self.mode, self.without_forward_mode, unchanged)
         *grads, value = _RecomputedGradient.apply(self._call, *self._leaves)
         return dict(zip(names, grads, strict=True)), value
 
@@ -61,22 +69,24 @@ class RecomputedStep:
         """The rule's update with the gradient that was taken just before."""
         if transforms() or recorded() or not torch.is_grad_enabled():
             return rule.update(params, grads, state, step, loss)
-        surroundings = Surroundings()
-        unchanged = Unchanged(None, [rule], split((params, state))[0])
+        surroundings, began_with = Surroundings(), Unchanged(tensors=split((params, state))[0])
 
         def updated_again(grads: Params) -> None:
-            unchanged.check()
+            self._call.unchanged.check()
+            began_with.check()
             with surroundings.again():
                 rule.update(params, grads, state, step, loss)
 
-        constant = {name: gradient.detach() for name, gradient in grads.items()}
-        if self.mode == "reverse" and loss.requires_grad:
-            constant.clear()
-        with MadeAgain(updated_again, lambda: constant or self._gradients()):
+        gradients = self._gradients
+        if self.mode == "forward" or not loss.requires_grad:
+            kept = {name: gradient.detach() for name, gradient in grads.items()}
+            gradients = lambda: kept  # noqa: E731
+        with MadeAgain(updated_again, gradients):
             return rule.update(params, grads, state, step, loss)
 
     def _gradients(self) -> Params:
-        grads = self._call.graph(self._leaves)[1]
+        with self._call.surroundings.again():
+            grads = self._call.graph(self._leaves)[1]
         return {name: gradient.detach() for name, gradient in zip(self._call.names, grads, strict=True)}
 
 
@@ -84,12 +94,17 @@ class _Call:
     """What the gradient is taken of, apart from the tensors."""
 
     def __init__(
-        self, loss: Loss, names: tuple[str, ...], rebuild: Rebuild, mode: str, without_forward_mode: Callable[[], None]
+        self,
+        loss: Loss,
+        names: tuple[str, ...],
+        rebuild: Rebuild,
+        mode: str,
+        without_forward_mode: Callable[[], None],
+        unchanged: Unchanged,
     ) -> None:
         self.loss, self.names, self.rebuild, self.mode = loss, names, rebuild, mode
         self.without_forward_mode = without_forward_mode
-        self.surroundings = Surroundings()
-        self.unchanged = Unchanged.around(loss)
+        self.surroundings, self.unchanged = Surroundings(), unchanged
         self._graph: tuple[list[Tensor], list[Tensor], Tensor] | None = None
 
     def value(self, leaves: Sequence[Tensor]) -> Tensor:
@@ -97,13 +112,15 @@ class _Call:
         return self.loss(params, batch)
 
     def graph(self, leaves: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Inputs, gradients and value with their graph, in plain autograd; kept until :meth:`taken_graph`."""
+        """Inputs, gradients and value with their graph, in plain autograd; kept until :meth:`taken_graph`.
+
+        To be called in the surroundings of the forward pass.
+        """
         if self._graph is None:
             inputs = [leaf.detach().requires_grad_(leaf.requires_grad) for leaf in leaves]
             params = self.rebuild(inputs)[0]
             moved = [params[name].requires_grad_() for name in self.names]
-            self.unchanged.check()
-            with self.surroundings.again(), torch.enable_grad():
+            with torch.enable_grad():
                 value = self.value(inputs)
                 grads = torch.autograd.grad(value, moved, create_graph=True, materialize_grads=True)
             self._graph = inputs, list(grads), value
@@ -160,10 +177,10 @@ def _products(
             raise NotImplementedError(
                 "Recomputed gives no derivative of the meta-gradient where tasks are taken one by one; use Unrolled()."
             )
-        call.unchanged.check()
         with call.surroundings.again():
             return list(product(call, leaves, wanted, direction, value_cotangent))
 
+    call.unchanged.check()
     if call.mode == "forward":
         try:
             return worked_out("forward")

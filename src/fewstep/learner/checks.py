@@ -70,8 +70,7 @@ def check_loss(loss: Any, name: str = "loss") -> None:
     """Raises if a loss is no function of (model, batch)."""
     if not callable(loss):
         raise TypeError(f"{name} must be a function of (model, batch) that gives a scalar; got {type(loss).__name__}.")
-    if isinstance(loss, type):
-        raise TypeError(f"{name} must be a function of (model, batch); got the class {loss.__name__}. Make one of it.")
+    check_instance(loss, name, "fewstep.mse, a function of (model, batch)")
     home = getattr(type(loss) if isinstance(loss, nn.Module) else loss, "__module__", None) or ""
     if home == "torch.nn.functional" or home.startswith("torch.nn.modules"):
         told = f"torch.nn.functional.{loss.__name__}" if home == "torch.nn.functional" else f"torch.nn.{loss!r}"
@@ -101,9 +100,9 @@ def check_sets(tasks: Any, params: Params) -> None:
             _check_fit(task, params, axes=1)
         return
     if not isinstance(tasks, Task):
+        got = "an empty list" if isinstance(tasks, list) and not tasks else type(tasks).__name__
         raise TypeError(
-            f"Expected a fewstep.tasks.Task with a leading task axis; got {type(tasks).__name__}. A list of tasks will "
-            "do as well."
+            f"Expected a fewstep.tasks.Task with a leading task axis; got {got}. A list of tasks will do as well."
         )
     leaves = tensors(tasks)
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
@@ -147,15 +146,13 @@ def _check_fit(tasks: Task, params: Params, axes: int) -> None:
                 )
 
 
-def check_scalar(value: Any, name: str = "loss") -> None:
-    """Raises if a loss or a metric is no scalar."""
+def check_scalar(value: Any) -> None:
+    """Raises if a loss is not a scalar."""
     if not isinstance(value, Tensor):
-        raise TypeError(
-            f"The {name} must return a scalar tensor; got {type(value).__name__}. A {name} is (model, batch)."
-        )
+        raise TypeError(f"The loss must return a scalar tensor; got {type(value).__name__}. A loss is (model, batch).")
     if value.ndim != 0 or not value.is_floating_point():
         raise ValueError(
-            f"The {name} must be a scalar floating-point tensor; got shape {tuple(value.shape)} of {value.dtype}. "
+            f"The loss must be a scalar floating-point tensor; got shape {tuple(value.shape)} of {value.dtype}. "
             "Reduce it over the examples, e.g. with .mean()."
         )
 

@@ -65,11 +65,6 @@ class Looks(dict[tuple[Hashable, ...], Look]):
             purpose: :data:`TRAINING`, or what is measured.
             find_learned: what the function will be differentiated in; not at all if not given.
         """
-        if not isinstance(tasks, (Task, Sequence)) or not len(tasks):
-            got = "an empty list" if isinstance(tasks, Sequence) else type(tasks).__name__
-            raise TypeError(
-                f"Expected a fewstep.tasks.Task with a leading task axis; got {got}. A list of tasks will do as well."
-            )
         if isinstance(tasks, Task):
             return self._of_kind(tasks, function, purpose, find_learned)
         check_sets(tasks, self.choices.params())
@@ -80,8 +75,7 @@ class Looks(dict[tuple[Hashable, ...], Look]):
         looks = [look for _, look in found]
         others = {id(tensor): tensor for look in looks for tensor in look.others}
         stochastic, mixes_modes = any(look.stochastic for look in looks), any(look.mixes_modes for look in looks)
-        together = Look(looks[0].each, stochastic, tuple(others.values()), mixes_modes)
-        return found[0][0], together
+        return found[0][0], Look(looks[0].each, stochastic, tuple(others.values()), mixes_modes)
 
     def _of_kind(
         self,

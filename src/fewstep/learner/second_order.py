@@ -131,14 +131,8 @@ class _Directional:
 
     def gradient_is_slope(self, distance: float) -> bool:
         """Whether the gradient of the loss itself is its slope."""
-        with replayed(), torch.enable_grad():
-            value = self.loss(self.values)
-            inputs = [self.values[name] for name in self.adapted]
-            gradients: Any = torch.autograd.grad(value, inputs, materialize_grads=True)
-        along = {
-            name: (gradient * self.directions[name]).sum().real.item()
-            for name, gradient in zip(self.adapted, gradients, strict=True)
-        }
+        gradients = self._gradients(self.values)
+        along = {name: (g * self.directions[name]).sum().real.item() for name, g in gradients.items()}
         for module in {name.rpartition(".")[0] for name in self.adapted}:
             names = _of(module, self.adapted)
             found, slope = sum(along[name] for name in names), self._slope(names, distance, self._value)
@@ -148,10 +142,7 @@ class _Directional:
 
     def constant_gradients(self) -> list[str]:
         """Parameters whose gradient has no graph, while that of others has one."""
-        with replayed(), torch.enable_grad():
-            inputs = [self.values[name] for name in self.adapted]
-            gradients: Any = torch.autograd.grad(self.loss(self.values), inputs, create_graph=True, allow_unused=True)
-        found = {n: g for n, g in zip(self.adapted, gradients, strict=True) if g is not None and bool(g.any())}
+        found = {n: g for n, g in self._gradients(self.values, create_graph=True).items() if bool(g.any())}
         constant = [name for name, gradient in found.items() if not gradient.requires_grad]
         return constant if len(constant) < len(found) else []
 
@@ -173,14 +164,15 @@ class _Directional:
             return self.loss(values)
 
     def _product(self, values: dict[str, Tensor], create_graph: bool = False) -> Tensor:
+        gradients = self._gradients(values, create_graph)
+        return torch.stack([(g * self.weights[name]).sum().real for name, g in gradients.items()]).sum()
+
+    def _gradients(self, values: dict[str, Tensor], create_graph: bool = False) -> Params:
         with replayed(), torch.enable_grad():
             value = self.loss(values)
             inputs = [values[name] for name in self.adapted]
-            gradients: Any = torch.autograd.grad(value, inputs, create_graph=create_graph, materialize_grads=True)
-        total = torch.zeros((), dtype=value.dtype, device=value.device)
-        for name, gradient in zip(self.adapted, gradients, strict=True):
-            total = total + (gradient * self.weights[name]).sum().real
-        return total
+            found = torch.autograd.grad(value, inputs, create_graph=create_graph, materialize_grads=True)
+        return dict(zip(self.adapted, found, strict=True))
 
 
 def _of(module: str, names: list[str]) -> list[str]:

@@ -21,6 +21,7 @@ from fewstep.tasks import Task, TaskSource, generator
 from fewstep.tasks.batch import like
 from fewstep.training.deadline import Deadline
 from fewstep.training.interrupt import Interruption
+from fewstep.training.optimizers import check_optimizer
 from fewstep.training.progress import Progress
 from fewstep.training.run_folder import RunFolder
 from fewstep.training.state import State
@@ -134,9 +135,7 @@ def fit(
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"fit: {name} must be at least 1; got {value}.")
-    if isinstance(optimizer, type) or not (hasattr(optimizer, "param_groups") or hasattr(optimizer, "meta_step")):
-        what = f"the class {optimizer.__name__}" if isinstance(optimizer, type) else type(optimizer).__name__
-        raise TypeError(f"fit: pass an optimiser, such as torch.optim.Adam(learner.parameters(), 1e-3); got {what}.")
+    check_optimizer(optimizer, learner)
     if not isinstance(source, TaskSource):
         raise TypeError(f"fit: a task source has sample(n, generator); got {type(source).__name__}.")
     folder = None if run is None else RunFolder(run)
@@ -165,12 +164,6 @@ def fit(
         raise ValueError(f"fit: {type(optimizer).__name__} takes its own steps; clip_value and clip_norm do not apply.")
     report = getattr(optimizer, "report", dict)
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
-    own = {id(parameter) for parameter in learner.parameters()}
-    if meta_step is None and own and not any(id(parameter) in own for parameter in parameters):
-        raise ValueError(
-            "fit: the optimiser holds none of the learner's parameters, so that nothing would be learned. A learner "
-            "copies the model that it is made of; make the optimiser of learner.parameters()."
-        )
     losses: list[Tensor] = []
     limit = Deadline(deadline)
 
