@@ -24,13 +24,6 @@ from torch import Tensor
 Params = dict[str, jax.Array]
 Batch = tuple[jax.Array, jax.Array]
 
-VARIANTS: dict[str, tuple[bool, bool]] = {
-    "JAX": (False, False),
-    "JAX, steps rematerialised": (True, False),
-    "JAX, steps and blocks rematerialised": (True, True),
-}
-"""Whether steps and blocks are rematerialised."""
-
 
 def norm(x: jax.Array, scale: jax.Array) -> jax.Array:
     return x * lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6) * scale
@@ -100,9 +93,18 @@ def meta_loss(
 
 
 def compiled(
-    variant: str, params: dict[str, Tensor], tokens: Tensor, rate: float, blocks: int, steps: int, optimizer: str
+    remat: tuple[bool, bool],
+    params: dict[str, Tensor],
+    tokens: Tensor,
+    rate: float,
+    blocks: int,
+    steps: int,
+    optimizer: str,
 ) -> tuple[Callable[[], tuple[Params, jax.Array]], float, float]:
-    """The meta-gradient, which waits for its result; MB of the compiled program; seconds to compile it."""
+    """The meta-gradient, which waits for its result; MB of the compiled program; seconds to compile it.
+
+    ``remat``: whether steps and blocks are rematerialised.
+    """
     if params["norm"].dtype == torch.float64:
         jax.config.update("jax_enable_x64", True)
     device = jax.devices("cpu" if tokens.device.type == "cpu" else "cuda")[0]
@@ -111,7 +113,7 @@ def compiled(
         return jax.device_put(values.detach().cpu().numpy(), device)
 
     start = {name: moved(value) for name, value in params.items()}
-    of = partial(meta_loss, blocks=blocks, steps=steps, optimizer=optimizer, remat=VARIANTS[variant])
+    of = partial(meta_loss, blocks=blocks, steps=steps, optimizer=optimizer, remat=remat)
     weights = jnp.ones(tokens.shape[1], start["norm"].dtype, device=device)
     learned = {name: jnp.asarray(rate, weights.dtype, device=device) for name in start}, weights
     arguments = learned, start, moved(tokens)
