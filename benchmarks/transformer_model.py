@@ -1,4 +1,4 @@
-"""The decoder-only transformer of ``transformer.py``, as functions of its parameters. ``jax_transformer.py`` has its twin."""
+"""The decoder-only transformer of ``transformer.py``, as functions of its parameters."""
 
 from __future__ import annotations
 
