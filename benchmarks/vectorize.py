@@ -21,7 +21,7 @@ from torch import nn
 import fewstep as fs
 from fewstep.learner import VMAP_LIMIT
 from fewstep.learner.checks import check_task
-from fewstep.learner.task_loss import TaskLoss
+from fewstep.learner.functional_loss import FunctionalLoss
 
 Case = Callable[[], tuple[nn.Module, Callable[..., torch.Tensor], fs.tasks.Task]]
 """Makes a model, its loss and a meta-batch."""
@@ -103,7 +103,9 @@ def measure(case: Case, rounds: int) -> dict[str, float]:
         learner.meta_loss(tasks).backward()
 
     times = in_turn({n: lambda v=v: meta_gradient(v) for n, v in learners.items()}, rounds, seconds=0.05)
-    observed = check_task(TaskLoss(model, loss), model, dict(model.named_parameters()), learners["loop"].adapts, tasks)
+    observed = check_task(
+        FunctionalLoss(model, loss), model, dict(model.named_parameters()), learners["loop"].adapts, tasks
+    )
     return {
         "saved_bytes": observed.saved_bytes,
         "tasks": len(tasks),

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from fewstep.experiments import few_shot_tables, tables
 from fewstep.experiments.reproduction_figures import figures_of
-from fewstep.experiments.results import TABLES, Found, load_results
+from fewstep.experiments.results import TABLES, RowResults, load_results
 from fewstep.experiments.tables import Rows, error_table
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "figures"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-Results = dict[str, Found]
+Results = dict[str, RowResults]
 """Results by experiment, of one table or several."""
 
 
@@ -55,7 +55,7 @@ def sinusoid_seeds(found: Results) -> Rows:
 def images_in_short(found: Results) -> Rows:
     """Rows of the papers with their number that were trained for at least a tenth, in fewer columns."""
 
-    def shown(result: Found) -> bool:
+    def shown(result: RowResults) -> bool:
         config = result.row.config
         return bool(result.row.paper) and 10 * result.training_tasks >= config.iterations * config.tasks_per_iteration
 

@@ -65,7 +65,7 @@ def test_analysis_of_a_run(glyphs: Path, capsys: pytest.CaptureFixture[str]):
     frozen = found["freezing"]
     assert frozen["names"] == ["none", *blocks]
     whole = Run(glyphs)
-    own = fs.evaluate(whole.load_learner(), whole.experiment.test_tasks(), 6, 3, fs.accuracy)
+    own = fs.evaluate(whole.load_learner(), whole.experiment.test_source(), 6, 3, fs.accuracy)
     assert frozen["mean"][0] == pytest.approx(own.mean[-1])
     assert frozen["mean"][-1] == pytest.approx(own.mean[0])
     assert found["similarity"].keys() == {"CKA", "CCA", "CCA by chance"}
@@ -81,7 +81,7 @@ def test_analysis_of_a_run(glyphs: Path, capsys: pytest.CaptureFixture[str]):
 def test_nil_is_that_of_the_features_before_the_head(glyphs: Path):
     whole = Run(glyphs)
     found = analyse(whole, tasks=4, queries=2)
-    learner, source = whole.load_learner().eval(), whole.experiment.test_tasks()
+    learner, source = whole.load_learner().eval(), whole.experiment.test_source()
     tasks = source.sample(4, generator(0, 0, stream=2))
     right = []
     for i in range(4):
@@ -111,7 +111,7 @@ def test_sine_waves_have_no_classes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "NIL" not in capsys.readouterr().out
     whole = Run(tmp_path / "a")
     after_relu = fs.evaluation.layer_similarity(
-        whole.load_learner(), whole.experiment.test_tasks(queries=500), 5, 2, ["1", "3", "4"], meta_batch=20
+        whole.load_learner(), whole.experiment.test_source(queries=500), 5, 2, ["1", "3", "4"], meta_batch=20
     )
     assert found["similarity"]["CKA"]["names"] == ["0", "2", "4"]
     assert found["similarity"]["CKA"]["mean"] == pytest.approx(after_relu["CKA"].mean)
@@ -121,7 +121,7 @@ def test_sine_waves_have_no_classes(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_analysis_of_other_gradient_methods(tmp_path: Path, method: str):
     whole = made(tmp_path / "a", f"glyphs-5way-1shot-{method}", steps=2, test_steps=2)
     found = analyse(whole, tasks=3, queries=2)
-    own = fs.evaluate(whole.load_learner(), whole.experiment.test_tasks(), 3, 2, fs.accuracy)
+    own = fs.evaluate(whole.load_learner(), whole.experiment.test_source(), 3, 2, fs.accuracy)
     assert found["freezing"]["mean"][0] == pytest.approx(own.mean[-1])
     rows = 1 if method == "cavia" else 6
     assert len(found["freezing"]["names"]) == rows
@@ -145,8 +145,8 @@ def test_what_cannot_be_analysed_says_why(tmp_path: Path, name: str, words: str)
 
 def test_freezing_under_support_norms_takes_each_tasks_own_statistics(tmp_path: Path):
     whole = made(tmp_path / "a", "glyphs-5way-1shot", norm="support")
-    learner, source = whole.load_learner(), whole.experiment.test_tasks()
-    frozen = fs.evaluation.freezing(learner, source, tasks=8, blocks={"body.0": "body.0.*"})
+    learner, source = whole.load_learner(), whole.experiment.test_source()
+    frozen = fs.evaluation.freezing(learner, source, num_tasks=8, blocks={"body.0": "body.0.*"})
     adapts = [name for name in learner.adapts if not name.startswith("body.0")]
     own = fs.maml(learner.model, fs.cross_entropy, whole.experiment.inner_lr, adapts=adapts)
     expected = fs.evaluate(own, source, 8, metric=fs.accuracy)
@@ -171,7 +171,7 @@ def test_the_support_norm_is_not_transductive_on_the_same_weights(glyphs: Path):
     learner = whole.load_learner(norm="support").eval()
     for name, value in whole.load_learner().named_parameters():
         assert torch.equal(value, dict(learner.named_parameters())[name])
-    tasks = whole.experiment.test_tasks(queries=2).sample(5, generator(0, 0, stream=2))
+    tasks = whole.experiment.test_source(queries=2).sample(5, generator(0, 0, stream=2))
     right = []
     for i in range(5):
         model = learner.adapt(tasks[i].support, steps=2)
@@ -223,8 +223,8 @@ def test_memory_does_not_grow_with_the_tasks(glyphs: Path):
             self.sizes.append(n)
             return self.source.sample(n, generator)
 
-    source = Counted(Run(glyphs).experiment.test_tasks())
-    fs.evaluate(Run(glyphs).load_learner(), source, tasks=25, steps=0, metric=fs.accuracy, meta_batch=10)
+    source = Counted(Run(glyphs).experiment.test_source())
+    fs.evaluate(Run(glyphs).load_learner(), source, num_tasks=25, steps=0, metric=fs.accuracy, meta_batch=10)
     assert source.sizes == [10, 10, 5]
 
 

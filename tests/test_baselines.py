@@ -55,13 +55,13 @@ def test_multi_task_is_tested_from_the_mean():
     with torch.no_grad():
         for value in together.networks:
             value.copy_(torch.randn_like(value))
-    found = fewstep.evaluate(together, Sinusoids(), tasks=6, steps=2)
+    found = fewstep.evaluate(together, Sinusoids(), num_tasks=6, steps=2)
     mean = network()
     with torch.no_grad():
         for value, stacked in zip(mean.parameters(), together.networks, strict=True):
             value.copy_(stacked.mean(0))
     learner = fewstep.maml(mean, fewstep.mse, 0.1)
-    torch.testing.assert_close(found.values, fewstep.evaluate(learner, Sinusoids(), tasks=6, steps=2).values)
+    torch.testing.assert_close(found.values, fewstep.evaluate(learner, Sinusoids(), num_tasks=6, steps=2).values)
     support = Sinusoids().sample(1)[0].to(torch.float64).support
     a, b = together.adapt(support, 3), learner.adapt(support, 3)
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))

@@ -147,7 +147,7 @@ def test_experiments_take_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("FEWSTEP_DATA", str(tmp_path))
     experiment = FewShot(data=data, method=method, filters=4)
     learner = experiment.learner(compile=False)
-    loss = learner.meta_loss(experiment.train_tasks().sample(2, generator(0, 0)))
+    loss = learner.meta_loss(experiment.train_source().sample(2, generator(0, 0)))
     assert loss.isfinite()
-    assert len(experiment.validation_tasks().dataset.classes) == {"cifar-fs": 16, "fc100": 20}[data]
-    assert not experiment.train_tasks().rotations
+    assert len(experiment.validation_source().dataset.classes) == {"cifar-fs": 16, "fc100": 20}[data]
+    assert not experiment.train_source().rotations

@@ -123,9 +123,9 @@ def test_every_row_of_images_fits_its_data(name: str, monkeypatch: pytest.Monkey
     config = EXPERIMENTS[name].config
     learner = config.learner(compile=False)
     assert len(config.outer_optimizer(learner).param_groups[0]["params"]) > 0
-    assert config.train_tasks().sample(1).query.x.shape[2:] == blank_images(config, "train").images.shape[1:]
+    assert config.train_source().sample(1).query.x.shape[2:] == blank_images(config, "train").images.shape[1:]
     shots = config.test_shots or config.shots
-    for source in (config.validation_tasks(), config.test_tasks()):
+    for source in (config.validation_source(), config.test_source()):
         task = source.sample(1)[0]
         assert task.support.y.bincount().tolist() == [shots] * config.ways
         assert task.query.y.bincount().tolist() == [config.test_queries or shots] * config.ways

@@ -21,7 +21,7 @@ from fewstep.tasks import Sinusoids, generator
 def test_evaluate_equals_a_plain_loop():
     torch.manual_seed(0)
     learner = fewstep.maml(nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)), fewstep.mse, 0.05)
-    found = fewstep.evaluate(learner, Sinusoids(5, 7), tasks=25, steps=3, seed=4, meta_batch=10)
+    found = fewstep.evaluate(learner, Sinusoids(5, 7), num_tasks=25, steps=3, seed=4, meta_batch=10)
     errors = []
     for number, count in enumerate((10, 10, 5)):
         tasks = Sinusoids(5, 7).sample(count, generator(4, number, stream=2))
@@ -43,7 +43,7 @@ def test_evaluate_equals_a_plain_loop():
 def test_evaluate_is_in_evaluation_mode_and_gives_it_back():
     model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1))
     learner = fewstep.maml(model, fewstep.mse, 0.01)
-    a, b = (fewstep.evaluate(learner, Sinusoids(), tasks=5, steps=1).values for _ in range(2))
+    a, b = (fewstep.evaluate(learner, Sinusoids(), num_tasks=5, steps=1).values for _ in range(2))
     assert torch.equal(a, b)
     assert learner.training
 
@@ -51,7 +51,7 @@ def test_evaluate_is_in_evaluation_mode_and_gives_it_back():
 def test_evaluate_refuses_no_tasks():
     learner = fewstep.maml(nn.Linear(1, 1), fewstep.mse, 0.01)
     with pytest.raises(ValueError, match="tasks must be at least 1"):
-        fewstep.evaluate(learner, Sinusoids(), tasks=0)
+        fewstep.evaluate(learner, Sinusoids(), num_tasks=0)
 
 
 def test_evaluate_takes_any_metric():
@@ -60,7 +60,7 @@ def test_evaluate_takes_any_metric():
     def worst(model, batch):
         return (model(batch.x) - batch.y).abs().max()
 
-    found = fewstep.evaluate(learner, Sinusoids(), tasks=5, steps=0, metric=worst)
+    found = fewstep.evaluate(learner, Sinusoids(), num_tasks=5, steps=0, metric=worst)
     assert found.metric == "worst"
     assert found.mean[0] > 0
 
@@ -131,6 +131,6 @@ def test_adaptation_time_is_the_median_without_the_first_and_the_diverged(monkey
     module = sys.modules["fewstep.evaluation.adaptation_time"]
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     learner = TakesTime(clock, [99.0, 99.0, 99.0, 1.0, None, 2.0, 30.0])
-    assert adaptation_seconds(learner, Sinusoids(5), steps=2, tasks=4) == 2.0
+    assert adaptation_seconds(learner, Sinusoids(5), steps=2, num_tasks=4) == 2.0
     assert learner.training
-    assert adaptation_seconds(TakesTime(clock, [None] * 5), Sinusoids(5), steps=2, tasks=2) is None
+    assert adaptation_seconds(TakesTime(clock, [None] * 5), Sinusoids(5), steps=2, num_tasks=2) is None

@@ -143,7 +143,7 @@ def test_blocks():
 
 def test_layer_similarity_is_that_of_the_adapted_modules():
     learner, source = maml(), Images()
-    found = layer_similarity(learner, source, tasks=7, steps=2, layers=["body.0", "body", "head"], meta_batch=4)
+    found = layer_similarity(learner, source, num_tasks=7, steps=2, layers=["body.0", "body", "head"], meta_batch=4)
     rows = []
     for number, count in enumerate((4, 3)):
         tasks = source.sample(count, generator(0, number, stream=2))
@@ -173,7 +173,7 @@ def test_layer_similarity_is_that_of_the_adapted_modules():
 
 def test_anil_leaves_its_body_as_it_is():
     learner = fs.anil(Network(), fs.cross_entropy, 0.5, 3, head="head.*")
-    for found in layer_similarity(learner, Images(), tasks=4).values():
+    for found in layer_similarity(learner, Images(), num_tasks=4).values():
         torch.testing.assert_close(found.values[:, :2], torch.ones(4, 2).double(), rtol=0, atol=1e-12)
         assert found.values[:, 2].max() < 0.999
 
@@ -186,7 +186,7 @@ def test_padding_is_not_compared():
             return Task.stack(shorter)
 
     learner = maml()
-    found = layer_similarity(learner, Padded(), tasks=2)["CKA"].values[1]
+    found = layer_similarity(learner, Padded(), num_tasks=2)["CKA"].values[1]
     task = Images().sample(2, generator(0, 0, stream=2))[1]
     before, after = (learner.adapt(task.support, steps)(task.query.x[:12]).detach() for steps in (0, 3))
     torch.testing.assert_close(found[2], cka(before, after), rtol=0, atol=1e-5)
@@ -195,7 +195,9 @@ def test_padding_is_not_compared():
 def test_freezing_is_adaptation_of_the_rest():
     learner, source = maml(), Images()
     before = copy.deepcopy(learner.state_dict())
-    found = freezing(learner, source, tasks=6, blocks={"first": "body.0.*", "rest": ["body.2.*", "shift", "head.*"]})
+    found = freezing(
+        learner, source, num_tasks=6, blocks={"first": "body.0.*", "rest": ["body.2.*", "shift", "head.*"]}
+    )
     assert (found.metric, found.names) == ("accuracy", ("none", "first", "rest"))
     tasks = source.sample(6, generator(0, 0, stream=2))
     for i in range(6):
@@ -216,19 +218,19 @@ def test_freezing_is_adaptation_of_the_rest():
 
 def test_freezing_by_default_goes_from_the_first_block_to_the_last():
     learner, source = maml(), Images()
-    found = freezing(learner, source, tasks=40)
+    found = freezing(learner, source, num_tasks=40)
     assert found.names == ("none", "body.0", "body.2", "head")
     head = fs.maml(learner.model, fs.cross_entropy, 0.5, 3, adapts=["head.*", "shift"])
-    only_head = fs.evaluate(head, source, tasks=40, metric=fs.accuracy)
+    only_head = fs.evaluate(head, source, num_tasks=40, metric=fs.accuracy)
     torch.testing.assert_close(found.values[:, 2], only_head.values[:, -1])
     only_shift = fs.maml(learner.model, fs.cross_entropy, 0.5, 3, adapts="shift")
-    shifted = fs.evaluate(only_shift, source, tasks=40, metric=fs.accuracy)
+    shifted = fs.evaluate(only_shift, source, num_tasks=40, metric=fs.accuracy)
     torch.testing.assert_close(found.values[:, 3], shifted.values[:, -1])
     anil = fs.anil(learner.model, fs.cross_entropy, 0.5, 3, head="head.*")
-    frozen = freezing(anil, source, tasks=40).values
+    frozen = freezing(anil, source, num_tasks=40).values
     assert torch.equal(frozen[:, 0], frozen[:, 1])
     assert torch.equal(frozen[:, 0], frozen[:, 2])
-    nothing = fs.evaluate(anil, source, tasks=40, steps=0, metric=fs.accuracy)
+    nothing = fs.evaluate(anil, source, num_tasks=40, steps=0, metric=fs.accuracy)
     torch.testing.assert_close(frozen[:, 3], nothing.values[:, 0])
     assert frozen[:, 0].mean() > frozen[:, 3].mean() + 0.1
 
@@ -238,15 +240,15 @@ def test_freezing_keeps_learned_rates():
     learner = fs.meta_sgd(model, fs.cross_entropy, 0.5, 2)
     with torch.no_grad():
         learner.rule.rate("head.weight").zero_()
-    found = freezing(learner, Images(), tasks=5, blocks={"body": ["body.*", "shift"], "head bias": "head.bias"})
-    before = fs.evaluate(learner, Images(), tasks=5, steps=0, metric=fs.accuracy)
+    found = freezing(learner, Images(), num_tasks=5, blocks={"body": ["body.*", "shift"], "head bias": "head.bias"})
+    before = fs.evaluate(learner, Images(), num_tasks=5, steps=0, metric=fs.accuracy)
     torch.testing.assert_close(found.values[:, 2], before.values[:, 0])
 
 
 @pytest.mark.parametrize("features", ["body", lambda model, x: model.body(x)])
 def test_nil_equals_a_plain_loop(features):
     learner, source = maml(), Images()
-    found = nil(learner, source, features, tasks=8)
+    found = nil(learner, source, features, num_tasks=8)
     assert (found.metric, found.steps, found.tasks) == ("accuracy", 0, 8)
     tasks = source.sample(8, generator(0, 0, stream=2))
     body = learner.model.body
@@ -266,12 +268,12 @@ def test_nil_equals_a_plain_loop(features):
 def test_nil_needs_labels():
     learner = fs.maml(fs.models.MLP(1, [4], 1), fs.mse, 0.1)
     with pytest.raises(ValueError, match=r"integer class labels \[examples\]; got \(10, 1\) of torch.float32"):
-        nil(learner, fs.tasks.Sinusoids(), "0", tasks=1)
+        nil(learner, fs.tasks.Sinusoids(), "0", num_tasks=1)
 
 
 def test_figure_is_written(tmp_path: Path):
     learner = maml()
-    found = layer_similarity(learner, Images(), tasks=3), freezing(learner, Images(), tasks=3)
+    found = layer_similarity(learner, Images(), num_tasks=3), freezing(learner, Images(), num_tasks=3)
     file = plot_feature_reuse(*found, tmp_path / "new" / "reuse.png")
     assert file.read_bytes().startswith(b"\x89PNG")
     assert file.stat().st_size > 10_000

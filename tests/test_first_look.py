@@ -69,7 +69,7 @@ def autocast_of(learner: fs.MetaLearner, tasks: Task) -> Task:
 
 
 def evaluated(learner: fs.MetaLearner, tasks: Task) -> Task:
-    fs.evaluate(learner, Fixed(tasks), tasks=3)
+    fs.evaluate(learner, Fixed(tasks), num_tasks=3)
     return tasks
 
 
@@ -153,7 +153,7 @@ def test_dropout_is_drawn_alike_whatever_came_first(first: str) -> None:
     net.body, net.head = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5)), nn.Linear(8, 1)
     learner, tasks = fs.anil(net, fs.mse, 0.1, 3, head="head.*", vectorize=False), regression_tasks()
     if first == "evaluate":
-        fs.evaluate(learner, Fixed(tasks), tasks=3)
+        fs.evaluate(learner, Fixed(tasks), num_tasks=3)
     elif first == "score":
         learner.eval().score(tasks)
         learner.train()
@@ -211,7 +211,7 @@ def test_evaluate_leaves_modes_module_and_settings_alone() -> None:
         return *backends, torch.is_grad_enabled(), torch.backends.mha.get_fastpath_enabled()
 
     before = settings()
-    fs.evaluate(learner, Fixed(tasks), tasks=2)
+    fs.evaluate(learner, Fixed(tasks), num_tasks=2)
     learner.meta_loss(tasks)
     learner.adapt(tasks.support[0])
     assert settings() == before
@@ -225,7 +225,7 @@ def test_evaluate_leaves_modes_module_and_settings_alone() -> None:
 
 def test_evaluation_draws_no_dropout_whatever_the_mode() -> None:
     learner, tasks = fs.maml(network(nn.Dropout(0.5)), fs.mse, 0.1), regression_tasks()
-    came = fs.evaluate(learner, Fixed(tasks), tasks=3).values
+    came = fs.evaluate(learner, Fixed(tasks), num_tasks=3).values
     assert learner.training
     torch.testing.assert_close(came, learner.eval().score(tasks), rtol=0, atol=0)
 
@@ -264,7 +264,7 @@ def test_inference_mode(made_inside: bool) -> None:
         given = Task(*(Batch(b.x + 0, b.y + 0) for b in (tasks.support, tasks.query))) if made_inside else tasks
         assert given.support.x.is_inference() == made_inside
         scores, value, model = learner.score(given), learner.meta_loss(given), learner.adapt(given[0].support)
-        evaluated = fs.evaluate(learner, Fixed(given), tasks=3).values
+        evaluated = fs.evaluate(learner, Fixed(given), num_tasks=3).values
     for came, right in ((scores, expected), (evaluated, expected), (value, loss)):
         torch.testing.assert_close(came, right, rtol=0, atol=1e-14)
     torch.testing.assert_close(model[0].weight, adapted[0].weight, rtol=0, atol=1e-14)

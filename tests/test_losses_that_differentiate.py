@@ -157,7 +157,7 @@ def test_score_evaluate_and_adapt_equal_an_ordinary_loop(loss: Any, choices: dic
         def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
             return tasks[:n]
 
-    evaluated = fs.evaluate(learner, Source(), tasks=2)
+    evaluated = fs.evaluate(learner, Source(), num_tasks=2)
     assert evaluated.metric == loss.__name__
     adapted = learner.adapt(tasks.support[0])
     twins = [network(), network()]

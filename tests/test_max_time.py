@@ -170,7 +170,7 @@ def test_a_run_that_is_cut_ends_as_if_it_had_not_been(stops, monkeypatch):
         optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
         fs.fit(
             learner, fs.tasks.Sinusoids(), optimizer, iterations=12, run=folder, resume=True, deadline=deadline,
-            validation=fs.tasks.Sinusoids(), validate_every=5, validation_tasks=3, log_every=4, progress=False,
+            validation=fs.tasks.Sinusoids(), validate_every=5, num_validation_tasks=3, log_every=4, progress=False,
         )  # fmt: skip
         return RunFolder(folder).load()["iteration"]
 

@@ -218,10 +218,10 @@ class Blobs:
 
 def test_learns_to_classify():
     learner = fs.meta_lstm(nn.Linear(2, 3), fs.cross_entropy, steps=4, hidden=8)
-    untrained = fs.evaluate(learner, Blobs(), tasks=100, metric=fs.accuracy)
+    untrained = fs.evaluate(learner, Blobs(), num_tasks=100, metric=fs.accuracy)
     optimizer = torch.optim.Adam(learner.parameters(), 0.01)
     fs.fit(learner, Blobs(), optimizer, iterations=80, meta_batch=8, clip_norm=0.25, progress=False)
-    trained = fs.evaluate(learner, Blobs(), tasks=100, metric=fs.accuracy)
+    trained = fs.evaluate(learner, Blobs(), num_tasks=100, metric=fs.accuracy)
     assert untrained.mean[-1] < 0.6
     assert trained.mean[0] < 0.5
     assert trained.mean[-1] > 0.8

@@ -157,10 +157,10 @@ def test_it_learns(name: str):
     if name == "mann":  # which has to find out first that a label belongs to the image before it
         source, meta_batch, iterations = Blots(ways=2, shots=1, noise=0.3), 32, 120
     one = learner(name, ways=source.ways)
-    before = fewstep.evaluate(one, source, tasks=200, metric=fewstep.accuracy)
+    before = fewstep.evaluate(one, source, num_tasks=200, metric=fewstep.accuracy)
     optimizer = torch.optim.Adam(one.parameters(), 0.01)
     fewstep.fit(one, source, optimizer, iterations=iterations, meta_batch=meta_batch, progress=False)
-    found = fewstep.evaluate(one, source, tasks=200, metric=fewstep.accuracy)
+    found = fewstep.evaluate(one, source, num_tasks=200, metric=fewstep.accuracy)
     assert found.steps == 0
     assert before.mean[0] < 0.65
     assert found.mean[0] > 0.75
@@ -171,7 +171,9 @@ def test_training_resumes_bit_for_bit(tmp_path):
         one = learner("mann")
         optimizer = torch.optim.Adam(one.parameters(), 0.01)
         options = {"meta_batch": 2, "progress": False, "run": tmp_path / folder, "resume": True}
-        fewstep.fit(one, Blots(), optimizer, iterations=iterations, validation=Blots(), validation_tasks=2, **options)
+        fewstep.fit(
+            one, Blots(), optimizer, iterations=iterations, validation=Blots(), num_validation_tasks=2, **options
+        )
         return list(one.parameters())
 
     train(2, "stopped")
@@ -279,7 +281,7 @@ def test_adapting_to_what_cannot_work():
     with pytest.raises(ValueError, match="PrototypicalNetwork takes no inner steps; got steps=3"):
         one.adapt(task.support, steps=3)
     with pytest.raises(ValueError, match="takes no inner steps; got steps=1"):
-        fewstep.evaluate(one, Blots(), tasks=2, steps=1)
+        fewstep.evaluate(one, Blots(), num_tasks=2, steps=1)
     with pytest.raises(ValueError, match=r"like those of the support set, \[n, 1, 8, 8\]; got shape \(3, 64\)"):
         one.adapt(task.support)(torch.zeros(3, 64))
 

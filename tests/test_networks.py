@@ -237,7 +237,7 @@ def test_feature_reuse_finds_the_blocks(kind: str) -> None:
         def sample(self, n: int, generator: torch.Generator | None = None) -> fs.tasks.Task:
             return episodes(n)
 
-    found = layer_similarity(learner, Source(), tasks=2)["CKA"]
+    found = layer_similarity(learner, Source(), num_tasks=2)["CKA"]
     assert found.names == (*expected, "head")
     assert found.mean[:-1] == pytest.approx([1.0] * len(expected))
     assert found.mean[-1] < 0.999

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import fewstep as fs
 from fewstep.tasks import Batch, Task
-from fewstep.tasks.batch import like
+from fewstep.tasks.batch import cast_like
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -178,7 +178,7 @@ def test_shares_by_hand() -> None:
 
 def precisions(*parameters: Tensor) -> list[torch.dtype]:
     made = {"real": torch.zeros(2), "whole": torch.zeros(2, dtype=torch.int64), "complex": torch.zeros(2) + 0j}
-    return [tensor.dtype for tensor in like(made, parameters).values()]
+    return [tensor.dtype for tensor in cast_like(made, parameters).values()]
 
 
 def parameter(dtype: torch.dtype, learned: bool = True) -> nn.Parameter:
@@ -199,7 +199,7 @@ def test_precision_of_the_data() -> None:
 
 def test_data_that_fit_are_not_copied() -> None:
     tasks = regression_tasks()
-    assert like(tasks, SmoothNetwork().parameters()) is tasks
+    assert cast_like(tasks, SmoothNetwork().parameters()) is tasks
 
 
 # Arrays

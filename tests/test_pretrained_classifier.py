@@ -138,11 +138,11 @@ def test_pretraining_helps_on_new_classes(kind: str):
     head = CosineHead(10, 30) if kind == "baseline++" else nn.Linear(10, 30)
     learner = PretrainedClassifier(few_shot, head, classes=30)
     test = Episodes(dataset(20, seed=5))
-    before = fewstep.evaluate(learner, test, tasks=100, metric=fewstep.accuracy)
+    before = fewstep.evaluate(learner, test, num_tasks=100, metric=fewstep.accuracy)
     optimizer = torch.optim.Adam([value for value in learner.parameters() if value.requires_grad], 0.01)
     source = ClassBatches(dataset(30), size=64)
     fewstep.fit(learner, source, optimizer, iterations=100, meta_batch=1, progress=False)
-    after = fewstep.evaluate(learner, test, tasks=100, metric=fewstep.accuracy)
+    after = fewstep.evaluate(learner, test, num_tasks=100, metric=fewstep.accuracy)
     assert after.steps == (0 if kind == "nearest neighbour" else 20)
     assert after.mean[-1] > before.mean[-1] + 0.1
     assert after.mean[-1] > 0.75

@@ -88,10 +88,10 @@ def test_they_fill_a_table_and_figures(results: Path, tmp_path: Path):
 def test_navigation_is_tested_as_the_paper_tests_it():
     for row in NAVIGATION:
         assert (row.config.shots, row.config.test_episodes, row.config.test_goals) == (20, 40, "paper")
-        source = row.config.test_tasks()
+        source = row.config.test_source()
         assert torch.equal(source.sample(40).support.numbers, paper_goals())
         assert source.sample(2).support.episodes == 40
-        assert row.config.train_tasks().sample(2).support.episodes == 20
+        assert row.config.train_source().sample(2).support.episodes == 20
     names = {row.name: row for row in NAVIGATION}
     ours, authors = names["navigation-random"].config, names["navigation-random-tanh"].config
     assert (ours.activation, ours.inner_lr) == ("relu", 0.1)
@@ -114,7 +114,7 @@ def test_episodes_and_goals_at_test_can_be_chosen(results: Path):
         assert (config["test_episodes"], config["test_goals"]) == (episodes or 40, goals or "paper")
         environment = PointNavigation(6, horizon=20)
         source = rl.EnvironmentTasks(environment, episodes or 40, tasks=None if goals == "drawn" else paper_goals())
-        again = fs.evaluate(learner, source, steps=1, tasks=3)
+        again = fs.evaluate(learner, source, steps=1, num_tasks=3)
         torch.testing.assert_close(torch.tensor(again.mean), torch.tensor(one["mean"]), rtol=1e-4, atol=1e-4)
     evaluate(Evaluate(results / "navigation-random", **few, episodes=3, goals="drawn"))
     written = json.loads(run.folder.results_file.read_text())
@@ -124,9 +124,9 @@ def test_episodes_and_goals_at_test_can_be_chosen(results: Path):
 def test_what_has_no_such_goals_or_episodes_says_so(tmp_path: Path):
     robot = replace(EXPERIMENTS["cheetah-direction-maml"].config, test_goals="paper")
     with pytest.raises(ValueError, match="known of 2D navigation only; cheetah-direction"):
-        robot.test_tasks()
+        robot.test_source()
     with pytest.raises(ValueError, match="give --episodes"):
-        robot.test_tasks(shots=5)
+        robot.test_source(shots=5)
     row = EXPERIMENTS["sinusoid-5shot-maml"]
     run = Run.create(row.name, replace(row.config, iterations=1), Training(compile=False), tmp_path / "run")
     run.train(progress=False)

@@ -12,7 +12,7 @@ from fewstep.experiments import few_shot_tables, plan
 from fewstep.experiments.curves import load_curves, thinned
 from fewstep.experiments.experiment import Training
 from fewstep.experiments.reproduction_figures import plot_curves, plot_methods
-from fewstep.experiments.results import TABLES, Found, load_results
+from fewstep.experiments.results import TABLES, RowResults, load_results
 from fewstep.experiments.runs import EXPERIMENTS, Run
 from fewstep.experiments.sinusoid import Sinusoid
 from fewstep.experiments.tables import error_table, markdown, page, tables_of
@@ -41,9 +41,9 @@ def result(name: str, mean: float = 0.9, **other: object) -> dict:
     return {**known, **other}
 
 
-def found(*results: dict) -> dict[str, Found]:
+def found(*results: dict) -> dict[str, RowResults]:
     names = dict.fromkeys(one["experiment"] for one in results)
-    return {name: Found(name, [one for one in results if one["experiment"] == name]) for name in names}
+    return {name: RowResults(name, [one for one in results if one["experiment"] == name]) for name in names}
 
 
 # What is planned
@@ -142,14 +142,14 @@ def test_a_run_goes_on_where_the_command_says(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_row_that_fails_does_not_stop_the_others(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    source = Sinusoid.train_tasks
+    source = Sinusoid.train_source
 
     def broken(self: Sinusoid):
         if self.method == "maml":
             raise ValueError("the sines are cut")
         return source(self)
 
-    monkeypatch.setattr(Sinusoid, "train_tasks", broken)
+    monkeypatch.setattr(Sinusoid, "train_source", broken)
     Run.create(
         "sinusoid-5shot-oracle", Sinusoid("oracle", 5, meta_batch=3), Training(), "r/sinusoid-5shot-oracle-seed0"
     )

@@ -62,9 +62,9 @@ def test_clipping_changes_the_result():
 def test_maml_learns_sinusoids():
     torch.manual_seed(0)
     learner = fewstep.maml(fewstep.models.MLP(1, [40, 40], 1), fewstep.mse, inner_lr=0.01)
-    before = fewstep.evaluate(learner, Sinusoids(), tasks=100, steps=5).mean[-1]
+    before = fewstep.evaluate(learner, Sinusoids(), num_tasks=100, steps=5).mean[-1]
     fewstep.fit(learner, Sinusoids(), torch.optim.Adam(learner.parameters(), 2e-3), iterations=1500, progress=False)
-    after = fewstep.evaluate(learner, Sinusoids(), tasks=100, steps=5)
+    after = fewstep.evaluate(learner, Sinusoids(), num_tasks=100, steps=5)
     assert after.mean[-1] < 0.45 * before
     assert after.mean[-1] < 0.6 * after.mean[0], "adaptation must help"
 
@@ -76,7 +76,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, stop: int):
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 30)
         metrics = fewstep.fit(
             learner, Sinusoids(), optimizer, iterations=iterations, scheduler=scheduler, run=folder, resume=True,
-            checkpoint_every=10, log_every=5, validation=Sinusoids(), validate_every=10, validation_tasks=5,
+            checkpoint_every=10, log_every=5, validation=Sinusoids(), validate_every=10, num_validation_tasks=5,
             progress=False,
         )  # fmt: skip
         return parameters(learner), metrics
@@ -178,7 +178,7 @@ def test_best_checkpoint_is_the_best_validation(tmp_path: Path):
     learner, optimizer = make(lr=0.3)  # jumps about
     metrics = fewstep.fit(
         learner, Sinusoids(), optimizer, iterations=40, run=tmp_path, validation=Sinusoids(), validate_every=5,
-        validation_tasks=20, progress=False,
+        num_validation_tasks=20, progress=False,
     )  # fmt: skip
     validations = {row["iteration"]: row["validation"] for row in metrics if "validation" in row}
     assert list(validations) == [5, 10, 15, 20, 25, 30, 35, 40]
@@ -285,7 +285,7 @@ def test_training_time_is_without_validation_and_goes_on_when_resumed(tmp_path: 
         clock[0] += 5000.0  # between two sessions
         fewstep.fit(
             learner, TakesTime(clock, 1.0), optimizer, iterations=iterations, run=tmp_path, resume=True, progress=False,
-            validation=TakesTime(clock, 100.0), validate_every=5, validation_tasks=10,
+            validation=TakesTime(clock, 100.0), validate_every=5, num_validation_tasks=10,
         )  # fmt: skip
     saved = RunFolder(tmp_path).load()
     assert (saved["seconds"], saved["validation_seconds"]) == (10.0, 300.0)  # validated after 4, 5 and 10

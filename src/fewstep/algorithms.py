@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Model = TypeVar("Model", bound=nn.Module)
-TaskLoss = Callable[..., Tensor]
+ModelLoss = Callable[..., Tensor]
 
 _RULE = "for another rule use fewstep.MetaLearner(rule=...)"
 
 
 def maml(
-    model: Model, loss: TaskLoss, inner_lr: float, steps: int = 1, **choices: Unpack[Options]
+    model: Model, loss: ModelLoss, inner_lr: float, steps: int = 1, **choices: Unpack[Options]
 ) -> MetaLearner[Model]:
     """MAML: gradient descent, exact adjoint, query loss after the last step (Finn et al. 2017, Algorithm 1).
 
@@ -48,7 +48,7 @@ def maml(
 
 
 def fomaml(
-    model: Model, loss: TaskLoss, inner_lr: float, steps: int = 1, **choices: Unpack[ObjectiveOptions]
+    model: Model, loss: ModelLoss, inner_lr: float, steps: int = 1, **choices: Unpack[ObjectiveOptions]
 ) -> MetaLearner[Model]:
     """First-order MAML: MAML without second derivatives (Finn et al. 2017, section 5.2). Arguments as for ``maml``."""
     refuse("fomaml", choices, adjoint="for another adjoint use fewstep.maml(adjoint=...)")
@@ -56,7 +56,7 @@ def fomaml(
 
 
 def anil(
-    model: Model, loss: TaskLoss, inner_lr: float, steps: int = 1, *, head: Names, **choices: Unpack[HeadOptions]
+    model: Model, loss: ModelLoss, inner_lr: float, steps: int = 1, *, head: Names, **choices: Unpack[HeadOptions]
 ) -> MetaLearner[Model]:
     """Almost no inner loop: only the head is adapted (Raghu et al. 2019, section 4).
 
@@ -67,7 +67,7 @@ def anil(
 
 
 def boil(
-    model: Model, loss: TaskLoss, inner_lr: float, steps: int = 1, *, head: Names, **choices: Unpack[HeadOptions]
+    model: Model, loss: ModelLoss, inner_lr: float, steps: int = 1, *, head: Names, **choices: Unpack[HeadOptions]
 ) -> MetaLearner[Model]:
     """Body only update in the inner loop: all but the head is adapted (Oh et al. 2021, section 3). As ``anil``."""
     refuse("boil", choices, adapts="name what is kept with head=..., or use fewstep.maml(adapts=...)")
@@ -76,7 +76,7 @@ def boil(
 
 
 def meta_sgd(
-    model: Model, loss: TaskLoss, inner_lr: float, steps: int = 1, **choices: Unpack[Options]
+    model: Model, loss: ModelLoss, inner_lr: float, steps: int = 1, **choices: Unpack[Options]
 ) -> MetaLearner[Model]:
     """Meta-SGD: a learned rate for every entry of every parameter (Li et al. 2017, Algorithm 1).
 
@@ -89,7 +89,7 @@ def meta_sgd(
 
 def maml_plus_plus(
     model: Model,
-    loss: TaskLoss,
+    loss: ModelLoss,
     inner_lr: float,
     steps: int = 5,
     *,
@@ -126,7 +126,7 @@ def maml_plus_plus(
 
 def reptile(
     model: Model,
-    loss: TaskLoss,
+    loss: ModelLoss,
     rule: Rule,
     steps: int = 5,
     *,
@@ -155,7 +155,7 @@ def reptile(
 
 def imaml(
     model: Model,
-    loss: TaskLoss,
+    loss: ModelLoss,
     inner_lr: float,
     steps: int = 10,
     *,
@@ -183,7 +183,7 @@ def imaml(
 
 def cavia(
     model: Model,
-    loss: TaskLoss,
+    loss: ModelLoss,
     inner_lr: float,
     steps: int = 1,
     *,
@@ -202,7 +202,7 @@ def cavia(
 
 
 def meta_lstm(
-    model: Model, loss: TaskLoss, steps: int = 12, *, hidden: int = 20, **choices: Unpack[RuleOptions]
+    model: Model, loss: ModelLoss, steps: int = 12, *, hidden: int = 20, **choices: Unpack[RuleOptions]
 ) -> MetaLearner[Model]:
     """Meta-LSTM: a learned optimiser, shared by all coordinates, first order (Ravi and Larochelle 2017, Algorithm 1).
 

@@ -13,7 +13,7 @@ from typing import Any
 import tyro
 
 from fewstep.command_options import Analyse, Demo, Download, Evaluate, List, Place, Plot, Reproduce, Train
-from fewstep.evaluation.numbers import written
+from fewstep.evaluation.numbers import format_metric
 from fewstep.experiments.experiment import Training
 from fewstep.experiments.runs import EXPERIMENTS, Run, find
 
@@ -45,7 +45,7 @@ def list_experiments(options: List) -> None:
     width = max(len(row.name) for row in rows)
     for row in rows:
         metric = row.config.metric.__name__
-        paper = ", ".join(f"{written(metric, value)} after {k}" for k, value in row.paper.items())
+        paper = ", ".join(f"{format_metric(metric, value)} after {k}" for k, value in row.paper.items())
         print(f"{row.name:<{width}}  {row.summary}" + (f"  [paper: {paper} steps]" if paper else ""))
 
 
@@ -93,15 +93,15 @@ def evaluate(options: Evaluate) -> None:
     rows = [
         [
             str(step),
-            *(written(metric, column["mean"][step], column["ci95"][step]) for column in columns),
-            written(metric, paper[step]) if step in paper else "",
+            *(format_metric(metric, column["mean"][step], column["ci95"][step]) for column in columns),
+            format_metric(metric, paper[step]) if step in paper else "",
         ]
         for step in range(found["steps"] + 1)
     ]
     what = f"{found['tasks']} test tasks, {_examples(run, found['queries'], found['config'])}"
     print_table(f"{_checkpoint_of(run, found)}; {what}", header, rows)
     for shots, other in found.get("other_shots", {}).items():
-        number = written(metric, other["mean"][-1], other["ci95"][-1])
+        number = format_metric(metric, other["mean"][-1], other["ci95"][-1])
         print(f"with {shots} shots: {number} after {found['steps']} steps")
     print(f"Wrote {run.folder.results_file}")
 
@@ -120,11 +120,13 @@ def analyse(options: Analyse) -> None:
     ]
     title = f"Features before against after adaptation, {_examples(run, found['queries_of_similarity'])}"
     print_table(title, ["layer", *similarity], layers)
-    numbers = [written(metric, *of) for of in zip(frozen["mean"], frozen["ci95"], strict=True)]
+    numbers = [format_metric(metric, *of) for of in zip(frozen["mean"], frozen["ci95"], strict=True)]
     names = ["none", *(f"up to {name}" for name in frozen["names"][1:])]
     rows = [[name, number] for name, number in zip(names, numbers, strict=True)]
     if found["nil"] is not None:
-        rows.append(["NIL: no head, nothing adapted", written(metric, found["nil"]["mean"], found["nil"]["ci95"])])
+        rows.append(
+            ["NIL: no head, nothing adapted", format_metric(metric, found["nil"]["mean"], found["nil"]["ci95"])]
+        )
     title = f"With blocks frozen at test, {_examples(run, found['queries'])}"
     print_table(title, ["blocks not adapted", f"{metric} ± 95% CI"], rows)
     if len(frozen["names"]) == 1:

@@ -162,4 +162,4 @@ def test_evaluation_does_not_round_the_targets(make: type[nn.Module]) -> None:
         def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
             return tasks[:n]
 
-    torch.testing.assert_close(fs.evaluate(learner, Source(), tasks=3).values, learner.score(tasks), rtol=0, atol=0)
+    torch.testing.assert_close(fs.evaluate(learner, Source(), num_tasks=3).values, learner.score(tasks), rtol=0, atol=0)

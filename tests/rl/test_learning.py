@@ -13,9 +13,9 @@ def test_one_update_finds_the_goal():
     rollouts = rl.Rollouts(environment, episodes=10)
     learner = rl.MetaPolicy(rl.GaussianPolicy(2, 2, [32, 32]), rollouts, rule=fs.GradientDescent(0.1))
     tasks = rl.EnvironmentTasks(environment)
-    at_first = fs.evaluate(learner, tasks, tasks=20, steps=1)
+    at_first = fs.evaluate(learner, tasks, num_tasks=20, steps=1)
     fs.fit(learner, tasks, rl.TRPO(learner), iterations=20, meta_batch=10, progress=False)
-    learned = fs.evaluate(learner, tasks, tasks=20, steps=1)
+    learned = fs.evaluate(learner, tasks, num_tasks=20, steps=1)
     before, after = learned.mean
     assert before - learned.ci95[0] > at_first.mean[0] + at_first.ci95[0]
     assert after - learned.ci95[1] > before + learned.ci95[0]

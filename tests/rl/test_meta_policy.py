@@ -150,7 +150,7 @@ def test_without_inner_steps_it_is_pretraining():
 def test_evaluate_measures_returns_on_the_same_tasks():
     learner = worlds.learner()
     source = rl.EnvironmentTasks(learner.rollouts.environment)
-    found, again = (fs.evaluate(learner.float(), source, tasks=6, steps=1, meta_batch=n) for n in (6, 6))
+    found, again = (fs.evaluate(learner.float(), source, num_tasks=6, steps=1, meta_batch=n) for n in (6, 6))
     assert found.metric == "mean_return"
     assert torch.equal(found.values, again.values)
     assert (found.values < 0).all()

@@ -18,7 +18,7 @@ from fewstep.rl.environments import HalfCheetahDirection, PointNavigation
 def test_evaluate_runs_the_environment_of_the_tasks():
     train, test = lines()[0], lines(partial(Line, penalty=100.0))[0]
     meta = learner(train, rl.GaussianPolicy(1, 1))
-    ours, theirs = (fs.evaluate(meta, rl.EnvironmentTasks(e), tasks=3, steps=1).values for e in (train, test))
+    ours, theirs = (fs.evaluate(meta, rl.EnvironmentTasks(e), num_tasks=3, steps=1).values for e in (train, test))
     torch.testing.assert_close(theirs[:, 0], ours[:, 0] - 10 * 100)  # the same goals, noise and policy
     assert (ours > -100).all()
 
@@ -29,7 +29,7 @@ def test_fit_validates_in_the_environment_of_the_validation_tasks(tmp_path):
     optimizer = rl.TRPO(meta)
     rows = fs.fit(
         meta, rl.EnvironmentTasks(train), optimizer, iterations=1, meta_batch=2, validate_every=1,
-        validation=rl.EnvironmentTasks(test), validation_tasks=2, log_every=1, progress=False,
+        validation=rl.EnvironmentTasks(test), num_validation_tasks=2, log_every=1, progress=False,
     )  # fmt: skip
     assert rows[-1]["validation"] < -1000
 
@@ -58,7 +58,7 @@ def test_episodes_and_horizon_are_those_of_the_source():
 def test_evaluate_is_the_mean_over_the_episodes_of_the_source():
     environment = PointNavigation(40, horizon=5)
     meta = learner(environment, rl.GaussianPolicy(2, 2))
-    found = fs.evaluate(meta, rl.EnvironmentTasks(environment, episodes=20), tasks=4, steps=0)
+    found = fs.evaluate(meta, rl.EnvironmentTasks(environment, episodes=20), num_tasks=4, steps=0)
     by_hand = meta.episodes(rl.EnvironmentTasks(environment, 20).sample(4, fs.tasks.generator(0, 0, 2)), 0)[0]
     assert by_hand.rewards.shape == (4, 20, 10)
     torch.testing.assert_close(found.values[:, 0], by_hand.rewards.double().sum(-1).mean(-1), rtol=1e-5, atol=1e-5)

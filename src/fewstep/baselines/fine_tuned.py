@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.adaptation import Rule
+from fewstep.baselines.distances import cosine
 from fewstep.baselines.labels import check_labels, check_padding, check_tasks
-from fewstep.baselines.similarity import cosine
 from fewstep.learner import MetaLearner
 from fewstep.learner.checks import check_model
 from fewstep.learner.each_task import EachTask

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fewstep.baselines.similarity import cosine
+from fewstep.baselines.distances import cosine
 
 
 class MemoryState(NamedTuple):

@@ -6,10 +6,10 @@ import copy
 
 from torch import Tensor, nn
 
+from fewstep.baselines.distances import cosine
 from fewstep.baselines.episodic import EpisodicLearner, Logits
 from fewstep.baselines.full_context import FullContext
 from fewstep.baselines.labels import memberships
-from fewstep.baselines.similarity import cosine
 from fewstep.objectives import cross_entropy
 from fewstep.tasks import Batch
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewstep.adaptation import Rule
 from fewstep.learner import MetaLearner
-from fewstep.learner.task_loss import TaskLoss
+from fewstep.learner.functional_loss import FunctionalLoss
 from fewstep.tasks import Task
 
 Regularizer = Callable[[Tensor], Tensor]
@@ -65,7 +65,7 @@ class MultiTask(nn.Module):
             value.detach().unsqueeze(0).repeat(count, *[1] * value.ndim)
             for _, value in self._average.model.named_parameters()
         )
-        self._task_loss = TaskLoss(self._average.model, loss)
+        self._task_loss = FunctionalLoss(self._average.model, loss)
 
     def meta_loss(self, tasks: Task) -> Tensor:
         """The loss of every network on the query set of its own task, plus penalties, averaged."""

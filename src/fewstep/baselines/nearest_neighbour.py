@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fewstep.baselines.distances import similarity
 from fewstep.baselines.episodic import EpisodicLearner, Logits
 from fewstep.baselines.labels import memberships
-from fewstep.baselines.similarity import similarity
 from fewstep.objectives import cross_entropy
 from fewstep.tasks import Batch
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from fewstep.baselines.distances import similarity
 from fewstep.baselines.episodic import EpisodicLearner, Logits
 from fewstep.baselines.labels import class_means, memberships
-from fewstep.baselines.similarity import similarity
 from fewstep.objectives import cross_entropy
 from fewstep.tasks import Batch
 

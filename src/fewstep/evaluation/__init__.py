@@ -4,7 +4,7 @@ from fewstep.evaluation.check_gradients import GradientCheck, check_gradients
 from fewstep.evaluation.evaluate import Evaluation, evaluate
 from fewstep.evaluation.feature_reuse import Comparison, blocks_of, freezing, layer_similarity
 from fewstep.evaluation.nil import nil
-from fewstep.evaluation.similarity import cca, cka
+from fewstep.evaluation.representation_similarity import cca, cka
 
 __all__ = [
     "Comparison", "Evaluation", "GradientCheck", "blocks_of", "cca", "check_gradients", "cka", "evaluate", "freezing",

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from fewstep.tasks import TaskSource, generator
-from fewstep.tasks.batch import like
+from fewstep.tasks.batch import cast_like
 
 _WARM_UP = 3
 
 
 def adaptation_seconds(
-    learner: Any, source: TaskSource, steps: int | None = None, tasks: int = 20, seed: int = 0
+    learner: Any, source: TaskSource, steps: int | None = None, num_tasks: int = 20, seed: int = 0
 ) -> float | None:
     """Seconds from a support set to predictions for the query set, one task at a time: the median over tasks.
 
@@ -25,7 +25,7 @@ def adaptation_seconds(
         learner: anything with ``adapt(support, steps) -> module``.
         source: tasks; where queries have no ``x`` (in reinforcement learning) there are no predictions to be made.
         steps: inner steps; as in training if not given.
-        tasks: how many are timed, after three that are not.
+        num_tasks: how many are timed, after three that are not.
         seed: of the tasks, which are test tasks.
 
     Returns:
@@ -33,10 +33,10 @@ def adaptation_seconds(
 
     >>> import fewstep
     >>> learner = fewstep.maml(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01)
-    >>> 0 < adaptation_seconds(learner, fewstep.tasks.Sinusoids(), steps=3, tasks=5) < 60
+    >>> 0 < adaptation_seconds(learner, fewstep.tasks.Sinusoids(), steps=3, num_tasks=5) < 60
     True
     """
-    drawn = like(source.sample(_WARM_UP + tasks, generator(seed, 0, 2)), learner.parameters())
+    drawn = cast_like(source.sample(_WARM_UP + num_tasks, generator(seed, 0, 2)), learner.parameters())
     times = []
     training = learner.training
     learner.eval()

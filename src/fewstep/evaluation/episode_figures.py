@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewstep.evaluation.figures import COLOURS, GREY, save
 from fewstep.tasks import Task, generator
-from fewstep.tasks.batch import like
+from fewstep.tasks.batch import cast_like
 
 RIGHT, WRONG = COLOURS[0], COLOURS[1]
 _ROWS = 10
@@ -41,7 +41,7 @@ def plot_episode(learner: Any, source: Any, steps: int | None, path: Path, title
     """
     training = learner.training
     learner.eval()
-    task = like(source.sample(1, generator(seed, 0, stream=2)), learner.parameters())[0]
+    task = cast_like(source.sample(1, generator(seed, 0, stream=2)), learner.parameters())[0]
     try:
         counts = [None] if steps is None else [0, steps]
         with torch.no_grad():

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.evaluation.numbers import written
+from fewstep.evaluation.numbers import format_metric
 from fewstep.learner import Learner
 from fewstep.models.context import evaluation_mode
 from fewstep.tasks import TaskSource, generator
-from fewstep.tasks.batch import like
+from fewstep.tasks.batch import cast_like
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Evaluation:
         return (1.96 * self.values.std(0) / math.sqrt(self.tasks)).tolist()
 
     def __str__(self) -> str:
-        numbers = (written(self.metric, m, c) for m, c in zip(self.mean, self.ci95, strict=True))
+        numbers = (format_metric(self.metric, m, c) for m, c in zip(self.mean, self.ci95, strict=True))
         found = (f"{k} step{'s' * (k != 1)} {number}" for k, number in enumerate(numbers))
         return f"{self.metric} over {self.tasks} tasks: " + ", ".join(found)
 
@@ -61,7 +61,7 @@ class Evaluation:
 def evaluate(
     learner: Any,
     source: TaskSource,
-    tasks: int = 600,
+    num_tasks: int = 600,
     steps: int | None = None,
     metric: Callable[..., Tensor] | None = None,
     seed: int = 0,
@@ -77,7 +77,7 @@ def evaluate(
     Args:
         learner: a :class:`fewstep.MetaLearner`, or anything with its ``score``.
         source: where the test tasks come from.
-        tasks: how many; 600 in the papers.
+        num_tasks: how many; 600 in the papers.
         steps: inner steps; as in training if not given.
         metric: ``metric(model, batch) -> scalar``; the learner's own, or else its loss, if not given.
         seed: of the tasks.
@@ -86,12 +86,12 @@ def evaluate(
 
     >>> import fewstep
     >>> learner = fewstep.maml(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01)
-    >>> result = evaluate(learner, fewstep.tasks.Sinusoids(), tasks=20, steps=3)
+    >>> result = evaluate(learner, fewstep.tasks.Sinusoids(), num_tasks=20, steps=3)
     >>> result.values.shape
     torch.Size([20, 4])
     """
-    if tasks < 1:
-        raise ValueError(f"evaluate: tasks must be at least 1; got {tasks}.")
+    if num_tasks < 1:
+        raise ValueError(f"evaluate: num_tasks must be at least 1; got {num_tasks}.")
     if not isinstance(source, TaskSource):
         raise TypeError(
             f"evaluate: a task source has sample(n, generator); got {type(source).__name__}. For tasks that are there "
@@ -100,9 +100,9 @@ def evaluate(
     parameters = list(learner.parameters())
     values = []
     with evaluation_mode(), _in_evaluation_mode(learner):
-        for number, start in enumerate(range(0, tasks, meta_batch)):
-            batch = source.sample(min(meta_batch, tasks - start), generator(seed, number, stream))
-            values.append(learner.score(like(batch, parameters), metric, steps).double().cpu())
+        for number, start in enumerate(range(0, num_tasks, meta_batch)):
+            batch = source.sample(min(meta_batch, num_tasks - start), generator(seed, number, stream))
+            values.append(learner.score(cast_like(batch, parameters), metric, steps).double().cpu())
     measured = metric or getattr(learner, "metric", None) or getattr(learner, "loss", None)
     name = getattr(measured, "__name__", "loss")
     return Evaluation(name, torch.cat(values))

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from fewstep.evaluation.activations import activations
 from fewstep.evaluation.evaluate import Evaluation, evaluate
-from fewstep.evaluation.numbers import written
-from fewstep.evaluation.similarity import cca, cka
+from fewstep.evaluation.numbers import format_metric
+from fewstep.evaluation.representation_similarity import cca, cka
 from fewstep.learner import MetaLearner, select
 from fewstep.learner.selection import Names
 from fewstep.objectives import accuracy
@@ -52,7 +52,7 @@ class Comparison:
         return Evaluation(self.metric, self.values).ci95
 
     def __str__(self) -> str:
-        numbers = (written(self.metric, m, c) for m, c in zip(self.mean, self.ci95, strict=True))
+        numbers = (format_metric(self.metric, m, c) for m, c in zip(self.mean, self.ci95, strict=True))
         found = (f"{name} {number}" for name, number in zip(self.names, numbers, strict=True))
         return f"{self.metric} over {self.tasks} tasks: " + ", ".join(found)
 
@@ -86,7 +86,7 @@ def positions(output: Tensor) -> Tensor:
 def layer_similarity(
     learner: MetaLearner[Any],
     source: TaskSource,
-    tasks: int = 600,
+    num_tasks: int = 600,
     steps: int | None = None,
     layers: Sequence[str] | None = None,
     seed: int = 0,
@@ -104,7 +104,7 @@ def layer_similarity(
     Args:
         learner: the learner; its model is called with ``query.x``.
         source: where the test tasks come from.
-        tasks: how many.
+        num_tasks: how many.
         steps: inner steps; as in training if not given.
         layers: names of modules, in the order to show them; :func:`blocks_of` the model if not given.
         seed: of the tasks.
@@ -118,14 +118,14 @@ def layer_similarity(
 
     >>> import fewstep
     >>> learner = fewstep.anil(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01, head="2.*")
-    >>> found = layer_similarity(learner, fewstep.tasks.Sinusoids(shots=5, queries=20), tasks=5)
+    >>> found = layer_similarity(learner, fewstep.tasks.Sinusoids(shots=5, queries=20), num_tasks=5)
     >>> found["CKA"].names, round(found["CKA"].mean[0], 6)
     (('0', '2'), 1.0)
     """
     chosen = dict(similarities or {"CKA": cka, "CCA": cca})
     names = tuple(blocks_of(learner.model) if layers is None else layers)
     measured = _BeforeAndAfter(learner, names, list(chosen.values()), matrix)
-    values = evaluate(measured, source, tasks, steps, seed=seed, stream=stream, meta_batch=meta_batch).values
+    values = evaluate(measured, source, num_tasks, steps, seed=seed, stream=stream, meta_batch=meta_batch).values
     parts = values.split(len(names), dim=1)
     return {name: Comparison(name, names, part) for name, part in zip(chosen, parts, strict=True)}
 
@@ -159,7 +159,7 @@ class _BeforeAndAfter(nn.Module):
 def freezing(
     learner: MetaLearner[Any],
     source: TaskSource,
-    tasks: int = 600,
+    num_tasks: int = 600,
     steps: int | None = None,
     metric: Callable[..., Tensor] = accuracy,
     blocks: Mapping[str, Names] | None = None,
@@ -176,7 +176,7 @@ def freezing(
     Args:
         learner: the learner, trained with whatever it adapts.
         source: where the test tasks come from.
-        tasks: how many.
+        num_tasks: how many.
         steps: inner steps; as in training if not given.
         metric: ``metric(model, batch) -> scalar``.
         blocks: name of the block → its parameters (see :func:`fewstep.learner.select`), in the order of freezing;
@@ -193,7 +193,7 @@ def freezing(
 
     >>> import fewstep
     >>> learner = fewstep.maml(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01)
-    >>> found = freezing(learner, fewstep.tasks.Sinusoids(), tasks=5, metric=fewstep.mse)
+    >>> found = freezing(learner, fewstep.tasks.Sinusoids(), num_tasks=5, metric=fewstep.mse)
     >>> found.names
     ('none', '0', '2')
     """
@@ -205,6 +205,6 @@ def freezing(
             frozen = select(patterns, names, "blocks")
             adapts = [name for name in adapts if name not in frozen]
         row, count = (learner.adapting(adapts), steps) if adapts else (learner, 0)
-        found = evaluate(row, source, tasks, count, metric, seed, stream=stream, meta_batch=meta_batch)
+        found = evaluate(row, source, num_tasks, count, metric, seed, stream=stream, meta_batch=meta_batch)
         values.append(found.values[:, -1])
     return Comparison(found.metric, ("none", *chosen), torch.stack(values, dim=1))

@@ -10,7 +10,7 @@ from typing import Any
 from fewstep.evaluation.evaluate import Evaluation
 from fewstep.evaluation.feature_reuse import Comparison
 from fewstep.evaluation.figures import COLOURS, figure, save, tidy
-from fewstep.evaluation.numbers import in_percent, written
+from fewstep.evaluation.numbers import format_metric, in_percent
 
 
 def plot_feature_reuse(
@@ -68,7 +68,7 @@ def _draw_rows(axes: Any, rows: list[tuple[str, float, float, str]], metric: str
     factor = 100 if in_percent(metric) else 1
     for place, (_, mean, interval, colour) in enumerate(rows):
         axes.barh(place, factor * mean, 0.7, xerr=factor * interval, color=colour, capsize=2)
-        words = written(metric, mean, interval)
+        words = format_metric(metric, mean, interval)
         axes.text(1.02, place, words, va="center", fontsize=8, transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
     axes.set_xlim(0, 100 if in_percent(metric) else 1.05 * max(_end(mean, interval) for _, mean, interval, _ in rows))

@@ -22,7 +22,7 @@ def nil(
     learner: MetaLearner[Any],
     source: TaskSource,
     features: Features,
-    tasks: int = 600,
+    num_tasks: int = 600,
     metric: Callable[..., Tensor] = accuracy,
     seed: int = 0,
     *,
@@ -38,7 +38,7 @@ def nil(
         learner: the trained learner.
         source: where the test tasks come from; labels are integers.
         features: the name of the module whose flattened output z is, or a function ``(model, x) -> [examples, d]``.
-        tasks: how many.
+        num_tasks: how many.
         metric: ``metric(model, batch) -> scalar``, of scores ``[examples, classes]``.
         seed: of the tasks.
         stream: 1 for validation tasks, 2 for test tasks.
@@ -57,11 +57,11 @@ def nil(
     ...         x = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]]).expand(n, -1, -1)
     ...         return fewstep.tasks.Task(Batch(x, y), Batch(3 * x, y))
     >>> learner = fewstep.maml(torch.nn.Linear(2, 4), fewstep.cross_entropy, inner_lr=0.1)
-    >>> print(nil(learner, Quadrants(), features=lambda model, x: x, tasks=2))
+    >>> print(nil(learner, Quadrants(), features=lambda model, x: x, num_tasks=2))
     accuracy over 2 tasks: 0 steps 100.00% ± 0.00
     """
     return evaluate(
-        _WithoutHead(learner, features), source, tasks, 0, metric, seed, stream=stream, meta_batch=meta_batch
+        _WithoutHead(learner, features), source, num_tasks, 0, metric, seed, stream=stream, meta_batch=meta_batch
     )
 
 

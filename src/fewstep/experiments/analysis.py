@@ -63,9 +63,9 @@ def analyse(
     network, prefix = _network(learner.model)
     blocks = {f"{prefix}{name}": f"{prefix}{names}" for name, names in blocks_of(network).items()}
     adapted = [block for block in blocks if any(name.startswith(f"{block}.") for name in learner.adapts)]
-    paper_tasks = experiment.test_tasks()
-    many = experiment.test_tasks(queries=queries or _enough(experiment))
-    options: dict[str, Any] = {"tasks": tasks, "seed": seed, "meta_batch": _AT_ONCE}
+    paper_tasks = experiment.test_source()
+    many = experiment.test_source(queries=queries or _enough(experiment))
+    options: dict[str, Any] = {"num_tasks": tasks, "seed": seed, "meta_batch": _AT_ONCE}
 
     similarities = layer_similarity(
         learner,
@@ -149,7 +149,7 @@ def _ends(network: nn.Module, blocks: list[str]) -> list[str]:
 def _enough(experiment: Any) -> int:
     if not isinstance(experiment, FewShot):
         return _POINTS
-    source = experiment.test_tasks()
+    source = experiment.test_source()
     return min(_QUERIES, int(source.dataset.starts.diff().min()) - source.shots)
 
 

@@ -42,7 +42,7 @@ def costs(
         "validation_seconds": state.get("validation_seconds", 0.0),
         "trained_on": trained_on,
         "seconds_per_1000_tasks": 1000 * pace / experiment.tasks_per_iteration,
-        "adaptation_seconds": adaptation_seconds(learner, experiment.test_tasks(), steps, min(tasks, 20)),
+        "adaptation_seconds": adaptation_seconds(learner, experiment.test_source(), steps, min(tasks, 20)),
         "threads": torch.get_num_threads(),
         "processor": here,
     }
@@ -64,7 +64,7 @@ def seconds_per_iteration(
     size = experiment.meta_batch if tasks is None else min(tasks, experiment.meta_batch)
     learner = experiment.learner("record" if training.on_gpu else False)
     learner = learner.to(training.device, getattr(torch, training.dtype))
-    optimizer, source = experiment.outer_optimizer(learner), training.placed(experiment.train_tasks())
+    optimizer, source = experiment.outer_optimizer(learner), training.placed(experiment.train_source())
     fit(learner, source, optimizer, iterations=1, meta_batch=size, progress=False)  # looks at the first tasks
     began = time.monotonic()
     fit(learner, source, optimizer, iterations=iterations, meta_batch=size, progress=False)

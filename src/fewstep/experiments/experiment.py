@@ -113,15 +113,15 @@ class Experiment(Protocol):
         """The optimiser of the outer loop over the learner's parameters."""
         ...
 
-    def train_tasks(self) -> TaskSource:
+    def train_source(self) -> TaskSource:
         """Where training tasks come from."""
         ...
 
-    def validation_tasks(self) -> TaskSource:
+    def validation_source(self) -> TaskSource:
         """Where validation tasks come from."""
         ...
 
-    def test_tasks(self, shots: int | None = None, queries: int | None = None) -> TaskSource:
+    def test_source(self, shots: int | None = None, queries: int | None = None) -> TaskSource:
         """Where test tasks come from; with other numbers of shots and queries (of a class) if given."""
         ...
 

@@ -110,17 +110,17 @@ class FewShot:
             return torch.optim.SGD(learned, self.outer_lr)
         return torch.optim.Adam(learned, self.outer_lr, fused=True)
 
-    def train_tasks(self) -> TaskSource:
+    def train_source(self) -> TaskSource:
         """Tasks of the training classes; batches over all of them for a pretrained classifier."""
         if self.method in get_args(ClassifierMethod):
             return ClassBatches(self._images("train"), _BATCH)
         return self._episodes("train", self.shots, self.queries)
 
-    def validation_tasks(self) -> Episodes:
+    def validation_source(self) -> Episodes:
         """Tasks of the validation classes."""
         return self._test_episodes("validation", None)
 
-    def test_tasks(self, shots: int | None = None, queries: int | None = None) -> Episodes:
+    def test_source(self, shots: int | None = None, queries: int | None = None) -> Episodes:
         """Tasks of the test classes."""
         return self._test_episodes("test", shots, queries)
 
@@ -130,7 +130,7 @@ class FewShot:
 
         shots = self.test_shots or self.shots
         left_over = int(self._images("test").counts.min()) - shots
-        source = self.test_tasks(queries=min(queries_that_fit(self.ways, shots), left_over))
+        source = self.test_source(queries=min(queries_that_fit(self.ways, shots), left_over))
         steps = self.test_steps if takes_steps(self.method) else None
         which, state = run.checkpoint()
         title = f"{run.name}: the first test task, {which} checkpoint (iteration {state['iteration']:,})"

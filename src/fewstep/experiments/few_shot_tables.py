@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fewstep.experiments.results import Found
+from fewstep.experiments.results import RowResults
 
 _PARTS = "maml++-"
 """How the names of MAML++'s single parts begin."""
@@ -26,14 +26,14 @@ def budget_label(name: str) -> str | None:
     return name.partition("-budget-")[2] or None
 
 
-def methods_at_equal_budget(found: dict[str, Found]) -> dict[str, Found]:
+def methods_at_equal_budget(found: dict[str, RowResults]) -> dict[str, RowResults]:
     """Results of whole methods at equal budget by label, the most accurate first."""
     labelled = {budget_label(name): result for name, result in found.items()}
     whole = {label: result for label, result in labelled.items() if label and not label.startswith(_PARTS)}
     return dict(sorted(whole.items(), key=lambda item: item[1].at(item[1].steps)[0], reverse=True))
 
 
-def of_the_papers(found: dict[str, Found]) -> list[list[str]]:
+def of_the_papers(found: dict[str, RowResults]) -> list[list[str]]:
     """Rows of the papers: ours at the row's number of test steps, and theirs."""
     table = [["experiment", "ours", "paper", "test steps", "norm", "seeds", "iterations", "training tasks"]]
     for name, result in found.items():
@@ -48,7 +48,7 @@ def of_the_papers(found: dict[str, Found]) -> list[list[str]]:
     return table
 
 
-def at_equal_budget(found: dict[str, Found]) -> list[list[str]]:
+def at_equal_budget(found: dict[str, RowResults]) -> list[list[str]]:
     """Every method: accuracy, what training and a new task cost, and how long it was trained."""
     header = ["method", "accuracy, %", "s per 1,000 training tasks", "ms per test task", "norm", "seeds", "iterations"]
     table = [[*header, "training tasks"]]
@@ -59,7 +59,7 @@ def at_equal_budget(found: dict[str, Found]) -> list[list[str]]:
     return table
 
 
-def ablation(found: dict[str, Found]) -> list[list[str]]:
+def ablation(found: dict[str, RowResults]) -> list[list[str]]:
     """MAML++: none of its parts, each alone, and all of them; and what each adds, in points."""
     labelled = {budget_label(name): result for name, result in found.items()}
     parts = {label.removeprefix(_PARTS): r for label, r in labelled.items() if label and label.startswith(_PARTS)}
@@ -77,13 +77,13 @@ def ablation(found: dict[str, Found]) -> list[list[str]]:
     return table
 
 
-def policies(found: dict[str, Found]) -> list[list[str]]:
+def policies(found: dict[str, RowResults]) -> list[list[str]]:
     """Experiments that were trained under both policies: query images normalised with each other, or by the support.
 
     Where a run was also tested under the policy that it was not trained with, that is beside it.
     """
     header = ["experiment", "trained under", *(f"tested under {policy}" for policy in _POLICIES), "seeds", "iterations"]
-    groups: dict[Any, list[Found]] = {}
+    groups: dict[Any, list[RowResults]] = {}
     for result in found.values():
         if result.row.config.norm in _POLICIES:
             groups.setdefault(replace(result.row.config, norm="batch"), []).append(result)
@@ -113,7 +113,7 @@ def _digits(mean: float, ci95: float | None) -> int:
     return 2 if any(abs(1000 * value - round(1000 * value)) > 1e-6 for value in (mean, ci95 or 0.0)) else 1
 
 
-def _under(result: Found, policy: str) -> tuple[float, float] | None:
+def _under(result: RowResults, policy: str) -> tuple[float, float] | None:
     """Accuracy under a policy: the row's own, or another that all of its runs were tested with."""
     if policy == result.row.config.norm:
         return result.at(result.steps)
@@ -124,16 +124,16 @@ def _under(result: Found, policy: str) -> tuple[float, float] | None:
     return sum(means) / len(means), sum(intervals) / len(intervals)
 
 
-def _seeds(result: Found) -> str:
+def _seeds(result: RowResults) -> str:
     return ", ".join(str(seed) for seed in result.seeds)
 
 
-def _training(result: Found) -> str:
+def _training(result: RowResults) -> str:
     seconds = result.mean_of("seconds_per_1000_tasks")
     return _UNKNOWN if seconds is None else _short(seconds)
 
 
-def _adaptation(result: Found) -> str:
+def _adaptation(result: RowResults) -> str:
     seconds = result.mean_of("adaptation_seconds")
     return _UNKNOWN if seconds is None else _short(1000 * seconds)
 

@@ -116,15 +116,15 @@ class Reinforcement:
             return rl.ProMP(learner)
         return rl.TRPO(learner, self.max_kl, cg_tasks=self.cg_tasks)
 
-    def train_tasks(self) -> TaskSource:
+    def train_source(self) -> TaskSource:
         """Goals, directions or velocities, as the environment draws them."""
         return rl.EnvironmentTasks(self.environment(self.meta_batch * self.shots), self.shots)
 
-    def validation_tasks(self) -> TaskSource:
+    def validation_source(self) -> TaskSource:
         """As training tasks."""
-        return self.train_tasks()
+        return self.train_source()
 
-    def test_tasks(self, shots: int | None = None, queries: int | None = None) -> TaskSource:
+    def test_source(self, shots: int | None = None, queries: int | None = None) -> TaskSource:
         """Tasks with ``test_episodes`` episodes for each update: drawn as in training, or the paper's goals."""
         if shots is not None or queries is not None:
             raise ValueError("A policy is tested with episodes, not with shots and queries: give --episodes.")

@@ -134,6 +134,6 @@ def _seconds_of_test(run: Run, one: Planned, deadline: float) -> float:
         measured = 7 * seconds_per_iteration(experiment, run.training, tasks=2)
 
     def test(few: int) -> None:
-        evaluate(learner, experiment.test_tasks(), few, experiment.test_steps, experiment.metric)
+        evaluate(learner, experiment.test_source(), few, experiment.test_steps, experiment.metric)
 
     return measured + seconds_of_test(test, times * tasks + alone, deadline - measured)

@@ -9,10 +9,10 @@ from typing import Any
 from fewstep.evaluation.figures import COLOURS, draw_interval, figure, plot_over_steps, save, tidy
 from fewstep.experiments.curves import load_curves
 from fewstep.experiments.few_shot_tables import budget_label, methods_at_equal_budget, percent
-from fewstep.experiments.results import OF_RETURNS, Found
+from fewstep.experiments.results import OF_RETURNS, RowResults
 
 
-def figures_of(table: str, found: dict[str, Found], results: Path, into: Path) -> list[Path]:
+def figures_of(table: str, found: dict[str, RowResults], results: Path, into: Path) -> list[Path]:
     """Draws what the results of a table allow.
 
     Args:
@@ -39,7 +39,7 @@ def figures_of(table: str, found: dict[str, Found], results: Path, into: Path) -
     return [file for file in drawn if file is not None]
 
 
-def plot_figure_3(found: dict[str, Found], path: Path) -> Path | None:
+def plot_figure_3(found: dict[str, RowResults], path: Path) -> Path | None:
     """Figure 3 of the MAML paper: error over gradient steps for the 10-shot models, tested at K = 5, 10 and 20."""
     names = [name for name in found if name.startswith("sinusoid-10shot-")]
     if not names:
@@ -54,7 +54,7 @@ def plot_figure_3(found: dict[str, Found], path: Path) -> Path | None:
     return plot_over_steps(panels, path, "mean squared error")
 
 
-def plot_returns(found: dict[str, Found], path: Path) -> Path | None:
+def plot_returns(found: dict[str, RowResults], path: Path) -> Path | None:
     """Return over updates of every method, a panel for each environment (MAML, Figures 4 and 5).
 
     A policy that is not adapted is a point, and the paper's numbers are not drawn: only those of 2D navigation compare.
@@ -66,7 +66,7 @@ def plot_returns(found: dict[str, Found], path: Path) -> Path | None:
     return plot_over_steps(panels, path, "mean_return", sharey=False) if panels else None
 
 
-def plot_return_curves(found: dict[str, Found], results: Path, path: Path) -> Path | None:
+def plot_return_curves(found: dict[str, RowResults], results: Path, path: Path) -> Path | None:
     """Return in validation over iterations, of the first seed of every method that is trained."""
     panels: dict[str, dict[str, Sequence[dict[str, Any]]]] = {}
     for name, result in found.items():
@@ -88,7 +88,7 @@ def plot_return_curves(found: dict[str, Found], results: Path, path: Path) -> Pa
     return save(drawn, path)
 
 
-def _method(result: Found) -> str:
+def _method(result: RowResults) -> str:
     return result.name.removeprefix(f"{result.row.config.world}-")
 
 
@@ -96,7 +96,7 @@ def _title(world: str) -> str:
     return "2D navigation" if world == "navigation" else world.replace("-", ", ")
 
 
-def plot_methods(methods: Mapping[str, Found], path: Path) -> Path | None:
+def plot_methods(methods: Mapping[str, RowResults], path: Path) -> Path | None:
     """Accuracy with its interval, training time and adaptation time of methods, a line each, the best on top."""
     if not methods:
         return None
@@ -146,7 +146,7 @@ def _draw_times(axes: Any, values: Sequence[float | None], colour: str) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def plot_curves(found: dict[str, Found], results: Path, path: Path) -> Path | None:
+def plot_curves(found: dict[str, RowResults], results: Path, path: Path) -> Path | None:
     """Validation accuracy over iterations of the runs of a paper's rows, and the paper's final accuracy as a line.
 
     The paper's number is of test classes, the curve of validation classes: they agree only about. A run that was

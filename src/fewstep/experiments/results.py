@@ -18,7 +18,7 @@ TABLES = ("sinusoid", "omniglot", "mini-imagenet", "glyphs", *OF_RETURNS)
 
 
 @dataclass(frozen=True)
-class Found:
+class RowResults:
     """All runs of one experiment.
 
     Args:
@@ -102,8 +102,8 @@ class Found:
         return sum(values) / len(values) if values else None
 
 
-def load_results(folder: Path, table: str) -> dict[str, Found]:
+def load_results(folder: Path, table: str) -> dict[str, RowResults]:
     """The results of a table by experiment, in the order of ``fewstep list``."""
     runs = [json.loads(file.read_text()) for file in sorted(folder.glob(f"{table}-*-seed*.json"))]
     names = [name for name in EXPERIMENTS if any(run["experiment"] == name for run in runs)]
-    return {name: Found(name, [run for run in runs if run["experiment"] == name]) for name in names}
+    return {name: RowResults(name, [run for run in runs if run["experiment"] == name]) for name in names}

@@ -79,8 +79,8 @@ class Run:
             )
         # What the settings or the data forbid is found by making these, before there is a folder.
         experiment.learner(compile=False)
-        experiment.train_tasks()
-        experiment.validation_tasks()
+        experiment.train_source()
+        experiment.validation_source()
         folder.write_json(folder.config_file, {"experiment": name, **provenance(experiment, training)})
         return cls(path)
 
@@ -103,7 +103,7 @@ class Run:
             scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, experiment.iterations)
         return fit(
             learner,
-            training.placed(experiment.train_tasks()),
+            training.placed(experiment.train_source()),
             optimizer,
             iterations=experiment.iterations if until is None else min(until, experiment.iterations),
             meta_batch=experiment.meta_batch,
@@ -111,9 +111,9 @@ class Run:
             scheduler=scheduler,
             clip_value=training.clip_value,
             clip_norm=training.clip_norm,
-            validation=training.placed(experiment.validation_tasks()),
+            validation=training.placed(experiment.validation_source()),
             validate_every=training.validate_every,
-            validation_tasks=training.validation_tasks,
+            num_validation_tasks=training.validation_tasks,
             validation_steps=experiment.test_steps,
             metric=experiment.metric,
             run=self.folder.path,
@@ -189,7 +189,7 @@ class Run:
             return evaluate(learner, source, tasks, steps, experiment.metric, seed)
 
         trained = self.folder.has_checkpoint()  # while training there may be a best checkpoint before a last one
-        source = experiment.test_tasks(None, queries)
+        source = experiment.test_source(None, queries)
         own = test(learner, source)
         results = {
             "experiment": self.name,
@@ -208,7 +208,7 @@ class Run:
             **provenance(experiment, self._begun),
         }
         if shots:
-            found = {str(k): test(learner, experiment.test_tasks(k, queries)) for k in shots}
+            found = {str(k): test(learner, experiment.test_source(k, queries)) for k in shots}
             results["other_shots"] = {k: {"mean": e.mean, "ci95": e.ci95} for k, e in found.items()}
         if others:
             under = {norm: test(other, source) for norm, other in others.items()}

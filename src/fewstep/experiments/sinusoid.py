@@ -88,17 +88,17 @@ class Sinusoid:
             [value for value in learner.parameters() if value.requires_grad], self.outer_lr, fused=True
         )
 
-    def train_tasks(self) -> TaskSource:
+    def train_source(self) -> TaskSource:
         """The paper's sine waves; for the multi-task baselines a fixed pool of them."""
         if self.method.startswith("multi-task"):
             return SinusoidPool(Sinusoids(self.shots, queries=10), self.meta_batch)
         return Sinusoids(self.shots, self.shots, oracle=self.method == "oracle")
 
-    def validation_tasks(self) -> TaskSource:
+    def validation_source(self) -> TaskSource:
         """As test tasks."""
-        return self.test_tasks()
+        return self.test_source()
 
-    def test_tasks(self, shots: int | None = None, queries: int | None = None) -> TaskSource:
+    def test_source(self, shots: int | None = None, queries: int | None = None) -> TaskSource:
         """New sine waves, with more query points than in training for a smaller error of the estimate."""
         return Sinusoids(shots or self.shots, queries or self.test_queries, oracle=self.method == "oracle")
 

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 
 from fewstep.experiments import few_shot_tables
-from fewstep.experiments.results import OF_RETURNS, Found
+from fewstep.experiments.results import OF_RETURNS, RowResults
 
 Rows = list[list[str]]
 """A table: the header, then its rows."""
 
 
-def tables_of(table: str, found: dict[str, Found]) -> dict[str, Rows]:
+def tables_of(table: str, found: dict[str, RowResults]) -> dict[str, Rows]:
     """The tables that results fill, by title."""
     if table == "sinusoid":
         return {"sinusoid: mean squared error ± 95% CI over 600 test tasks": error_table(found)}
@@ -28,12 +28,12 @@ def tables_of(table: str, found: dict[str, Found]) -> dict[str, Rows]:
     return {title: rows for title, rows in made.items() if len(rows) > 1}
 
 
-def error_table(found: dict[str, Found], steps: Sequence[int] = (1, 5, 10)) -> Rows:
+def error_table(found: dict[str, RowResults], steps: Sequence[int] = (1, 5, 10)) -> Rows:
     """Errors after some numbers of inner steps, the paper's beside them, seeds and iterations."""
     return _over_steps(found, steps, "step", lambda result, k: _error(*result.at(k)), digits=2)
 
 
-def return_table(found: dict[str, Found], steps: Sequence[int] = (0, 1, 2, 3)) -> Rows:
+def return_table(found: dict[str, RowResults], steps: Sequence[int] = (0, 1, 2, 3)) -> Rows:
     """Returns after some numbers of updates, the paper's beside them, seeds, iterations, and what was tested on."""
     header, *rows = _over_steps(found, steps, "update", _return, digits=1)
     tested = [result.tested_on for result in found.values()]
@@ -41,7 +41,7 @@ def return_table(found: dict[str, Found], steps: Sequence[int] = (0, 1, 2, 3)) -
 
 
 def _over_steps(
-    found: dict[str, Found], steps: Sequence[int], step: str, ours: Callable[[Found, int], str], digits: int
+    found: dict[str, RowResults], steps: Sequence[int], step: str, ours: Callable[[RowResults, int], str], digits: int
 ) -> Rows:
     header = ["experiment", *(f"{k} {step}{'s' * (k != 1)}" for k in steps), *(f"paper, {k}" for k in steps)]
     table = [[*header, "seeds", "iterations"]]
@@ -53,7 +53,7 @@ def _over_steps(
     return table
 
 
-def _return(result: Found, updates: int) -> str:
+def _return(result: RowResults, updates: int) -> str:
     return "{:.1f} ± {:.1f}".format(*result.at(updates)) if updates <= result.steps else "–"
 
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from fewstep.adaptation.rules import Params
 from fewstep.tasks import Batch, Task
 from fewstep.tasks.trees import leaves_of, mapped, tensors
-
-Params = dict[str, Tensor]
 
 
 def check_model(model: nn.Module) -> None:

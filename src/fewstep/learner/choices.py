@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from fewstep.adaptation import Adjoint, Rule
 from fewstep.adaptation.rules import Params
 from fewstep.learner.checks import check_instance, rule_tensors
+from fewstep.learner.functional_loss import LOSS_PREFIX, FunctionalLoss, MinibatchLoss, QueryLoss
 from fewstep.learner.reuse import Unmoved
 from fewstep.learner.scheduled import at_iteration
-from fewstep.learner.task_loss import LOSS_PREFIX, MinibatchLoss, QueryLoss, TaskLoss
 from fewstep.models.stand_in import own_copy
 from fewstep.objectives import Objective, multi_step_loss
 from fewstep.tasks import Task
@@ -55,8 +55,8 @@ class Choices:
         self.iteration = 0
         self.compares = True
         """Whether first looks compare second derivatives with finite differences."""
-        self.outer = TaskLoss(model, loss)
-        self.inner = TaskLoss(model, inner_loss, learned=True)
+        self.outer = FunctionalLoss(model, loss)
+        self.inner = FunctionalLoss(model, inner_loss, learned=True)
         self.step_loss = self.inner if inner_batch is None else MinibatchLoss(self.inner, inner_batch)
         self.unmoved = Unmoved(model, self.adapts)
 
@@ -149,7 +149,7 @@ class Choices:
         return value
 
     def scores(
-        self, task: Task, measure: TaskLoss, steps: int, reuse: bool = False, params: Params | None = None
+        self, task: Task, measure: FunctionalLoss, steps: int, reuse: bool = False, params: Params | None = None
     ) -> Tensor:
         """A measure of the query set before adaptation and after every inner step, ``[steps + 1]``."""
         with torch.no_grad():

@@ -17,13 +17,13 @@ from fewstep.adaptation.rules import Params
 from fewstep.compiling import CompiledGradient, compiler_missing
 from fewstep.learner.checks import check_loss
 from fewstep.learner.each_task import EachTask, Tasks, on_cpu
+from fewstep.learner.functional_loss import FunctionalLoss
 from fewstep.learner.gradients import laid_out_like, outside_inference_mode, with_gradients
 from fewstep.learner.learner import Learner, Model, learned_of
 from fewstep.learner.look import Look
 from fewstep.learner.looks import TRAINING
 from fewstep.learner.scheduled import Scheduled
 from fewstep.learner.selection import Names
-from fewstep.learner.task_loss import TaskLoss
 from fewstep.models.context import inner_step, recording
 from fewstep.models.normalization import BatchNorm, RunningNorm
 from fewstep.models.stand_in import stand_in
@@ -177,7 +177,7 @@ class MetaLearner(Learner[Model]):
         """
         if metric is not None:
             check_loss(metric, "metric")
-        measure = self._choices.outer if metric is None else TaskLoss(self.model, metric)
+        measure = self._choices.outer if metric is None else FunctionalLoss(self.model, metric)
         steps = self._steps(steps)
         one = partial(self._choices.scores, measure=measure, steps=steps)
         with outside_inference_mode(tasks) as tasks, torch.no_grad():

@@ -16,7 +16,6 @@ from torch import Tensor
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.tasks import generator
 
-Params = Mapping[str, Tensor]
 Loss = Callable[[dict[str, Tensor]], Tensor]
 """The loss of a support set, of the parameters."""
 
@@ -54,7 +53,9 @@ def _nodes(value: Tensor, behind: Iterable[Any] = ()) -> Iterator[Any]:
             waiting.extend(after for after, _ in node.next_functions)
 
 
-def check_second_order(loss: Loss, params: Params, adapted: Params, functions: list[str]) -> None:
+def check_second_order(
+    loss: Loss, params: Mapping[str, Tensor], adapted: Mapping[str, Tensor], functions: list[str]
+) -> None:
     """Raises if the derivative of the loss's gradient is not the slope of that gradient.
 
     Args:
@@ -167,7 +168,7 @@ class _Directional:
         gradients = self._gradients(values, create_graph)
         return torch.stack([(g * self.weights[name]).sum().real for name, g in gradients.items()]).sum()
 
-    def _gradients(self, values: dict[str, Tensor], create_graph: bool = False) -> Params:
+    def _gradients(self, values: dict[str, Tensor], create_graph: bool = False) -> Mapping[str, Tensor]:
         with replayed(), torch.enable_grad():
             value = self.loss(values)
             inputs = [values[name] for name in self.adapted]

@@ -6,27 +6,25 @@ after each inner step, and ``loss(params, batch)`` the loss of one task.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from torch import Tensor
 
+from fewstep.adaptation.inner_loop import Loss
+from fewstep.adaptation.rules import Params
 from fewstep.objectives.losses import Scalar
 from fewstep.tasks import Task
-
-Params = dict[str, Tensor]
-TaskLoss = Callable[[Params, Any], Tensor]
 
 
 class Objective(Protocol):
     """A meta-objective."""
 
-    def __call__(self, loss: TaskLoss, path: list[Params], task: Task) -> Scalar: ...
+    def __call__(self, loss: Loss, path: list[Params], task: Task) -> Scalar: ...
 
 
-def query_loss(loss: TaskLoss, path: list[Params], task: Task) -> Scalar:
+def query_loss(loss: Loss, path: list[Params], task: Task) -> Scalar:
     """L(φ_K; query): the loss on the query set after the last inner step (MAML, equation 1)."""
     return loss(path[-1], task.query)
 
@@ -58,7 +56,7 @@ class multi_step_loss:  # noqa: N801 - reads as a function where it is used, bes
         early = max(1 / steps - epoch / (steps * epochs), 0.03 / steps)
         return cls([early] * (steps - 1) + [1 - early * (steps - 1)])
 
-    def __call__(self, loss: TaskLoss, path: list[Params], task: Task) -> Scalar:
+    def __call__(self, loss: Loss, path: list[Params], task: Task) -> Scalar:
         if len(self.weights) != len(path) - 1:
             raise ValueError(
                 f"multi_step_loss has {len(self.weights)} weights but adaptation took {len(path) - 1} steps; "
@@ -70,7 +68,7 @@ class multi_step_loss:  # noqa: N801 - reads as a function where it is used, bes
         return sum(terms[1:], terms[0])
 
 
-def reptile_loss(loss: TaskLoss, path: list[Params], task: Task) -> Scalar:
+def reptile_loss(loss: Loss, path: list[Params], task: Task) -> Scalar:
     """½‖θ − φ_K‖² with φ_K held fixed, whose gradient is Reptile's θ − φ_K (Nichol et al. 2018, Algorithm 2).
 
     The query set is not used.

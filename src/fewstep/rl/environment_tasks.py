@@ -88,7 +88,7 @@ class EnvironmentTasks:
         if n > len(self.tasks):
             raise ValueError(
                 f"EnvironmentTasks was given {len(self.tasks)} tasks, and {n} are drawn at once; draw fewer, such as "
-                f"fewstep.evaluate(..., tasks={len(self.tasks)})."
+                f"fewstep.evaluate(..., num_tasks={len(self.tasks)})."
             )
         if n == len(self.tasks):
             return self.tasks.clone()

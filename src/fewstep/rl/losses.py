@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.objectives.meta import Params, TaskLoss
+from fewstep.adaptation.inner_loop import Loss
+from fewstep.adaptation.rules import Params
 from fewstep.rl.trajectories import Trajectories
 from fewstep.tasks import Task
 
@@ -68,7 +69,7 @@ def dice(policy: Policy, trajectories: Trajectories) -> Tensor:
     return -trajectories.mean(weight * trajectories.advantages)
 
 
-def e_maml(loss: TaskLoss, path: list[Params], task: Task) -> Tensor:
+def e_maml(loss: Loss, path: list[Params], task: Task) -> Tensor:
     """A meta-objective: the query loss, and credit for the trajectories that led there (E-MAML, Stadie et al. 2018).
 
     The support trajectories were sampled by the policies φ_0 … φ_{K−1}, and so the expected return after adaptation

@@ -14,8 +14,8 @@ from fewstep.adaptation import Adjoint, Rule, Unrolled
 from fewstep.adaptation.rules import Params
 from fewstep.learner import Learner, Scheduled, Tasks
 from fewstep.learner.each_task import EachTask
+from fewstep.learner.functional_loss import LOSS_PREFIX, FunctionalLoss, call
 from fewstep.learner.selection import Names
-from fewstep.learner.task_loss import LOSS_PREFIX, TaskLoss, call
 from fewstep.models.context import current_step
 from fewstep.objectives import Objective, query_loss
 from fewstep.rl.acting import Act
@@ -197,7 +197,7 @@ class MetaPolicy(Learner[nn.Module]):
             metric: ``metric(policy, trajectories) -> scalar``; the mean undiscounted return if not given.
             steps: inner updates; as in training if not given.
         """
-        measure = TaskLoss(self.model, metric or self.metric)
+        measure = FunctionalLoss(self.model, metric or self.metric)
         path, explored = self._tested(tasks, steps)
         with torch.no_grad():
             return torch.stack([torch.vmap(measure)(*pair) for pair in zip(path, explored, strict=True)], 1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.adaptation.rules import Params
-from fewstep.learner.task_loss import call
+from fewstep.learner.functional_loss import call
 from fewstep.rl.actions import ActionMap
 from fewstep.rl.distributions import Distribution
 from fewstep.rl.environment_tasks import EnvironmentTask

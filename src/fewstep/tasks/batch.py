@@ -94,7 +94,7 @@ class Task:
         return Task(_stack([t.support for t in tasks], "support"), _stack([t.query for t in tasks], "query"))
 
 
-def like(tasks: Any, parameters: Tensor | Iterable[Tensor]) -> Any:
+def cast_like(tasks: Any, parameters: Tensor | Iterable[Tensor]) -> Any:
     """Tasks on the device and in a precision of the parameters; themselves if they are so.
 
     Floating-point tensors are converted only if no parameter has their precision: to that of the first parameter that

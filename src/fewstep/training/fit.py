@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.evaluation.evaluate import Evaluation, evaluate
-from fewstep.evaluation.numbers import written
+from fewstep.evaluation.numbers import format_metric
 from fewstep.objectives import accuracy
 from fewstep.tasks import Task, TaskSource, generator
-from fewstep.tasks.batch import like
+from fewstep.tasks.batch import cast_like
 from fewstep.training.deadline import Deadline
 from fewstep.training.interrupt import Interruption
 from fewstep.training.optimizers import check_optimizer
@@ -67,7 +67,7 @@ def fit(
     clip_norm: float | None = None,
     validation: TaskSource | None = None,
     validate_every: int = 1000,
-    validation_tasks: int = 100,
+    num_validation_tasks: int = 100,
     validation_steps: int | None = None,
     metric: Callable[..., Tensor] | None = None,
     maximize: bool | None = None,
@@ -97,7 +97,7 @@ def fit(
         clip_norm: scales the meta-gradient down to this norm, after ``clip_value``.
         validation: tasks to validate on, always the same ones; the best learner is kept in the run folder.
         validate_every: iterations between validations.
-        validation_tasks: how many.
+        num_validation_tasks: how many.
         validation_steps: inner steps in validation; as in training if not given.
         metric: what validation measures; the learner's loss if not given.
         maximize: whether a larger metric is better; true for ``fewstep.accuracy`` and for returns if not given.
@@ -188,7 +188,7 @@ def fit(
             for iteration in range(first, iterations if begins else first):
                 learner.iteration = iteration
                 limit.iteration_begins()
-                tasks = like(source.sample(meta_batch, generator(seed, iteration)), parameters)
+                tasks = cast_like(source.sample(meta_batch, generator(seed, iteration)), parameters)
                 for parameter in parameters:
                     parameter.grad = None
                 loss = meta_gradient(tasks) if meta_step is None else meta_step(tasks)
@@ -206,7 +206,7 @@ def fit(
                 if iteration == first:
                     state.starting_seconds = time.monotonic() - began
                 ahead = validates(done) + validates(done + 1)
-                late = done < iterations and not limit.leaves_time(ahead, try_validation, validation_tasks)
+                late = done < iterations and not limit.leaves_time(ahead, try_validation, num_validation_tasks)
                 last = late or done == iterations or interruption.requested is not None
                 bar.update(done, loss.item, force=done == iterations)
                 saves = last or done % checkpoint_every == 0
@@ -216,13 +216,13 @@ def fit(
                     losses.clear()
                 if validates(done):
                     validation_began = time.monotonic()
-                    found = validate(validation_tasks)
+                    found = validate(num_validation_tasks)
                     state.latest_validation_seconds = time.monotonic() - validation_began
                     state.validation_seconds += state.latest_validation_seconds
                     limit.validation_took(state.latest_validation_seconds)
                     mean, interval = found.mean[-1], found.ci95[-1]
                     record({"iteration": done, "validation": mean, "validation_ci95": interval})
-                    bar.validated(f"validation {written(found.metric, mean, interval)} at iteration {done:,}")
+                    bar.validated(f"validation {format_metric(found.metric, mean, interval)} at iteration {done:,}")
                     if state.best is None or (mean > state.best if larger_is_better else mean < state.best):
                         state.best = mean
                         if folder is not None:

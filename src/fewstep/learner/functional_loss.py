@@ -25,8 +25,8 @@ LOSS_PREFIX = "loss/"
 """Marks the parameters of a learned loss in a dictionary that otherwise holds the model's; no module name has it."""
 
 
-class TaskLoss:
-    """``loss(model, batch)`` as ``task_loss(params, batch)``, with ``params`` in place of the model's own.
+class FunctionalLoss:
+    """``loss(model, batch)`` as ``functional(params, batch)``, with ``params`` in place of the model's own.
 
     ``params`` may hold any of the model's parameters by name and, if ``learned``, those of the loss behind
     ``LOSS_PREFIX``.
@@ -129,7 +129,7 @@ class MinibatchLoss:
         size: at most this many examples at once.
     """
 
-    def __init__(self, loss: TaskLoss, size: int) -> None:
+    def __init__(self, loss: FunctionalLoss, size: int) -> None:
         self.loss, self.size = loss, size
         self.holders, self.state = loss.holders, loss.state
 
@@ -170,7 +170,9 @@ class QueryLoss:
         ValueError: the loss is asked for where it cannot be differentiated.
     """
 
-    def __init__(self, loss: TaskLoss, path: list[dict[str, Tensor]], support: Any, ends_only: bool = False) -> None:
+    def __init__(
+        self, loss: FunctionalLoss, path: list[dict[str, Tensor]], support: Any, ends_only: bool = False
+    ) -> None:
         self.loss, self.path, self.support, self.ends_only = loss, path, support, ends_only
 
     def __call__(self, params: dict[str, Tensor], batch: Any) -> Tensor:
