@@ -12,7 +12,7 @@ from torch import nn
 import fewstep as fs
 from fewstep.evaluation import blocks_of, cca, cka, freezing, layer_similarity, nil
 from fewstep.evaluation.activations import activations
-from fewstep.evaluation.feature_reuse_figures import plot_feature_reuse
+from fewstep.figures.feature_reuse import plot_feature_reuse
 from fewstep.tasks import Batch, Task, generator
 
 

@@ -194,8 +194,8 @@ def data(words: list[str]) -> None:
 
 def demo(options: Demo) -> None:
     """``fewstep demo``"""
-    from fewstep.evaluation.figures import plot_learning_curve
-    from fewstep.evaluation.sinusoid_figures import plot_fits
+    from fewstep.figures.learning_curves import plot_learning_curve
+    from fewstep.figures.sinusoids import plot_fits
 
     if options.run.exists():
         if any(options.run.iterdir()) and not (options.run / "maml").exists():

@@ -11,9 +11,9 @@ from fewstep.baselines import EpisodicLearner, PretrainedClassifier
 from fewstep.evaluation import Comparison, blocks_of, cca, cka, freezing, layer_similarity, nil
 from fewstep.evaluation.activations import activations
 from fewstep.evaluation.feature_reuse import positions
-from fewstep.evaluation.feature_reuse_figures import plot_feature_reuse
 from fewstep.experiments.few_shot import FewShot
 from fewstep.experiments.runs import Run, provenance
+from fewstep.figures.feature_reuse import plot_feature_reuse
 from fewstep.learner import MetaLearner
 from fewstep.models import Conv4
 

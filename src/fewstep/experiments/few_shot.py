@@ -126,7 +126,7 @@ class FewShot:
 
     def plot(self, run: Any) -> list[Path]:
         """The first test task with more query images than at test, classified before and after adaptation."""
-        from fewstep.evaluation.episode_figures import plot_episode, queries_that_fit
+        from fewstep.figures.episodes import plot_episode, queries_that_fit
 
         shots = self.test_shots or self.shots
         left_over = int(self._images("test").counts.min()) - shots

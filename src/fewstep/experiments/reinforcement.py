@@ -135,14 +135,14 @@ class Reinforcement:
         return rl.EnvironmentTasks(self.environment(self.test_task_count * episodes), episodes, tasks=goals)
 
     def plot(self, run: Any) -> list[Path]:
-        """Paths or a film, before and after updates; see :mod:`fewstep.evaluation.policy_figures`."""
-        from fewstep.evaluation import policy_figures
+        """Paths or a film, before and after updates; see :mod:`fewstep.figures.policies`."""
+        from fewstep.figures import policies
 
         learner = run.load_learner()
         if self.world == "navigation":
-            return [policy_figures.plot_paths(learner, run.folder.path / "paths.png", self.test_steps)]
+            return [policies.plot_paths(learner, run.folder.path / "paths.png", self.test_steps)]
         environment = self.environment(1, render_mode="rgb_array")
-        return policy_figures.film(learner, environment, run.folder.path, self.test_steps)
+        return policies.film(learner, environment, run.folder.path, self.test_steps)
 
     def environment(self, copies: int, **options: Any) -> Any:
         """The environment, with as many threads as PyTorch has."""

@@ -218,7 +218,8 @@ class Run:
 
     def plot(self) -> list[Path]:
         """Draws the learning curve, the results over inner steps if it was tested, and the experiment's own figures."""
-        from fewstep.evaluation.figures import plot_learning_curve, plot_over_steps
+        from fewstep.figures.inner_steps import plot_over_steps
+        from fewstep.figures.learning_curves import plot_learning_curve
 
         files, folder = [], self.folder.path
         metric, paper = self.experiment.metric.__name__, find(self.name).paper

@@ -104,7 +104,7 @@ class Sinusoid:
 
     def plot(self, run: Any) -> list[Path]:
         """Figure 2's fits, for methods that see x only."""
-        from fewstep.evaluation.sinusoid_figures import plot_fits
+        from fewstep.figures.sinusoids import plot_fits
 
         if self.method == "oracle":
             return []

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewstep.evaluation.figures import COLOURS, draw_interval, figure, plot_over_steps, save, tidy
 from fewstep.experiments.curves import load_curves
 from fewstep.experiments.few_shot_tables import budget_label, methods_at_equal_budget, percent
 from fewstep.experiments.results import OF_RETURNS, RowResults
+from fewstep.figures.inner_steps import plot_over_steps
+from fewstep.figures.style import COLOURS, draw_interval, figure, save, tidy
 
 
 def figures_of(table: str, found: dict[str, RowResults], results: Path, into: Path) -> list[Path]:

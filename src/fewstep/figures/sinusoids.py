@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fewstep.evaluation.figures import figure, save, tidy
+from fewstep.figures.style import figure, save, tidy
 from fewstep.tasks import Batch, Sinusoids, generator
 
 SETTINGS: dict[str, tuple[int, tuple[float, float] | None]] = {

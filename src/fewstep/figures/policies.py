@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewstep.evaluation.figures import COLOURS, GREY, figure, save, tidy
+from fewstep.figures.style import COLOURS, GREY, figure, save, tidy
 from fewstep.tasks import Task, generator
 
 FRAMES_PER_SECOND = 10

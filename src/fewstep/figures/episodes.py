@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.evaluation.figures import COLOURS, GREY, save
+from fewstep.figures.style import COLOURS, GREY, save
 from fewstep.tasks import Task, generator
 from fewstep.tasks.batch import cast_like
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from fewstep.evaluation.evaluate import Evaluation
 from fewstep.evaluation.feature_reuse import Comparison
-from fewstep.evaluation.figures import COLOURS, figure, save, tidy
 from fewstep.evaluation.numbers import format_metric, in_percent
+from fewstep.figures.style import COLOURS, figure, save, tidy
 
 
 def plot_feature_reuse(
