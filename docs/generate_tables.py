@@ -18,8 +18,9 @@ from fewstep.experiments.tables import Rows, error_table
 from fewstep.figures.reproduction import figures_of
 
 ROOT = Path(__file__).resolve().parent.parent
-FIGURES = ROOT / "docs" / "figures"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+FIGURES = DOCS / "figures"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 Results = dict[str, RowResults]
 """Results by experiment, of one table or several."""
@@ -100,7 +101,7 @@ def figure(name: str, title: str, prefix: str) -> str:
 
 def filled(page: Path) -> str:
     """A page with its tables and links to figures made anew."""
-    prefix = "" if page.parent.name == "docs" else "docs/"
+    prefix = "../" * (len(page.relative_to(DOCS).parts) - 1) if page.is_relative_to(DOCS) else "docs/"
     makers: dict[str, Callable[[re.Match[str]], str]] = {
         "table": lambda found: table(found[2]),
         "figure": lambda found: figure(found[2], found[3].strip(), prefix),

@@ -281,7 +281,7 @@ def test_pages_are_filled_from_whatever_results_there_are(tmp_path: Path, monkey
     spec.loader.exec_module(generate)
     monkeypatch.setattr(generate, "ROOT", tmp_path)
     monkeypatch.setattr(generate, "FIGURES", tmp_path)
-    docs = (ROOT / "docs" / "few-shot.md").read_text()
+    docs = (ROOT / "docs" / "reproduction" / "few-shot.md").read_text()
     (tmp_path / "few-shot.md").write_text(docs)
     empty = generate.filled(tmp_path / "few-shot.md")
     assert empty.count("No results yet.") == docs.count("<!-- end -->") > 5

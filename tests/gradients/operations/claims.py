@@ -1,6 +1,6 @@
 """What is claimed of each operation's second derivative; what is not named here is exact as PyTorch has it.
 
-``docs/operations.md`` is written from this: ``python -m gradients.operations.claims`` with ``tests`` on the path.
+``docs/reference/operations.md`` is written from this: ``python -m gradients.operations.claims`` with ``tests`` on the path.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def claimed(case: Case, names: set[str] | dict[str, str]) -> bool:
 
 
 def page() -> str:
-    """``docs/operations.md``."""
+    """``docs/reference/operations.md``."""
     rows = [f"| {_shown(name)} | {_why(name)} |" for name in REPLACED]
     return f"""# Second derivatives of PyTorch's operations
 
@@ -168,7 +168,7 @@ def _shown(name: str) -> str:
     return f"`{operation}`" + (f" ({variant})" if variant else "")
 
 
-PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "operations.md"
 
 if __name__ == "__main__":
     PAGE.write_text(page())

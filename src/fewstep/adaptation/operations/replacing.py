@@ -21,7 +21,7 @@ def twice_differentiable() -> AbstractContextManager[Any]:
     """Inside, and in this thread only, operations are replaced whose second derivative PyTorch has wrong or lacks.
 
     The numbers are the same. What has no replacement raises PyTorch's own error when it is differentiated twice, which
-    :func:`fewstep.adaptation.operations.explained` makes readable. ``docs/operations.md`` lists all.
+    :func:`fewstep.adaptation.operations.explained` makes readable. ``docs/reference/operations.md`` lists all.
     """
     return _ALREADY if is_innermost(_REPLACING) else _REPLACING
 
