@@ -10,12 +10,11 @@ import torch
 
 import fewstep as fs
 from fewstep.cli import main
-from fewstep.command_options import Reproduce
+from fewstep.cli.reproduce import Reproduce, reproduce
 from fewstep.experiments import plan
 from fewstep.experiments.experiment import Training
 from fewstep.experiments.runs import EXPERIMENTS, Run
 from fewstep.experiments.schedule import Timed, by_paper_and_time, by_paper_and_work, seconds_to_start, what_fits
-from fewstep.reproduce_command import reproduce
 from fewstep.training import RunFolder
 from fewstep.training.deadline import Deadline, seconds_of_test
 from fewstep.training.processor import processor
@@ -32,7 +31,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEWSTEP_TRACEBACK", "")
     monkeypatch.setattr("fewstep.experiments.reproduce.seconds_to_start", lambda *_: 0.0)
-    monkeypatch.setattr("fewstep.reproduce_command.SAVING", 0.5)
+    monkeypatch.setattr("fewstep.cli.reproduce.SAVING", 0.5)
 
 
 @pytest.fixture

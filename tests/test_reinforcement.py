@@ -12,8 +12,7 @@ from PIL import Image
 
 import fewstep as fs
 from fewstep import rl
-from fewstep.command_options import Evaluate
-from fewstep.commands import evaluate
+from fewstep.cli.evaluate import Evaluate, evaluate
 from fewstep.experiments.curves import save_curve
 from fewstep.experiments.experiment import Training
 from fewstep.experiments.reinforcement import ROWS

@@ -1,14 +1,16 @@
-"""The command ``fewstep reproduce``."""
+"""``fewstep reproduce``."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fewstep.command_options import Reproduce
-from fewstep.commands import print_table
+import tyro
+
+from fewstep.cli.parsing import parse
+from fewstep.cli.tables import print_table
 from fewstep.experiments.experiment import Training
 from fewstep.experiments.plan import Planned, plan, rows_of
 from fewstep.experiments.reproduce import reproduce as train_and_test
@@ -20,6 +22,59 @@ from fewstep.training.progress import duration, seconds_of
 
 SAVING = 15.0
 """Seconds that are kept back of a time limit for saving, copying and the tables; less of a short one."""
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Train and test the rows of a table and set ours beside the papers'. Interrupted, it goes on later.
+
+    First it says what it will train, and about how long that takes here. A row that fails does not stop the others.
+    """
+
+    table: tyro.conf.Positional[str] = "sinusoid"
+    """Which table: sinusoid, omniglot, mini-imagenet, glyphs, navigation, cheetah or ant."""
+    rows: str | None = None
+    """Only the experiments whose names match this shell-style pattern, e.g. '*-5shot-*'. If not given, for omniglot and
+    mini-imagenet the rows that a paper prints a number for, for the others all. '*' is all of them."""
+    seeds: tuple[int, ...] = (0,)
+    """One run for each of these seeds."""
+    budget: int | None = None
+    """Train each row for so many training tasks, or to its own end if that is sooner. More can be asked for later."""
+    iterations: int | None = None
+    """The same in outer iterations."""
+    runs: Path = Path("runs/reproduction")
+    """Where the run folders go. A run of the same name that is there goes on; if it has seen as many iterations as are
+    asked for, it is only tested."""
+    to: Path | None = None
+    """Where EXPERIMENT-seedS.json, the learning curves, tables and figures go; RUNS/results if not given."""
+    results: Path | None = None
+    """Results that are there already: their rows are not trained again. Only read; those in TO count in any case. If
+    not given, with --max-time reproduction/TABLE, if that exists. With --no-train, the results to show."""
+    max_time: str | None = None
+    """End by itself before so long has passed since the start of the command: 90s, 9m, 1.5h, or a number of seconds.
+    Rows that a paper prints a number for go first, and of these those that take the least time. A run that is cut is
+    left in TO/unfinished, ready to go on, with its learning curve in TO/curves."""
+    unfinished: Path | None = None
+    """Run folders to go on with where RUNS has none, or one of fewer iterations. Only read: they are copied. If not
+    given, reproduction/TABLE/unfinished, if that exists. Those in TO/unfinished are gone on with in any case."""
+    device: str = "cpu"
+    """Where to train: cpu, cuda, cuda:1, mps."""
+    threads: int = 1
+    """CPU threads; 0 leaves it to PyTorch."""
+    compile: bool = True
+    """Compile the meta-step on CPUs, in the rows that do not say otherwise."""
+    fuse_from: int = 10_000
+    """On CUDA devices, fuse the kernels of the meta-step in rows of at least so many iterations; they are recorded as a
+    CUDA graph in any case."""
+    dry_run: bool = False
+    """Say what would be trained and about how long it would take, and train nothing."""
+    train: bool = True
+    """Train what is missing; with --no-train only show what results there are."""
+
+
+def main(words: list[str], began: float) -> None:
+    """Runs the command with the words that follow it."""
+    reproduce(parse(Reproduce, "reproduce", words), began)
 
 
 def reproduce(options: Reproduce, began: float) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
+COMMANDS = ("list", "train", "evaluate", "analyse", "plot", "reproduce", "data", "demo")
 EPILOG = """\
 commands:
   list        the experiments, one line each, with the paper's numbers
@@ -69,9 +72,11 @@ def _run(words: list[str], began: float) -> None:
 
         print(f"fewstep {fewstep.__version__}")
     else:
-        from fewstep.commands import dispatch
-
-        dispatch(words[0], words[1:], began)
+        if words[0] not in COMMANDS:
+            near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ValueError(f"there is no command {words[0]!r}.{hint} The commands are {', '.join(COMMANDS)}.")
+        import_module(f"fewstep.cli.{words[0]}").main(words[1:], began)
 
 
 def _choose_allocator(words: list[str]) -> list[str]:
@@ -95,7 +100,3 @@ def _choose_allocator(words: list[str]) -> list[str]:
 
         allocator.restart_with(choice)
     return words
-
-
-if __name__ == "__main__":
-    main()
