@@ -1,6 +1,6 @@
-"""What is claimed of each operation's second derivative; what is not named here is exact as PyTorch has it.
+"""The claims about each operation's second derivative. PyTorch's own is exact for every operation not named here.
 
-``docs/reference/operations.md`` is written from this: ``python -m gradients.operations.claims`` with ``tests`` on the path.
+``docs/reference/operations.md`` is generated from it: ``PYTHONPATH=tests python -m gradients.operations.claims``.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ REPLACED = {
     "torch.instance_norm": "the same",
     "torch.select_scatter": "wrong in PyTorch under vmap",
     "torch.cholesky_inverse": "wrong in PyTorch in forward mode",
-    "nn.LSTM": "no vmap in PyTorch; oneDNN's has no forward mode, cuDNN's no second derivative",
-    "nn.GRU": "no vmap in PyTorch; cuDNN's has no second derivative",
+    "nn.LSTM": "no vmap in PyTorch; no forward mode in oneDNN, no second derivative in cuDNN",
+    "nn.GRU": "no vmap in PyTorch; no second derivative in cuDNN",
     "nn.RNN": "the same",
     "nn.LSTMCell": "no vmap in PyTorch",
-    "nn.EmbeddingBag": "no second derivative in PyTorch; bags of one size are replaced, others keep PyTorch's error",
+    "nn.EmbeddingBag": "no second derivative in PyTorch; replaced for bags of equal size, else PyTorch's error",
     "nn.Embedding-padding": "under vmap PyTorch gives the padding a gradient",
     "nn.functional.mse_loss-constant target": "no forward mode in PyTorch when the target is a constant",
     "torch.cdist": "no second derivative in PyTorch",
@@ -54,9 +54,9 @@ REPLACED = {
     "nn.functional.huber_loss": "no forward mode in PyTorch",
     "nn.functional.soft_margin_loss": "no forward mode in PyTorch",
     "nn.functional.gaussian_nll_loss": "no vmap in PyTorch",
-    "nn.functional.one_hot": "no vmap in PyTorch; replaced where num_classes is given",
+    "nn.functional.one_hot": "no vmap in PyTorch; replaced if num_classes is given",
 }
-"""Name → why; of these PyTorch's own is wrong or missing in at least one way, and the replacement is exact."""
+"""Name to reason. PyTorch's own derivative is wrong or missing in at least one mode, and the replacement is exact."""
 
 AS_PYTORCH_HAS_IT = {
     "nn.utils.parametrizations.weight_norm-dim=1",
@@ -68,7 +68,7 @@ AS_PYTORCH_HAS_IT = {
     "nn.GRU-packed",
     "nn.RNN-packed",
 }
-"""Cases of replaced operations in which PyTorch's own derivatives are the same."""
+"""Cases of replaced operations whose derivatives in PyTorch are correct."""
 
 FIRST_ORDER_ONLY = {
     "nn.functional.ctc_loss",
@@ -110,44 +110,47 @@ NO_FORWARD_MODE = {
 
 
 def claimed(case: Case, names: set[str] | dict[str, str]) -> bool:
-    """Whether a case, or its operation in all variants, is among them."""
+    """Whether the case, or its operation in all variants, is in ``names``."""
     return case.name in names or str(case) in names
 
 
 def page() -> str:
     """``docs/reference/operations.md``."""
+    operations = len({case.name for case in CASES})
     rows = [f"| {_shown(name)} | {_why(name)} |" for name in REPLACED]
     return f"""# Second derivatives of PyTorch's operations
 
-Meta-gradients need second derivatives of the model and the loss. PyTorch has some of them wrong and lacks others. While
-a task's loss is computed, fewstep replaces what it can, in that thread only; the numbers of the loss stay the same.
-`tests/gradients/test_operations.py` compares {len(CASES)} cases of {len({case.name for case in CASES})} operations with
-finite differences, in a loop over tasks, under vmap and in forward mode. This page is written from the same table.
+Meta-gradients need second derivatives of the model and the loss. In PyTorch some of these are wrong and some missing.
+While the loss of a task is computed, fewstep replaces the operations it can, in the current thread only. The value of
+the loss does not change. `tests/gradients/test_operations.py` compares {len(CASES)} cases of {operations} operations
+with finite differences, in a loop over tasks, under vmap and in forward mode. This page is generated from the same
+table.
 
-## Exact
+## Exact in PyTorch
 
-Every operation of the test that is not named below, among them all convolutions, poolings, activations and paddings,
+Every tested operation that is not named below. This includes all convolutions, poolings, activations and paddings,
 `interpolate`, `nn.Linear`, `nn.Bilinear`, `nn.Embedding`, `nn.GroupNorm`, `nn.RMSNorm`, `einsum`, sorting and indexing,
-`torch.fft`, `torch.linalg` and complex numbers, with every reduction of the losses.
+`torch.fft`, `torch.linalg`, complex numbers, and every reduction of the losses.
 
-## Replaced, and exact
+## Replaced by an exact version
 
 | operation | reason |
 |---|---|
 {chr(10).join(rows)}
 
-## With a restriction
+## Restricted
 
 | restriction | operations | what to do |
 |---|---|---|
 | no second derivative: an error | {_listed(FIRST_ORDER_ONLY)} | another operation, or `fewstep.FirstOrder()` |
-| not under vmap: tasks are looped over, and a warning says so | {_listed(NOT_UNDER_VMAP)} | nothing |
-| no forward mode: `Recomputed(mode="forward")` takes its backward pass | {_listed(NO_FORWARD_MODE)} | nothing |
+| no vmap: tasks run in a loop, with a warning | {_listed(NOT_UNDER_VMAP)} | nothing |
+| no forward mode: `Recomputed(mode="forward")` uses the backward pass instead | {_listed(NO_FORWARD_MODE)} | nothing |
 | refused with an error | {_listed(REFUSED)} | another operation |
-| refused with an error | `torch.jit.script` modules with parameters | pass the module as it was before scripting |
+| refused with an error | `torch.jit.script` modules with parameters | pass the module before scripting |
 
-`nn.CrossMapLRN2d` also has an approximate first derivative in PyTorch; `nn.LocalResponseNorm` computes the same.
-The Euclidean norm has no second derivative at 0, and PyTorch gives NaN there; `torch.cdist` and `pdist` give 0.
+The first derivative of `nn.CrossMapLRN2d` is approximate in PyTorch as well; `nn.LocalResponseNorm` computes the same
+function. The Euclidean norm has no second derivative at 0, where PyTorch returns NaN; `torch.cdist` and `pdist`
+return 0.
 """
 
 
