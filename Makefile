@@ -1,6 +1,8 @@
 # make demo: set up and meta-learn sine waves.   make test: set up and run the tests.
 # make docs: build the documentation into site/.   make serve-docs: show it at http://127.0.0.1:8000.
 PYTHON ?= python3
+# processes that run the tests
+WORKERS ?= auto
 BIN := .venv/bin
 
 .PHONY: demo test lint types tables docs serve-docs clean
@@ -9,7 +11,7 @@ demo: .venv/installed
 	$(BIN)/fewstep demo
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -50,6 +50,13 @@ def test_evaluate_refuses_no_tasks():
         fewstep.evaluate(learner, Sinusoids(), num_tasks=0)
 
 
+def test_evaluate_knows_the_former_name_of_num_tasks():
+    learner = fewstep.maml(nn.Linear(1, 1), fewstep.mse, 0.01)
+    with pytest.warns(DeprecationWarning, match="now called num_tasks"):
+        found = fewstep.evaluate(learner, Sinusoids(), tasks=3)
+    assert found.tasks == 3
+
+
 def test_evaluate_takes_any_metric():
     learner = fewstep.maml(nn.Linear(1, 1), fewstep.mse, 0.01)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ def evaluate(
     *,
     stream: int = 2,
     meta_batch: int = 100,
+    tasks: int | None = None,
 ) -> Evaluation:
     """Adapts to test tasks and measures their query sets, before adaptation and after every inner step.
 
@@ -83,6 +85,7 @@ def evaluate(
         seed: of the tasks.
         stream: 1 for validation tasks, 2 for test tasks.
         meta_batch: tasks in memory at a time.
+        tasks: the former name of ``num_tasks``; raises a ``DeprecationWarning``.
 
     >>> import fewstep
     >>> learner = fewstep.maml(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01)
@@ -90,6 +93,9 @@ def evaluate(
     >>> result.values.shape
     torch.Size([20, 4])
     """
+    if tasks is not None:
+        warnings.warn("evaluate: tasks is now called num_tasks.", DeprecationWarning, stacklevel=2)
+        num_tasks = tasks
     if num_tasks < 1:
         raise ValueError(f"evaluate: num_tasks must be at least 1; got {num_tasks}.")
     if not isinstance(source, TaskSource):
