@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fewstep.experiments import few_shot_tables, tables
+from fewstep.experiments.reproduction_figures import figures_of
 from fewstep.experiments.results import TABLES, RowResults, load_results
 from fewstep.experiments.tables import Rows, error_table
-from fewstep.figures.reproduction import figures_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

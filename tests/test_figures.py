@@ -1,5 +1,6 @@
 """The figures: what they draw, and that they are written."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import fewstep
 from fewstep.figures import inner_steps, learning_curves
 from fewstep.figures.inner_steps import plot_over_steps
 from fewstep.figures.learning_curves import plot_learning_curve
+from fewstep.figures.policies import task_in_words
 from fewstep.figures.sinusoids import plot_fits
 
 
@@ -54,3 +56,55 @@ def test_figures_are_written(tmp_path: Path):
     ):
         assert file.read_bytes().startswith(b"\x89PNG")
         assert file.stat().st_size > 10_000
+
+
+def test_a_short_run_shows_its_points(monkeypatch: pytest.MonkeyPatch):
+    rows = [{"iteration": 60, "loss": 1.5}, {"iteration": 60, "validation": 0.4, "validation_ci95": 0.02}]
+    training, validation = drawn_by(monkeypatch, lambda: plot_learning_curve({"a": rows}, Path("a.png"), "accuracy"))
+    assert training.lines[0].get_marker() == validation.lines[0].get_marker() == "o"
+    assert validation.containers, "the interval of a single validation is a bar"
+    assert len([tick for tick in training.get_yticks() if 1.4 < tick < 1.6]) >= 2
+    long = [{"iteration": i, "loss": 1 / i} for i in range(1, 1000)]
+    (training,) = drawn_by(monkeypatch, lambda: plot_learning_curve({"a": long}, Path("a.png")))
+    assert {line.get_marker() for line in training.lines} <= {"", "None"}
+
+
+@pytest.mark.parametrize(
+    ("losses", "scale"),
+    [
+        ([2.0, 1.0], "log"),
+        ([0.5, -0.5], "linear"),
+        ([math.nan, 1.0, 2.0], "log"),
+        ([math.nan], "linear"),
+        ([1.0], "linear"),
+        ([], "linear"),
+    ],
+)
+def test_losses_are_drawn_whatever_their_sign(monkeypatch: pytest.MonkeyPatch, losses: list[float], scale: str):
+    rows = [{"iteration": i, "loss": loss} for i, loss in enumerate(losses)]
+    (axes,) = drawn_by(monkeypatch, lambda: plot_learning_curve({"a": rows}, Path("a.png")))
+    assert axes.get_yscale() == scale
+    axes.figure.canvas.draw()
+
+
+def test_legends_are_below_the_curves(monkeypatch: pytest.MonkeyPatch):
+    rows = [{"iteration": 1, "loss": 1.0}, {"iteration": 1, "validation": 0.5, "validation_ci95": math.inf}]
+    runs = {"5-way $1$ shot": rows, "<b>": rows}
+    axes = drawn_by(monkeypatch, lambda: plot_learning_curve(runs, Path("a.png"), "mse", paper=0.3))
+    drawn = axes[0].figure
+    drawn.canvas.draw()
+    (legend,) = drawn.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["5-way $1$ shot", "<b>", "paper, at test"]
+    assert not any(text.get_parse_math() for text in legend.get_texts())
+    assert all(legend.get_window_extent().y1 < ax.get_tightbbox().y0 for ax in axes)
+
+
+def test_tasks_of_robots_are_named():
+    from fewstep.rl.environments import HalfCheetahDirection, HalfCheetahVelocity
+
+    pytest.importorskip("mujoco")
+    direction, velocity = HalfCheetahDirection(num_envs=1), HalfCheetahVelocity(num_envs=1)
+    assert task_in_words(direction, -1.0) == "direction: backwards"
+    assert task_in_words(direction, 1.0) == "direction: forwards"
+    assert task_in_words(velocity, 1.25) == "velocity: 1.25 m/s"
+    assert task_in_words(object(), 1.25) == "task +1.25"

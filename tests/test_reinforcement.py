@@ -16,11 +16,11 @@ from fewstep.cli.evaluate import Evaluate, evaluate
 from fewstep.experiments.curves import save_curve
 from fewstep.experiments.experiment import Training
 from fewstep.experiments.reinforcement import ROWS
+from fewstep.experiments.reproduction_figures import figures_of
 from fewstep.experiments.results import load_results
 from fewstep.experiments.runs import EXPERIMENTS, Run
 from fewstep.experiments.tables import tables_of
 from fewstep.figures.policies import film
-from fewstep.figures.reproduction import figures_of
 from fewstep.rl.environments import PointNavigation, paper_goals
 from fewstep.rl.environments.viewer import working_backend
 

@@ -11,11 +11,11 @@ from fewstep.cli import main
 from fewstep.experiments import few_shot_tables, plan
 from fewstep.experiments.curves import load_curves, thinned
 from fewstep.experiments.experiment import Training
+from fewstep.experiments.reproduction_figures import plot_curves, plot_methods
 from fewstep.experiments.results import TABLES, RowResults, load_results
 from fewstep.experiments.runs import EXPERIMENTS, Run
 from fewstep.experiments.sinusoid import Sinusoid
 from fewstep.experiments.tables import error_table, markdown, page, tables_of
-from fewstep.figures.reproduction import plot_curves, plot_methods
 from fewstep.training import RunFolder
 from fewstep.training.processor import processor
 

@@ -14,10 +14,10 @@ from fewstep.cli.tables import print_table
 from fewstep.experiments.experiment import Training
 from fewstep.experiments.plan import Planned, plan, rows_of
 from fewstep.experiments.reproduce import reproduce as train_and_test
+from fewstep.experiments.reproduction_figures import figures_of
 from fewstep.experiments.results import TABLES, load_results
 from fewstep.experiments.schedule import Timed, by_paper_and_time, by_paper_and_work, timed, what_fits
 from fewstep.experiments.tables import page, tables_of
-from fewstep.figures.reproduction import figures_of
 from fewstep.training.progress import duration, seconds_of
 
 SAVING = 15.0

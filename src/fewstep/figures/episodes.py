@@ -32,13 +32,24 @@ def plot_episode(learner: Any, source: Any, steps: int | None, path: Path, title
     batch statistics all query images on the page are classified together.
 
     Args:
-        learner: adapts to a support set (``adapt(support, steps)``) and gives logits.
-        source: of the task, such as :class:`fewstep.tasks.Episodes`.
+        learner: adapts to a support set (``adapt(support, steps)``) and returns logits.
+        source: of the task, such as [`Episodes`][fewstep.tasks.Episodes].
         steps: inner steps; ``None`` for learners that take none, which have one prediction.
         path: the picture to write.
         title: its title.
         seed: of the task.
     """
+    drawn, photographs = _draw(*_predicted(learner, source, steps, seed), title)
+    return save(drawn, path, colours=128 if photographs else 32)
+
+
+def draw_episode(learner: Any, source: Any, steps: int | None, title: str = "", seed: int = 0) -> Any:
+    """The figure of [`plot_episode`][fewstep.figures.episodes.plot_episode]."""
+    return _draw(*_predicted(learner, source, steps, seed), title)[0]
+
+
+def _predicted(learner: Any, source: Any, steps: int | None, seed: int) -> tuple[_Page, str]:
+    """The page, and how many predictions are right in words."""
     training = learner.training
     learner.eval()
     task = cast_like(source.sample(1, generator(seed, 0, stream=2)), learner.parameters())[0]
@@ -48,7 +59,7 @@ def plot_episode(learner: Any, source: Any, steps: int | None, path: Path, title
             predictions = [learner.adapt(task.support, count)(task.query.x).argmax(-1).cpu() for count in counts]
     finally:
         learner.train(training)
-    return _draw(_Page(task.to("cpu"), predictions, source.ways), _caption(predictions, task, steps), path, title)
+    return _Page(task.to("cpu"), predictions, source.ways), _caption(predictions, task, steps)
 
 
 def _caption(predictions: list[Tensor], task: Task, steps: int | None) -> str:
@@ -98,7 +109,8 @@ class _Page:
         return left + (self.support + number) * (1 + _GAP) + 2 * _GAP, top
 
 
-def _draw(page: _Page, caption: str, path: Path, title: str) -> Path:
+def _draw(page: _Page, caption: str, title: str) -> tuple[Any, bool]:
+    """The figure, and whether its images are photographs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -111,7 +123,7 @@ def _draw(page: _Page, caption: str, path: Path, title: str) -> Path:
     axes.set_ylim(height + 0.75, -0.75)
     axes.set_aspect("equal")
     axes.axis("off")
-    axes.text(0, -0.4, title, fontsize=11, va="center")
+    axes.text(0, -0.4, title, fontsize=11, va="center", parse_math=False)
     for way in range(page.ways):
         left, top = page.corner(way)
         axes.text(left - 0.3, top + 0.5, str(way + 1), fontsize=11, weight="bold", ha="center", va="center")
@@ -120,8 +132,7 @@ def _draw(page: _Page, caption: str, path: Path, title: str) -> Path:
             axes.text(page.query_at(way, 0)[0], top - 0.12, "query", fontsize=8, color=GREY)
     _draw_images(axes, page)
     _draw_legend(axes, height + 0.2, caption, adapted=len(page.predictions) > 1)
-    photographs = page.task.support.x.shape[1] > 1
-    return save(drawn, path, colours=128 if photographs else 32)
+    return drawn, page.task.support.x.shape[1] > 1
 
 
 def _draw_images(axes: Any, page: _Page) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from fewstep.evaluation.evaluate import Evaluation
 from fewstep.evaluation.feature_reuse import Comparison
 from fewstep.evaluation.numbers import format_metric, in_percent
-from fewstep.figures.style import COLOURS, figure, save, tidy
+from fewstep.figures.style import COLOURS, axis_label, figure, heading, legend_below, save, tidy
 
 
 def plot_feature_reuse(
@@ -20,22 +20,23 @@ def plot_feature_reuse(
     without_head: Evaluation | None = None,
     title: str = "",
 ) -> Path:
-    """Left, how alike each layer is before and after adaptation; right, the metric with ever more blocks frozen.
+    """Left, the similarity of layers before and after adaptation; right, the metric with more and more blocks frozen.
 
     Both with 95% intervals.
 
     Args:
-        similarities: as :func:`fewstep.evaluation.layer_similarity` returns them.
-        frozen: as :func:`fewstep.evaluation.freezing` returns it.
+        similarities: as [`layer_similarity`][fewstep.evaluation.layer_similarity] returns them.
+        frozen: as [`freezing`][fewstep.evaluation.freezing] returns it.
         path: the picture to write.
-        without_head: as :func:`fewstep.evaluation.nil` returns it; a bar below the others.
+        without_head: as [`nil`][fewstep.evaluation.nil] returns it; one more bar.
         title: of the whole figure.
     """
     layers = next(iter(similarities.values())).names
-    drawn, ((left, right),) = figure(columns=2, width=max(5.0, 0.8 * len(layers)), height=3.6)
+    drawn, ((left, right),) = figure(columns=2, width=max(5.0, 0.8 * len(layers)), height=4.0)
     _draw_similarities(left, similarities, layers)
     _draw_rows(right, _rows(frozen, without_head), frozen.metric)
-    drawn.suptitle(title, fontsize=11)
+    legend_below(drawn, left)
+    heading(drawn, title)
     return save(drawn, path)
 
 
@@ -57,11 +58,10 @@ def _draw_similarities(axes: Any, similarities: Mapping[str, Comparison], layers
     crowded = sum(len(layer) for layer in layers) > 50
     axes.set_xticks(range(len(layers)), layers, rotation=30 if crowded else 0, ha="right" if crowded else "center")
     axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-    axes.set_ylim(0, 1.2)
+    axes.set_ylim(0, 1.05)
     axes.set_axisbelow(True)
-    axes.set_title("features before against after adaptation", fontsize=10)
+    axes.set_title("features before and after adaptation", fontsize=10)
     tidy(axes, "layer", "similarity")
-    axes.legend(fontsize=8, loc="upper right", ncols=len(similarities))
 
 
 def _draw_rows(axes: Any, rows: list[tuple[str, float, float, str]], metric: str) -> None:
@@ -75,7 +75,7 @@ def _draw_rows(axes: Any, rows: list[tuple[str, float, float, str]], metric: str
     axes.invert_yaxis()
     axes.set_axisbelow(True)
     axes.set_title("blocks not adapted at test", fontsize=10)
-    tidy(axes, f"{metric} (%)" if in_percent(metric) else metric)
+    tidy(axes, axis_label(metric))
 
 
 def _end(mean: float, interval: float) -> float:

@@ -10,43 +10,56 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewstep.figures.style import COLOURS, GREY, figure, save, tidy
+from fewstep.figures.style import COLOURS, GREY, figure, legend_below, save, tidy, title
+from fewstep.rl.environments.goals import Direction, Velocity
 from fewstep.tasks import Task, generator
 
 FRAMES_PER_SECOND = 10
-"""Of the film, at the speed of life."""
+"""Of the film, in real time."""
 
 
 def plot_paths(learner: Any, path: Path, steps: int, goals: int = 4, seed: int = 0) -> Path:
     """Paths of a point to its goal: a row for each goal, a column before adaptation and after every update.
 
     Args:
-        learner: a :class:`fewstep.rl.MetaPolicy` of 2D navigation.
+        learner: a [`MetaPolicy`][fewstep.rl.MetaPolicy] of 2D navigation.
         path: the picture to write.
         steps: updates.
+        goals: how many.
+        seed: of the goals and episodes.
+    """
+    return save(draw_paths(learner, range(steps + 1), goals, seed), path)
+
+
+def draw_paths(learner: Any, updates: Sequence[int], goals: int = 4, seed: int = 0) -> Any:
+    """The figure of [`plot_paths`][fewstep.figures.policies.plot_paths], with the columns of some updates only.
+
+    Args:
+        learner: a [`MetaPolicy`][fewstep.rl.MetaPolicy] of 2D navigation.
+        updates: a column after each of these numbers of updates.
         goals: how many.
         seed: of the goals and episodes.
     """
     from fewstep.rl import EnvironmentTasks
 
     tasks = EnvironmentTasks(learner.rollouts.environment).sample(goals, generator(seed, 0, stream=2))
-    explored = learner.episodes(tasks, steps)
-    drawn, axes = figure(columns=steps + 1, rows=goals, width=2.3, height=2.3, sharex=True, sharey=True)
-    for update, episodes in enumerate(explored):
-        for row, (goal, ax) in enumerate(zip(tasks.support.numbers.tolist(), axes[:, update], strict=True)):
+    explored = learner.episodes(tasks, max(updates))
+    drawn, grid = figure(columns=len(updates), rows=goals, width=2.3, height=2.3, sharex=True, sharey=True)
+    for column, update in enumerate(updates):
+        episodes = explored[update]
+        for row, (goal, ax) in enumerate(zip(tasks.support.numbers.tolist(), grid[:, column], strict=True)):
             for episode in range(episodes.mask.shape[1]):
                 walked = episodes.observations[row, episode, : int(episodes.lengths[row, episode]), :2].cpu()
-                ax.plot(*walked.T, color=COLOURS[0], alpha=0.35, linewidth=0.7)
+                ax.plot(*walked.T, color=COLOURS[0], alpha=0.35, linewidth=0.7, label="an episode")
             ax.plot(0, 0, "o", color=GREY, markersize=4, label="start")
             ax.plot(*goal, "*", color=COLOURS[1], markersize=11, label="goal", zorder=3)
-            returned = float(episodes.returns[row].mean())
-            ax.text(0.03, 0.03, f"return {returned:.1f}", transform=ax.transAxes, fontsize=7)
             ax.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
-            if row == 0:
-                ax.set_title(_when(update), fontsize=9)
-            tidy(ax)
-    axes[0][0].legend(fontsize=7, loc="upper left")
-    return save(drawn, path)
+            returned = f"mean return {float(episodes.returns[row].mean()):.1f}"
+            title(ax, f"{_when(update)}\n{returned}" if row == 0 else returned, size=9)
+            tidy(ax, "x", "y")
+            ax.label_outer()
+    legend_below(drawn, grid[0][0])
+    return drawn
 
 
 def _when(update: int) -> str:
@@ -60,7 +73,7 @@ def film(learner: Any, environment: Any, folder: Path, steps: int, seed: int = 0
     renderer nothing is drawn, and a warning says what to install.
 
     Args:
-        learner: a :class:`fewstep.rl.MetaPolicy` of the environment's tasks.
+        learner: a [`MetaPolicy`][fewstep.rl.MetaPolicy] of the environment's tasks.
         environment: with one copy and ``render_mode="rgb_array"``.
         folder: where the files go.
         steps: updates; 0 for a policy that is not adapted.
@@ -84,11 +97,18 @@ def film(learner: Any, environment: Any, folder: Path, steps: int, seed: int = 0
         except RuntimeError as error:
             warnings.warn(f"No film was drawn: {error}", stacklevel=2)
             return []
-        titles.append(
-            f"task {float(task.support.numbers[0]):+.2f}, {_when(update)}: {travelled:+.1f} m in {seconds:g} s"
-        )
+        words = task_in_words(environment, float(task.support.numbers[0]))
+        titles.append(f"{words}, {_when(update)}: {travelled:+.1f} m in {seconds:g} s")
         shots.append(pictures)
     return [_write_gif(titles, shots, folder / "film.gif"), _write_strip(titles, shots, folder / "film.png")]
+
+
+def task_in_words(environment: Any, number: float) -> str:
+    """What a task of a running robot asks for, such as "direction: backwards" or "velocity: 1.25 m/s"."""
+    goal = getattr(environment, "goal", None)
+    if isinstance(goal, Direction):
+        return f"direction: {'forwards' if number > 0 else 'backwards'}"
+    return f"velocity: {number:.2f} m/s" if isinstance(goal, Velocity) else f"task {number:+.2f}"
 
 
 @torch.no_grad()
@@ -134,11 +154,11 @@ def _titled(title: str, picture: Any) -> Any:
 
 def _write_strip(titles: Sequence[str], shots: Sequence[Sequence[Any]], path: Path, pictures: int = 6) -> Path:
     drawn, axes = figure(columns=pictures, rows=len(shots), width=1.9, height=1.2)
-    for title, shot, row in zip(titles, shots, axes, strict=True):
+    for words, shot, row in zip(titles, shots, axes, strict=True):
         for number, ax in enumerate(row):
             t = round(number * (len(shot) - 1) / (pictures - 1))
             ax.imshow(shot[t])
             ax.set_axis_off()
             ax.text(4, 12, f"{t / FRAMES_PER_SECOND:.1f} s", fontsize=6, va="top", color="white")
-        row[0].set_title(title, fontsize=8, loc="left")
+        row[0].set_title(words, fontsize=8, loc="left")
     return save(drawn, path, colours=128)
