@@ -53,7 +53,8 @@ def plot_over_steps(
         title(ax, words)
         if sharey and ax is not axes[0]:
             ax.set_ylabel("")
-    legend_below(drawn, *axes)
+    if paper or len(names) > 1:
+        legend_below(drawn, *axes)
     return save(drawn, path)
 
 

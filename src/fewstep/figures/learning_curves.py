@@ -103,6 +103,7 @@ def _shown(runs: Runs) -> str:
 def _iterations(axes: Any) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+    axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
