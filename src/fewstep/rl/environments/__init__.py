@@ -46,7 +46,9 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f"fewstep.rl.environments.{home}"), name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f'{name} needs {error.name}, which is not installed: pip install "fewstep[rl]".', name=error.name
+            f'{name} needs {error.name}, which is not installed: pip install "fewstep[rl]", or in a clone of the '
+            'repository pip install -e ".[rl]".',
+            name=error.name,
         ) from error
     globals()[name] = value
     return value

@@ -47,7 +47,9 @@ def meta_world(
         import metaworld
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            'Meta-World is not installed: pip install "fewstep[metaworld]"', name=error.name
+            'Meta-World is not installed: pip install "fewstep[metaworld]", or in a clone of the repository '
+            'pip install -e ".[metaworld]".',
+            name=error.name,
         ) from error
     if benchmark not in ("ML1", "ML10", "ML45"):
         raise ValueError(f'benchmark must be "ML1", "ML10" or "ML45", got {benchmark!r}')
