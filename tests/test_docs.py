@@ -1,10 +1,14 @@
-"""The documentation's code runs as it stands, page by page (with fewer iterations and tasks)."""
+"""The documentation: its code runs (with fewer iterations and tasks), and it names everything that is public."""
 
+import importlib
 import re
 import textwrap
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+
+import fewstep
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -30,8 +34,77 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": page.stem}
     for _, code in BLOCK.findall(page.read_text()):
+        if "import pandas" in code:
+            pytest.importorskip("pandas")
         exec(compile(smaller(textwrap.dedent(code)), str(page), "exec"), names)
 
 
 def test_there_are_pages():
     assert DOCS / "reproduction" / "feature-reuse.md" in PAGES
+    assert len(PAGES) > 15
+
+
+MODULES = ("", "tasks", "models", "datasets", "baselines", "evaluation", "rl", "rl.environments")
+
+
+def found(path: str) -> object:
+    """The object at a dotted path whose first parts are a module."""
+    parts = path.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            value = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError as error:
+            if error.name is None or not path.startswith(error.name):
+                raise
+            continue
+        for name in parts[length:]:
+            value = getattr(value, name)
+        return value
+    raise AssertionError(path)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_name_is_in_the_reference(name: str):
+    pytest.importorskip("gymnasium")
+    pages = (page.read_text() for page in (DOCS / "reference").glob("*.md"))
+    directives = {path for page in pages for path in re.findall(r"^::: (\S+)", page, flags=re.MULTILINE)}
+    documented = {id(found(path)) for path in directives}
+    module = importlib.import_module(f"fewstep.{name}" if name else "fewstep")
+    submodules = {module.split(".")[-1] for module in MODULES if module}
+    assert [n for n in module.__all__ if id(getattr(module, n)) not in documented and n not in submodules] == []
+
+
+def test_the_overviews_name_everything_that_is_public():
+    classes = {"Evaluation", "GradientCheck"}  # results, which no one makes
+    assert [name for name in set(fewstep.__all__) - classes if not re.search(rf"\b{name}\b", fewstep.__doc__)] == []
+    assert dir(fewstep) == sorted([*fewstep.__all__, "__version__"])
+
+
+def test_every_page_and_tutorial_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    pages = [page.relative_to(DOCS) for page in [*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")]]
+    assert [str(page) for page in pages if f" {page.with_suffix('.md')}\n" not in navigation] == []
+
+
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text())
+    repository = "https://github.com/fewstep/fewstep/blob/main/"
+    files = [link.removeprefix(repository) for link in links if not link.startswith("http") or repository in link]
+    assert files
+    assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_links_from_the_pages_into_the_repository_lead_somewhere():
+    pattern = r"https://github.com/fewstep/fewstep/(?:blob|tree)/main/([^)#\s]+)"
+    files = {file for page in DOCS.rglob("*.md") for file in re.findall(pattern, page.read_text())}
+    assert files
+    assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_the_rows_of_the_papers_exist():
+    from fewstep.experiments.runs import EXPERIMENTS
+
+    page = (DOCS / "reproduction" / "papers.md").read_text()
+    patterns = [p for line in re.findall(r"Rows: (.*)", page) for p in re.findall(r"`([^`]+)`", line)]
+    assert len(patterns) > 20
+    assert [p for p in patterns if not any(fnmatchcase(name, p) for name in EXPERIMENTS)] == []

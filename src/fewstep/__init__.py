@@ -1,4 +1,30 @@
-"""Meta-learning by gradient descent: MAML and its family, on PyTorch, for any ``nn.Module``."""
+"""Meta-learning by gradient descent: MAML and its family, on PyTorch, for any ``nn.Module``.
+
+The public names by subject::
+
+    algorithms   maml fomaml anil boil meta_sgd maml_plus_plus reptile imaml cavia meta_lstm;
+                 MetaLearner for any other combination, adapt for functions of parameters
+    tasks        Task Batch; sources of tasks in fewstep.tasks, data sets in fewstep.datasets
+    models       fewstep.models; any nn.Module works
+    losses       mse cross_entropy supervised; the metric accuracy
+    rules        SGD GradientDescent Adam AdamW RMSprop Adagrad Adadelta CarriedAdam MetaLSTM
+                 LearnedRate LearnedRates PerParameter
+                 chain with clip_by_norm clip_by_value decay_weights scale_by
+    adjoints     Unrolled Recomputed FirstOrder Truncated Implicit
+    objectives   query_loss multi_step_loss reptile_loss; Scheduled changes one during training
+    training     fit; TrainingDiverged TrainingInterrupted
+    evaluation   evaluate check_gradients; what adaptation changes in fewstep.evaluation
+    protocols    Adjoint Rule Transform, for classes of your own
+    more         fewstep.baselines, fewstep.rl, fewstep.allocator
+
+Examples:
+    >>> import torch, fewstep as fs
+    >>> learner = fs.maml(fs.models.MLP(1, [40, 40], 1), fs.mse, inner_lr=0.01)
+    >>> source = fs.tasks.Sinusoids(shots=10)
+    >>> optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
+    >>> metrics = fs.fit(learner, source, optimizer, iterations=10, progress=False)
+    >>> model = learner.adapt(source.sample(1)[0].support)  # an MLP
+"""
 
 from __future__ import annotations
 
@@ -6,7 +32,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewstep import allocator, baselines, datasets, models, rl, tasks
+    from fewstep import allocator, baselines, datasets, evaluation, models, rl, tasks
     from fewstep.adaptation import (
         SGD,
         Adadelta,
@@ -88,6 +114,7 @@ __all__ = [
     "datasets",
     "decay_weights",
     "evaluate",
+    "evaluation",
     "fit",
     "fomaml",
     "imaml",
@@ -176,4 +203,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, "__version__"])
