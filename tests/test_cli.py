@@ -1,16 +1,24 @@
 """The command line as a user meets it."""
 
+import contextlib
 import json
 import os
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 import torch
 
+import fewstep
 from fewstep.cli import main
+from fewstep.cli.option_values import Argument
+from fewstep.cli.parsing import parse
 from fewstep.datasets import LabelledImages
+from fewstep.experiments.experiment import Training
 from fewstep.experiments.few_shot import FewShot
+from fewstep.experiments.option_types import Count, NonNegative, NotAnOption
 from fewstep.experiments.results import load_results
 from fewstep.experiments.runs import EXPERIMENTS, Run
 from fewstep.experiments.tables import error_table, markdown
@@ -160,16 +168,123 @@ def test_mistakes_are_told_with_the_way_out(capsys: pytest.CaptureFixture[str], 
     assert "there is no table" in fails(capsys, "reproduce", "cheese")
     assert "no results" in fails(capsys, "reproduce", "sinusoid", "--no-train")
     assert "--iterations" in fails(capsys, "train", "sinusoid-5shot-maml", "--iterations", "many")
-    assert "dtype must be" in fails(capsys, "train", "sinusoid-5shot-maml", "--dtype", "float8")
-    assert "schedule must be" in fails(capsys, "train", "sinusoid-5shot-maml", "--schedule", "cheese")
+    said = fails(capsys, "train", "sinusoid-5shot-maml", "--dtype", "float8")
+    assert "--dtype: expected float32 or float64; got float8" in said
+    said = fails(capsys, "train", "sinusoid-5shot-maml", "--schedule", "cheese")
+    assert "--schedule: expected constant or linear or cosine" in said
+    assert "Did you mean --iterations" in fails(capsys, "train", "sinusoid-5shot-maml", "--itertions", "3")
+    assert "experiment comes first" in fails(capsys, "train", "--threads", "1", "sinusoid-5shot-maml")
     assert "auto" in fails(capsys, "train", "sinusoid-5shot-maml", "--allocator", "cheese")
     for command in (("train", "sinusoid-5shot-maml"), ("reproduce", "sinusoid", "--dry-run")):
         for device in ("cheese", "cuda:99"):
-            assert f"no device '{device}' here" in fails(capsys, *command, "--device", device)
+            assert f"no device '{device}' on this machine" in fails(capsys, *command, "--device", device)
     assert "4000" in fails(capsys, "train", "glyphs-5way-1shot", "--ways", "4000")
     monkeypatch.setenv("FEWSTEP_DATA", "nowhere")
     assert "fewstep data download omniglot" in fails(capsys, "train", "omniglot-5way-1shot-maml")
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--meta-batch", "0"), ("--iterations", "-3"), ("--iterations", "0"), ("--shots", "0"), ("--steps", "-1"),
+        ("--inner-lr", "-0.1"), ("--inner-lr", "nan"), ("--validate-every", "0"), ("--clip-norm", "0"),
+        ("--threads", "-2"), ("--test-queries", "0"),
+    ],
+)  # fmt: skip
+def test_options_out_of_bounds_leave_no_folder(capsys: pytest.CaptureFixture[str], words: tuple[str, str]):
+    said = fails(capsys, "train", "sinusoid-5shot-maml", *words)
+    assert f"{words[0]}: expected a number" in said
+    assert said.splitlines()[0].endswith(f"got {words[1]}.")
+    assert not Path("runs").exists()
+
+
+def test_options_of_a_program_are_checked_too():
+    config = replace(EXPERIMENTS["sinusoid-5shot-maml"].config, meta_batch=0)
+    with pytest.raises(ValueError, match=r"meta_batch: expected a number of at least 1; got 0\."):
+        Run.create("sinusoid-5shot-maml", config, Training(), "a")
+    assert not Path("a").exists()
+
+
+def test_a_start_that_fails_does_not_block_the_next_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object):
+        raise RuntimeError("no compiler")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fewstep.MetaLearner, "meta_gradient", fail)
+        assert "no compiler" in fails(capsys, "train", "sinusoid-5shot-maml", *QUICK, "--run", "a")
+    assert not Path("a").exists()
+    run("train", "sinusoid-5shot-maml", *QUICK, "--inner-lr", "0.02", "--run", "a")
+    assert Run("a").experiment.inner_lr == 0.02
+
+
+def test_switches_and_groups_of_options():
+    @dataclass(frozen=True)
+    class Inner:
+        """Within."""
+
+        rate: NonNegative = 0.5
+        """A rate."""
+        hidden: Annotated[int, NotAnOption] = 7
+
+    @dataclass(frozen=True)
+    class Outer:
+        """Outside."""
+
+        folder: Annotated[Path, Argument]
+        """A folder."""
+        inner: Inner = Inner()
+        compile: bool = True
+        """Whether to compile."""
+        dry_run: bool = False
+        """Whether to run dry."""
+        shots: tuple[Count, ...] = ()
+        """Numbers of shots."""
+        kind: Literal["a", "b"] | None = None
+        """A kind."""
+
+    assert parse(Outer, "x", ["here"]) == Outer(Path("here"))
+    words = ["here", "--no-compile", "--dry-run", "--rate", "1e-3", "--shots", "1", "5", "--kind", "b"]
+    assert parse(Outer, "x", words) == Outer(Path("here"), Inner(0.001), False, True, (1, 5), "b")
+    defaults = Outer(Path("there"), Inner(2.0, 8), compile=False)
+    assert parse(Outer, "x", ["here", "--compile"], defaults) == Outer(Path("here"), Inner(2.0, 8))
+    for wrong in (["here", "--hidden", "3"], ["here", "there"], ["here", "--shots", "1", "0"], []):
+        with pytest.raises(SystemExit):
+            parse(Outer, "x", wrong)
+
+
+def test_help_has_no_colours_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]):
+    for words in (["--help"], ["evaluate", "--help"]):
+        with contextlib.suppress(SystemExit):
+            main(words)
+        assert "\033" not in capsys.readouterr().out
+
+
+def test_list_finds_names_that_contain_a_word(capsys: pytest.CaptureFixture[str]):
+    run("list", "sinusoid")
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == [name for name in EXPERIMENTS if "sinusoid" in name]
+
+
+def test_a_run_of_fit_is_plotted_and_pointed_to_python(capsys: pytest.CaptureFixture[str]):
+    def make():
+        torch.manual_seed(0)
+        return fewstep.maml(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01)
+
+    tasks = fewstep.tasks.Sinusoids()
+    options = {"iterations": 6, "log_every": 2, "validate_every": 3, "num_validation_tasks": 4, "progress": False}
+    fewstep.fit(make(), tasks, validation=tasks, run="mine", **options)
+    run("plot", "mine")
+    assert capsys.readouterr().out == "Wrote mine/learning-curve.png\n"
+    assert Path("mine/learning-curve.png").is_file()
+    for command in (["evaluate", "mine"], ["analyse", "mine"], ["train", "--resume", "mine"]):
+        said = fails(capsys, *command)
+        assert "no experiment" in said
+        assert 'fs.load("mine", learner, which="best")' in said
+        assert 'run="mine", resume=True' in said
+    assert "holds a run of fewstep.fit" in fails(capsys, "train", "sinusoid-5shot-maml", *QUICK, "--run", "mine")
 
 
 def test_a_run_is_not_trained_over(capsys: pytest.CaptureFixture[str]):
@@ -199,10 +314,13 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]):
         with pytest.raises(SystemExit) as exit:
             main([*words, "--help"])
         assert exit.value.code == 0
-        # An option's line, "--name VALUE   Help text. (default: ...)", may be broken after the value.
-        text = " ".join(re.sub("[│╭╮╰╯─]+", " ", capsys.readouterr().out).split())
-        for option in re.findall(r"(?<= )--[a-z](?:[^.]|\.\.\.)*", text):
-            assert len(option.split()) > 3, f"{words}: {option} has no help"
+        shown = capsys.readouterr().out
+        options = re.findall(r"^  (-.*(?:\n {8,}.*)*)", shown, re.MULTILINE)
+        assert options
+        for option in options:  # the names, a value, and a sentence
+            assert re.search(r"(  |\n) *[A-Z2][^\n]* ", option), f"{words}: {option} has no help"
+            assert option.rstrip().endswith((".", "!")), f"{words}: {option} is not a sentence"
+        assert not {"None", "INT", "STR", "{None}"} & set(re.split(r"[\s|,]+", shown))
     main(["--help"])
     assert "--allocator" in capsys.readouterr().out
 
@@ -239,5 +357,5 @@ def test_demo_writes_what_it_names(capsys: pytest.CaptureFixture[str]):
     run("demo", "--iterations", "5", "--no-compile")  # again, over its own files
     Path("other").mkdir()
     Path("other/thesis.txt").write_text("precious")
-    assert "holds something else" in fails(capsys, "demo", "--iterations", "5", "--run", "other")
+    assert "holds other files" in fails(capsys, "demo", "--iterations", "5", "--run", "other")
     assert Path("other/thesis.txt").is_file()

@@ -237,7 +237,7 @@ def test_rows_of_glyphs_end_one_after_the_other_within_the_time(small_glyphs, ca
     assert capsys.readouterr().out.count("whole") == 2
     assert not Path("r").exists()
     main(words)
-    assert "All that was asked for is there." in capsys.readouterr().out
+    assert "All requested results exist." in capsys.readouterr().out
     assert sorted(path.name for path in Path("out").glob("*.json")) == [
         "glyphs-5way-1shot-anil-seed0.json", "glyphs-5way-1shot-protonet-seed0.json",
     ]  # fmt: skip
@@ -259,7 +259,7 @@ def test_what_cannot_be_tested_any_more_is_left_at_its_end_for_the_next_call(mon
         with_seconds_left(3600)
     shown = capsys.readouterr().out
     assert f"{NAME} is at its end, and there is no time left to test it" in shown
-    assert "only the test" in shown
+    assert "evaluation only" in shown
     assert not Path(f"out/{NAME}.json").exists()
     assert RunFolder(f"out/unfinished/{NAME}").load()["iteration"] == 4
     with_seconds_left(3600, runs=Path("another"))
@@ -311,11 +311,9 @@ def test_committed_runs_are_taken_up_by_themselves_and_only_read(monkeypatch, ca
     before = files_of("reproduction")
     reproduce(replace(OPTIONS, dry_run=True), time.monotonic())
     shown = capsys.readouterr().out
-    assert "Runs are taken up from reproduction/sinusoid/unfinished" in shown
+    assert "Runs are copied from reproduction/sinusoid/unfinished" in shown
     assert "whole" in shown
-    with pytest.raises(
-        ValueError, match="--to: runs that are cut would be written to reproduction/sinusoid/unfinished"
-    ):
+    with pytest.raises(ValueError, match="--to: unfinished runs would be written to reproduction/sinusoid/unfinished"):
         with_seconds_left(3600, to=Path("reproduction/sinusoid"))
     with_seconds_left(3600)
     assert_same(RunFolder(f"r/{NAME}").load(), begun("whole", 4))
@@ -329,7 +327,7 @@ def test_results_that_are_there_are_not_made_again(monkeypatch, capsys):
     with_seconds_left(3600)
     capsys.readouterr()
     with_seconds_left(3600, to=Path("here"), runs=Path("s"), results=Path("out"))
-    assert "All that was asked for is there." in capsys.readouterr().out
+    assert "All requested results exist." in capsys.readouterr().out
     assert not Path("s").exists()
     before = files_of("out")
     reproduce(replace(OPTIONS, train=False, results=Path("out"), to=Path("shown"), max_time=None), 0.0)
@@ -339,7 +337,7 @@ def test_results_that_are_there_are_not_made_again(monkeypatch, capsys):
 
 @pytest.mark.parametrize("option", ["unfinished", "results"])
 def test_folders_to_read_must_be_there(option):
-    with pytest.raises(ValueError, match=f"--{option}: expected a folder that is there; got nowhere"):
+    with pytest.raises(ValueError, match=f"--{option}: expected an existing folder; got nowhere"):
         reproduce(replace(OPTIONS, **{option: Path("nowhere")}), time.monotonic())
 
 
@@ -402,7 +400,7 @@ def test_a_dry_run_says_what_fits(capsys):
     words = {"table": "glyphs", "rows": "glyphs-5way-1shot-anil", "dry_run": True, "max_time": "60s"}
     reproduce(replace(OPTIONS, **words), time.monotonic())
     shown = capsys.readouterr().out
-    assert "in this time" in shown
+    assert "before the limit" in shown
     assert "to about" in shown
     assert not Path("r").exists()
 

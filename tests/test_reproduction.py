@@ -96,7 +96,7 @@ def test_what_was_begun_goes_first_then_seed_by_seed():
 def test_a_dry_run_says_how_long_and_trains_nothing(capsys: pytest.CaptureFixture[str]):
     reproduce("--rows", "glyphs-5way-1shot-anil", "--budget", "64", "--dry-run", table="glyphs")
     shown = capsys.readouterr().out
-    assert "1 run to train and test; training takes about" in shown
+    assert "1 run to train and evaluate; training takes about" in shown
     assert "2 of 4,000" in shown
     assert not Path("r").exists()
 

@@ -141,6 +141,87 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path):
     assert saved["iteration"] >= RunFolder(run).metrics()[-1]["iteration"] > 0
 
 
+def test_ctrl_c_in_a_program_says_how_the_program_resumes(tmp_path: Path):
+    class Interrupting:
+        def __init__(self, at: int) -> None:
+            self.calls, self.at = 0, at
+
+        def sample(self, n, generator=None):
+            self.calls += 1
+            if self.calls == self.at:
+                signal.raise_signal(signal.SIGINT)
+            return Sinusoids().sample(n, generator)
+
+    learner, optimizer = make()
+    with pytest.raises(fewstep.TrainingInterrupted) as stopped:
+        fewstep.fit(learner, Interrupting(3), optimizer, iterations=6, run=tmp_path / "run", progress=False)
+    assert str(stopped.value) == (
+        f"Stopped after 3 of 6 iterations and saved {tmp_path / 'run'}. To resume, call fit again with the same "
+        "arguments and resume=True."
+    )
+    assert "fewstep train" not in str(stopped.value)
+    fewstep.fit(learner, Sinusoids(), optimizer, iterations=6, run=tmp_path / "run", resume=True, progress=False)
+    whole, other = make()
+    fewstep.fit(whole, Sinusoids(), other, iterations=6, progress=False)
+    assert equal(parameters(learner), parameters(whole))
+    with pytest.raises(fewstep.TrainingInterrupted, match="Nothing was saved"):
+        fewstep.fit(learner, Interrupting(1), optimizer, iterations=6, progress=False)
+
+
+def test_the_default_optimizer_is_adam(tmp_path: Path):
+    learner, optimizer = make(lr=1e-3)
+    fewstep.fit(learner, Sinusoids(), optimizer, iterations=3, progress=False)
+    other, _ = make()
+    fewstep.fit(other, Sinusoids(), iterations=3, progress=False)
+    assert equal(parameters(learner), parameters(other))
+
+
+def test_an_optimizer_of_ones_own_module_is_refused_with_the_line_to_write(tmp_path: Path):
+    model = nn.Linear(1, 1)
+    learner = fewstep.maml(model, fewstep.mse, inner_lr=0.01)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    with pytest.raises(ValueError, match="its own copy") as refused:
+        fewstep.fit(learner, Sinusoids(), optimizer, iterations=3, run=tmp_path / "run")
+    assert str(refused.value).endswith("optimizer = torch.optim.SGD(learner.parameters(), lr=0.5)")
+    assert not (tmp_path / "run").exists()
+
+
+def test_load_gives_the_best_learner(tmp_path: Path):
+    learner, optimizer = make(lr=0.3)
+    metrics = fewstep.fit(
+        learner, Sinusoids(), optimizer, iterations=20, run=tmp_path, validation=Sinusoids(), validate_every=5,
+        num_validation_tasks=20, progress=False,
+    )  # fmt: skip
+    best = min(row["validation"] for row in metrics if "validation" in row)
+    loaded = fewstep.load(tmp_path, make()[0])
+    assert fewstep.evaluate(loaded, Sinusoids(), 20, seed=0, stream=1).mean[-1] == best
+    assert equal(parameters(fewstep.load(tmp_path, make()[0], which="last")), parameters(learner))
+
+
+def test_load_refuses_with_names(tmp_path: Path):
+    learner, optimizer = make()
+    fewstep.fit(learner, Sinusoids(), optimizer, iterations=2, run=tmp_path, progress=False)
+    with pytest.raises(FileNotFoundError, match=r"no best checkpoint.*validation=.*which=\"last\""):
+        fewstep.load(tmp_path, learner)
+    with pytest.raises(FileNotFoundError, match="no checkpoints"):
+        fewstep.load(tmp_path / "nowhere", learner)
+    wider = fewstep.maml(nn.Sequential(nn.Linear(1, 9), nn.Tanh(), nn.Linear(9, 1)), fewstep.mse, inner_lr=0.01)
+    before = parameters(wider)
+    with pytest.raises(ValueError, match="differs") as refused:
+        fewstep.load(tmp_path, wider, which="last")
+    assert "0.weight: [8, 1] in the run, [9, 1] in the learner" in str(refused.value)
+    assert "missing in the run: model.2.weight" in str(refused.value)
+    assert "missing in the learner: model.3.weight" in str(refused.value)
+    assert equal(parameters(wider), before)
+
+
+def test_a_training_that_fails_at_once_leaves_no_folder(tmp_path: Path):
+    learner, optimizer = make()
+    with pytest.raises(fewstep.TrainingDiverged):
+        fewstep.fit(learner, TurnsNaN(0), optimizer, iterations=2, run=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_signals_are_given_back():
     before = signal.getsignal(signal.SIGINT)
     learner, optimizer = make()
@@ -202,11 +283,11 @@ def test_fit_refuses_what_is_no_task_source():
         fewstep.fit(learner, [1, 2], optimizer, iterations=1)
 
 
-@pytest.mark.parametrize("name", ["meta_batch", "log_every", "checkpoint_every", "validate_every"])
+@pytest.mark.parametrize("name", ["iterations", "meta_batch", "log_every", "checkpoint_every", "validate_every"])
 def test_fit_refuses_zero(name: str):
     learner, optimizer = make()
     with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
-        fewstep.fit(learner, Sinusoids(), optimizer, iterations=1, **{name: 0})
+        fewstep.fit(learner, Sinusoids(), optimizer, **{"iterations": 1, name: 0})
 
 
 def test_checkpoint_round_trip(tmp_path: Path):
@@ -279,7 +360,7 @@ class TakesTime:
 
 def test_training_time_is_without_validation_and_goes_on_when_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     clock = [0.0]
-    monkeypatch.setattr(sys.modules["fewstep.training.fit"], "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(sys.modules["fewstep.training.session"], "time", SimpleNamespace(monotonic=lambda: clock[0]))
     for iterations in (4, 10):
         learner, optimizer = make()
         clock[0] += 5000.0  # between two sessions

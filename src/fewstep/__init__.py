@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from fewstep.learner import MetaLearner, Scheduled
     from fewstep.objectives import accuracy, cross_entropy, mse, multi_step_loss, query_loss, reptile_loss, supervised
     from fewstep.tasks import Batch, Task
-    from fewstep.training import TrainingDiverged, TrainingInterrupted, fit
+    from fewstep.training import TrainingDiverged, TrainingInterrupted, fit, load
 
 __version__ = "0.1.0"
 
@@ -118,6 +118,7 @@ __all__ = [
     "fit",
     "fomaml",
     "imaml",
+    "load",
     "maml",
     "maml_plus_plus",
     "meta_lstm",
@@ -189,7 +190,7 @@ _HOMES = {
         "supervised",
     ),
     "fewstep.tasks": ("Batch", "Task"),
-    "fewstep.training": ("TrainingDiverged", "TrainingInterrupted", "fit"),
+    "fewstep.training": ("TrainingDiverged", "TrainingInterrupted", "fit", "load"),
 }
 
 

@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import tyro
-
+from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
+from fewstep.cli.run_folder import Hardware, open_run
 from fewstep.cli.tables import print_table
 from fewstep.cli.tested import checkpoint_of, examples_of
 from fewstep.evaluation.numbers import format_metric
-from fewstep.experiments.runs import Run
+from fewstep.experiments.option_types import Count, Number
 
 
 @dataclass(frozen=True)
 class Analyse:
-    """Measure what adaptation changes in a run: freezing blocks, similarity of each layer before and after, and NIL.
+    """Measure what adaptation changes in a run: with blocks frozen, similarity of each layer before and after, and NIL.
 
-    Writes analysis.json and feature-reuse.png into the run folder. For methods that adapt in gradient steps.
+    Writes analysis.json and feature-reuse.png into the run folder. It applies to methods that adapt by gradient steps.
+
+    Example:
+        fewstep analyse runs/sinusoid-5shot-maml-seed0
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[Path, Argument]
     """The run folder."""
-    tasks: int = 200
+    tasks: Count = 200
     """Number of test tasks."""
-    steps: int | None = None
-    """Inner steps; the experiment's own at test if not given."""
-    queries: int | None = None
-    """Query examples (of a class) to compare features on; as many as there are, up to 30, if not given (500 points of
-    a sine wave). Accuracies are measured with the experiment's own number."""
-    seed: int = 0
-    """Of the test tasks."""
+    steps: Number | None = None
+    """Inner steps. If not given, those of the experiment at test."""
+    queries: Count | None = None
+    """Query examples (of each class for images) on which features are compared. If not given, up to 30, or 500 points
+    of a sine wave. Accuracy is measured with the number of the experiment's protocol."""
+    seed: Number = 0
+    """Seed of the test tasks."""
     checkpoint: Literal["best", "last"] | None = None
-    """Which checkpoint: best in validation, or last; the experiment's own choice if not given."""
-    device: str | None = None
-    """Where: cpu, cuda, cuda:1, mps; where it was trained if not given."""
-    threads: int | None = None
-    """CPU threads; as in training if not given."""
+    """The best checkpoint in validation, or the last. If not given, the choice of the experiment."""
+    hardware: Hardware = field(default_factory=Hardware)
+    """Where to compute. By default, as in training."""
 
 
 def main(words: list[str], began: float) -> None:
@@ -47,10 +48,10 @@ def main(words: list[str], began: float) -> None:
 
 
 def analyse(options: Analyse) -> None:
-    """``fewstep analyse``"""
+    """Analyses the run, and prints its tables."""
     from fewstep.experiments import analysis
 
-    run = Run(options.run, options.device, options.threads)
+    run = open_run(options.run, options.hardware)
     found = analysis.analyse(run, options.tasks, options.steps, options.queries, options.seed, options.checkpoint)
     metric, similarity, frozen = found["metric"], found["similarity"], found["freezing"]
     print(f"{checkpoint_of(run, found)}; {found['tasks']} test tasks, {found['steps']} inner steps\n")
@@ -58,18 +59,16 @@ def analyse(options: Analyse) -> None:
         [layer, *(f"{of['mean'][place]:.3f} ± {of['ci95'][place]:.3f}" for of in similarity.values())]
         for place, layer in enumerate(similarity["CKA"]["names"])
     ]
-    title = f"Features before against after adaptation, {examples_of(run, found['queries_of_similarity'])}"
+    title = f"Similarity of features before and after adaptation, {examples_of(run, found['queries_of_similarity'])}"
     print_table(title, ["layer", *similarity], layers)
     numbers = [format_metric(metric, *of) for of in zip(frozen["mean"], frozen["ci95"], strict=True)]
     names = ["none", *(f"up to {name}" for name in frozen["names"][1:])]
     rows = [[name, number] for name, number in zip(names, numbers, strict=True)]
     if found["nil"] is not None:
-        rows.append(
-            ["NIL: no head, nothing adapted", format_metric(metric, found["nil"]["mean"], found["nil"]["ci95"])]
-        )
-    title = f"With blocks frozen at test, {examples_of(run, found['queries'])}"
+        rows.append(["NIL: no head, no adaptation", format_metric(metric, found["nil"]["mean"], found["nil"]["ci95"])])
+    title = f"Blocks frozen at test, {examples_of(run, found['queries'])}"
     print_table(title, ["blocks not adapted", f"{metric} ± 95% CI"], rows)
     if len(frozen["names"]) == 1:
-        print("No block is adapted by this method, so there is none to freeze.")
+        print("This method adapts no block, so no block can be frozen.")
     for file in found["files"]:
         print(f"Wrote {file}")

@@ -4,43 +4,68 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import tyro
-
+from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
 from fewstep.cli.tables import print_table
 
 
 @dataclass(frozen=True)
-class Download:
-    """Fetch a data set's official files, check them, and go on where an earlier attempt was cut off."""
+class Data:
+    """Show the data sets, and which of them are present.
 
-    dataset: tyro.conf.Positional[Literal["omniglot"]]
-    """Which data set."""
+    `fewstep data download omniglot` downloads the official files of Omniglot.
+    """
+
+
+@dataclass(frozen=True)
+class Download:
+    """Download the official files of a data set and check them. An interrupted download is resumed.
+
+    Example:
+        fewstep data download omniglot
+    """
+
+    dataset: Annotated[Literal["omniglot"], Argument]
+    """The data set: omniglot."""
     root: Path | None = None
-    """The folder of the data sets; the environment variable FEWSTEP_DATA, or data, if not given."""
+    """The folder of the data sets. If not given, that of the environment variable FEWSTEP_DATA, or data."""
 
 
 def main(words: list[str], began: float) -> None:
-    """Runs the command with the words that follow it."""
-    from fewstep import datasets
-    from fewstep.datasets.catalogue import catalogue
-    from fewstep.datasets.download import download_omniglot
+    """Runs the command with the words that follow it.
 
+    Raises:
+        ValueError: there is no such command of `fewstep data`.
+    """
     if words and words[0] == "download":
-        options = parse(Download, "data download", words[1:])
-        for line in download_omniglot(options.root or datasets.data_root()):
-            print(line)
-    elif words and words[0] in ("-h", "--help"):
-        print("usage: fewstep data\n       fewstep data download omniglot [--root PATH]\n")
-        print("Show the data sets and what of them is here, or fetch Omniglot's official files.")
-    elif words:
+        download(parse(Download, "data download", words[1:]))
+    elif words and not words[0].startswith("-"):
         raise ValueError(
-            f"there is no `data {words[0]}`; there are `fewstep data` and `fewstep data download omniglot`."
+            f"there is no command `data {words[0]}`. The commands are `fewstep data` and "
+            "`fewstep data download omniglot`."
         )
     else:
-        root = datasets.data_root()
-        header = ["data set", "classes: train, validation, test", "images", "here", "where from"]
-        print_table(f"Data sets in {root.resolve()} (FEWSTEP_DATA names another folder)", header, catalogue(root))
-        print("Your own images: fewstep.datasets.from_folder and from_dataset.")
+        parse(Data, "data", words)
+        show()
+
+
+def download(options: Download) -> None:
+    """Downloads the files and prints their names."""
+    from fewstep import datasets
+    from fewstep.datasets.download import download_omniglot
+
+    for line in download_omniglot(options.root or datasets.data_root()):
+        print(line)
+
+
+def show() -> None:
+    """Prints a table of the data sets."""
+    from fewstep import datasets
+    from fewstep.datasets.catalogue import catalogue
+
+    root = datasets.data_root()
+    header = ["data set", "classes: train, validation, test", "images", "files", "source"]
+    print_table(f"Data sets in {root.resolve()} (set FEWSTEP_DATA for another folder)", header, catalogue(root))
+    print("For your own images: fewstep.datasets.from_folder and from_dataset.")

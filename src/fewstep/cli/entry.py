@@ -1,4 +1,4 @@
-"""The command line's entry point: the allocator first, then the command."""
+"""The entry point of the command line: it chooses the allocator, then runs the command."""
 
 from __future__ import annotations
 
@@ -10,24 +10,41 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-COMMANDS = ("list", "train", "evaluate", "analyse", "plot", "reproduce", "data", "demo")
-EPILOG = """\
-commands:
-  list        the experiments, one line each, with the paper's numbers
-  train       train an experiment:  fewstep train sinusoid-5shot-maml --iterations 1000
-              or go on with a run:  fewstep train --resume runs/sinusoid-5shot-maml-seed0
-  evaluate    test a run, and write its results.json
-  analyse     measure what adaptation changes: freezing, similarity of layers, NIL
-  plot        draw a run's learning curve and figures
-  reproduce   train and test every row of a paper's table, and set ours beside it
-  data        the data sets, and what of them is here;  fewstep data download omniglot
-  demo        meta-learn sine waves in about a minute, and look at the picture
+COMMANDS = {
+    "list": "list the experiments, with the paper's numbers",
+    "train": "train an experiment, or resume a run",
+    "evaluate": "evaluate a run on test tasks, and write its results.json",
+    "analyse": "measure what adaptation changes: frozen blocks, similarity of layers, NIL",
+    "plot": "draw the learning curve and the figures of a run",
+    "reproduce": "train and evaluate the rows of a paper's table, and print ours beside it",
+    "data": "show the data sets, or download Omniglot",
+    "demo": "meta-learn sine waves in about two minutes, and draw the result",
+}
+"""Each command, a module of this package with `main(words, began)`, and its summary."""
 
-Each command has its own --help."""
+USAGE = """\
+usage: fewstep [--allocator NAME] COMMAND ...
+
+Meta-learning by gradient descent: MAML and its family.
+
+commands:
+{commands}
+
+options:
+  --allocator NAME  memory allocator: auto (the default: tcmalloc where installed, otherwise tuned glibc),
+                    tcmalloc, glibc, or default (that of the system, unchanged)
+  --version         print the version
+  -h, --help        show this help and exit
+
+`fewstep COMMAND --help` shows the options of a command. Start with `fewstep demo` or `fewstep list`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The entry point of the ``fewstep`` command."""
+    """Runs a command; the entry point of `fewstep`.
+
+    Args:
+        arguments: the words after `fewstep`; those of the process if not given.
+    """
     began = time.monotonic() - (_age() if arguments is None else 0.0)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -46,27 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _age() -> float:
-    """Seconds since this process was started, which include being started anew for an allocator; 0 if not known."""
+    """Seconds since this process started, including a restart for the allocator; 0 if not known."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (AttributeError, OSError, ValueError, IndexError):
         return 0.0
-    return age if 0 < age < 60 else 0.0  # more is no start but a clock of another kind
+    return age if 0 < age < 60 else 0.0  # a larger value comes from a clock of another kind
 
 
 def _run(words: list[str], began: float) -> None:
     if not words or words[0] in ("-h", "--help"):
-        print("usage: fewstep [--allocator NAME] COMMAND ...\n")
-        print("Meta-learning by gradient descent: MAML and its family.\n")
-        print(EPILOG)
-        print(
-            "\noptions:\n"
-            "  --allocator NAME   memory allocator: auto (the default: tcmalloc where installed, else tuned glibc),\n"
-            "                     tcmalloc, glibc, or default (leave the system's as it is)\n"
-            "  --version          print the version\n"
-            "  -h, --help         print this"
-        )
+        print(USAGE.format(commands="\n".join(f"  {name:<16}  {summary}" for name, summary in COMMANDS.items())))
     elif words[0] == "--version":
         import fewstep
 
@@ -80,7 +88,7 @@ def _run(words: list[str], began: float) -> None:
 
 
 def _choose_allocator(words: list[str]) -> list[str]:
-    """Sets the allocator, which may start this program anew, and takes its option out."""
+    """Sets the allocator, which may restart this program. Returns the words without its option."""
     choice = "auto"
     for index, word in enumerate(words):
         if word == "--allocator":

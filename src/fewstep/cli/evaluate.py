@@ -2,49 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import tyro
-
+from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
+from fewstep.cli.run_folder import Hardware, open_run
 from fewstep.cli.tables import print_table
 from fewstep.cli.tested import checkpoint_of, examples_of
 from fewstep.evaluation.numbers import format_metric
+from fewstep.experiments.option_types import Count, Number
 from fewstep.experiments.other_norms import OtherNorm
-from fewstep.experiments.runs import EXPERIMENTS, Run
+from fewstep.experiments.runs import EXPERIMENTS
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Test a run over many tasks, before adaptation and after every inner step, and write its results.json."""
+    """Evaluate a run on many test tasks, before adaptation and after each inner step, and write its results.json.
 
-    run: tyro.conf.Positional[Path]
+    Examples:
+        fewstep evaluate runs/sinusoid-5shot-maml-seed0
+        fewstep evaluate runs/glyphs-5way-1shot-seed0 --shots 5 10 --norm batch
+    """
+
+    run: Annotated[Path, Argument]
     """The run folder."""
-    tasks: int | None = None
-    """Number of test tasks; the experiment's own if not given: 600, and 40 for reinforcement learning."""
-    steps: int | None = None
-    """Inner steps; the experiment's own if not given (10 for the sinusoid)."""
-    queries: int | None = None
-    """Query examples (of a class); the experiment's own if not given: as many as shots for images, the papers' number.
-    Under batch norms they are classified together, so that more of them help."""
-    shots: tuple[int, ...] = ()
-    """Test with these numbers of support examples as well."""
+    tasks: Count | None = None
+    """Number of test tasks. If not given, that of the experiment: 600, or 40 for reinforcement learning."""
+    steps: Number | None = None
+    """Inner steps. If not given, those of the experiment, such as 10 for sine waves."""
+    queries: Count | None = None
+    """Query examples (of each class for images). If not given, the number of the experiment's protocol. With batch
+    statistics (`--norm batch`) all queries of a task are normalised together, and more of them raise the accuracy."""
+    shots: tuple[Count, ...] = ()
+    """Evaluate with these numbers of support examples as well."""
     norm: tuple[OtherNorm, ...] = ()
-    """Test the same weights under these normalisation policies as well: batch, support (not transductive)."""
-    episodes: int | None = None
-    """In reinforcement learning, episodes for each update; the experiment's own if not given: 40 for 2D navigation."""
+    """Evaluate the same weights with these normalisation policies as well: statistics of the batch, or of the support
+    set (not transductive)."""
+    episodes: Count | None = None
+    """For reinforcement learning: episodes for each update. If not given, those of the experiment."""
     goals: Literal["drawn", "paper"] | None = None
-    """In 2D navigation, the goals to test on: drawn at random, or the paper's 40; the experiment's own if not given."""
-    seed: int = 0
-    """Of the test tasks."""
+    """For 2D navigation: goals drawn at random, or the 40 goals of the paper's code. If not given, those of the
+    experiment."""
+    seed: Number = 0
+    """Seed of the test tasks."""
     checkpoint: Literal["best", "last"] | None = None
-    """Which checkpoint: best in validation, or last; the experiment's own choice if not given."""
-    device: str | None = None
-    """Where to test: cpu, cuda, cuda:1, mps; where it was trained if not given."""
-    threads: int | None = None
-    """CPU threads; as in training if not given."""
+    """The best checkpoint in validation, or the last. If not given, the choice of the experiment."""
+    hardware: Hardware = field(default_factory=Hardware)
+    """Where to compute. By default, as in training."""
 
 
 def main(words: list[str], began: float) -> None:
@@ -53,8 +59,8 @@ def main(words: list[str], began: float) -> None:
 
 
 def evaluate(options: Evaluate) -> None:
-    """``fewstep evaluate``"""
-    run = Run(options.run, options.device, options.threads)
+    """Evaluates the run, and prints a table beside the paper's numbers."""
+    run = open_run(options.run, options.hardware)
     found = run.evaluate(
         options.tasks, options.steps, options.seed, options.checkpoint, options.shots, options.queries, options.norm,
         options.episodes, options.goals,

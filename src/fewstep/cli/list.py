@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Annotated
 
-import tyro
-
+from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
 from fewstep.evaluation.numbers import format_metric
 from fewstep.experiments.runs import EXPERIMENTS
@@ -14,10 +14,15 @@ from fewstep.experiments.runs import EXPERIMENTS
 
 @dataclass(frozen=True)
 class List:
-    """Show every experiment with its summary and the paper's numbers."""
+    """List the experiments, with a summary and the paper's numbers.
 
-    match: tyro.conf.Positional[str] = "*"
-    """Only names that match this shell-style pattern."""
+    Examples:
+        fewstep list sinusoid
+        fewstep list '*-5shot-*'
+    """
+
+    pattern: Annotated[str, Argument] = "*"
+    """Only names that contain this text, or that match it as a shell-style pattern with * and ?."""
 
 
 def main(words: list[str], began: float) -> None:
@@ -26,10 +31,16 @@ def main(words: list[str], began: float) -> None:
 
 
 def list_experiments(options: List) -> None:
-    """``fewstep list``"""
-    rows = [row for name, row in EXPERIMENTS.items() if fnmatchcase(name, options.match)]
+    """Prints a line for each experiment.
+
+    Raises:
+        ValueError: no name matches.
+    """
+    pattern = options.pattern
+    exact = any(sign in pattern for sign in "*?[")
+    rows = [row for name, row in EXPERIMENTS.items() if (fnmatchcase(name, pattern) if exact else pattern in name)]
     if not rows:
-        raise ValueError(f"no experiment matches {options.match!r}; `fewstep list` shows all.")
+        raise ValueError(f"no experiment matches {pattern!r}. `fewstep list` shows all.")
     width = max(len(row.name) for row in rows)
     for row in rows:
         metric = row.config.metric.__name__

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-import tyro
-
+from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
+from fewstep.cli.run_folder import Hardware
 from fewstep.experiments.runs import Run
+from fewstep.training import RunFolder
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw a run's figures into its folder: learning curve, inner steps if it was tested, and the experiment's own."""
+    """Draw the figures of a run into its folder.
 
-    run: tyro.conf.Positional[Path]
+    These are the learning curve; the metric after each inner step, if the run was evaluated; and the figures of its
+    experiment. Of a run of `fewstep.fit` it draws the learning curve.
+
+    Example:
+        fewstep plot runs/sinusoid-5shot-maml-seed0
+    """
+
+    run: Annotated[Path, Argument]
     """The run folder."""
-    device: str | None = None
-    """Where: cpu, cuda, cuda:1, mps; where it was trained if not given."""
-    threads: int | None = None
-    """CPU threads; as in training if not given."""
+    hardware: Hardware = field(default_factory=Hardware)
+    """Where to compute. By default, as in training."""
 
 
 def main(words: list[str], began: float) -> None:
@@ -29,9 +36,23 @@ def main(words: list[str], began: float) -> None:
 
 
 def plot(options: Plot) -> None:
-    """``fewstep plot``"""
-    run = Run(options.run, options.device, options.threads)
+    """Draws the figures and prints the names of their files."""
+    folder = RunFolder(options.run)
+    if folder.has_run() and not folder.config_file.is_file():
+        print(f"Wrote {_learning_curve(folder)}")
+        return
+    run = Run(options.run, options.hardware.device, options.hardware.threads)
     for file in run.plot():
         print(f"Wrote {file}")
     if not run.folder.results_file.is_file():
-        print(f"For results over inner steps: fewstep evaluate {run.folder.path}, then plot again.")
+        print(f"For the metric after each inner step: fewstep evaluate {run.folder.path}, then plot again.")
+
+
+def _learning_curve(folder: RunFolder) -> Path:
+    from fewstep.figures.learning_curves import plot_learning_curve
+
+    rows = folder.metrics()
+    if not rows:
+        raise ValueError(f"{folder.path} has no metrics yet. Training writes them every log_every iterations.")
+    metric = str(folder.settings().get("metric", "loss"))
+    return plot_learning_curve({folder.path.name: rows}, folder.path / "learning-curve.png", metric)

@@ -2,66 +2,75 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Any
 
-import tyro
-
+from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
+from fewstep.cli.run_folder import Hardware, open_run
 from fewstep.experiments.experiment import Training
 from fewstep.experiments.runs import Run, find
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the run goes."""
-
-    run: Path | None = None
-    """The run folder; runs/EXPERIMENT-seedS if not given."""
+from fewstep.training import TrainingInterrupted
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train an experiment, or go on with a run.
+    """Train an experiment, or resume a run.
 
-    `fewstep list` shows the experiments, and `fewstep train EXPERIMENT --help` the options of one.
+    `fewstep list` lists the experiments; `fewstep train EXPERIMENT --help` shows the options of one.
+
+    Examples:
+        fewstep train sinusoid-5shot-maml --iterations 5000
+        fewstep train --resume runs/sinusoid-5shot-maml-seed0
     """
 
-    experiment: tyro.conf.Positional[str | None] = None
+    experiment: Annotated[str | None, Argument] = None
     """The name of an experiment, such as sinusoid-5shot-maml."""
     resume: Path | None = None
-    """Instead of an experiment: the run folder to go on with, exactly where its last checkpoint left it."""
-    device: str | None = None
-    """With --resume: where to go on, if not where it was begun: cpu, cuda, cuda:1, mps."""
-    threads: int | None = None
-    """With --resume: CPU threads from now on, if not as many as before."""
+    """Instead of an experiment: the folder of a run, which is resumed exactly from its last checkpoint."""
+    hardware: Hardware = field(default_factory=Hardware)
+    """With --resume: where to compute. By default, as before."""
+
+
+@dataclass(frozen=True)
+class TrainExperiment:
+    """The options of one experiment, whose own are a group of them."""
+
+    experiment: Any
+    training: Training
+    hardware: Hardware
+    run: Path | None = None
+    """The folder of the run. If not given, runs/EXPERIMENT-seedS."""
 
 
 def main(words: list[str], began: float) -> None:
     """Runs the command with the words that follow it."""
-    if not words or words[0].startswith("-"):
-        options = parse(Train, "train", words or ["--help"])
-        if options.resume is None and options.experiment is not None:
-            raise ValueError(f"the experiment comes first: fewstep train {options.experiment} [options].")
-        if options.resume is None:
-            raise ValueError("train needs an experiment (see `fewstep list`) or --resume RUN.")
-        run = Run(options.resume, options.device, options.threads)
-    else:
-        row = find(words[0])
-        # The experiment's own fields become options, with the row's values as defaults.
-        parts = [("experiment", type(row.config)), ("training", Training), ("place", Place)]
-        kind = make_dataclass("Options", parts)
-        options = tyro.cli(
-            kind,
-            default=kind(row.config, Training(**row.training), Place()),
-            prog=f"fewstep train {row.name}",
-            description=row.summary,
-            args=words[1:],
-            config=(tyro.conf.OmitArgPrefixes,),
-        )
-        experiment, training, place = options.experiment, options.training, options.place
-        folder = place.run or Path("runs") / f"{row.name}-seed{training.seed}"
-        run = Run.create(row.name, experiment, training, folder)
-    run.train()
+    run = _resumed(words) if not words or words[0].startswith("-") else _new(words[0], words[1:])
+    try:
+        run.train()
+    except TrainingInterrupted as interrupt:
+        raise interrupt.resumed_by(f"Resume it with: fewstep train --resume {run.folder.path}") from None
     print(f"Trained {run.name} for {run.iterations():,} iterations: {run.folder.path}")
-    print(f"Test it with: fewstep evaluate {run.folder.path}")
+    print(f"Evaluate it with: fewstep evaluate {run.folder.path}")
+
+
+def _resumed(words: list[str]) -> Run:
+    options = parse(Train, "train", words or ["--help"])
+    if options.resume is not None and options.experiment is not None:
+        raise ValueError("give an experiment or --resume RUN, not both.")
+    if options.experiment is not None:
+        raise ValueError(f"the experiment comes first: fewstep train {options.experiment} [options].")
+    if options.resume is None:
+        raise ValueError("train needs an experiment (see `fewstep list`) or --resume RUN.")
+    return open_run(options.resume, options.hardware)
+
+
+def _new(name: str, words: list[str]) -> Run:
+    row = find(name)
+    training = Training(**row.training)
+    defaults = TrainExperiment(row.config, training, Hardware(training.device, training.threads))
+    options = parse(TrainExperiment, f"train {row.name}", words, defaults, f"{row.summary.rstrip('.')}.")
+    training = replace(options.training, **vars(options.hardware))
+    folder = options.run or Path("runs") / f"{row.name}-seed{training.seed}"
+    return Run.create(row.name, options.experiment, training, folder)

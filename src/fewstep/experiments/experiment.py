@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from fewstep.experiments.option_types import Count, NotAnOption, Number, Positive, check_options
 from fewstep.experiments.other_norms import OtherNorm
 from fewstep.tasks import Episodes, TaskSource
 
@@ -17,38 +18,44 @@ from fewstep.tasks import Episodes, TaskSource
 class Training:
     """How a run is carried out, whatever the experiment."""
 
-    seed: int = 0
-    """Of the initial weights and of all meta-batches."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, cuda:1, mps."""
-    dtype: str = "float32"
-    """Precision of parameters and data: float32 or float64."""
-    threads: int = 1
-    """CPU threads; small networks are fastest with 1. 0 leaves it to PyTorch."""
+    seed: Number = 0
+    """Seed of the initial weights and of all meta-batches."""
+    device: Annotated[str, NotAnOption] = "cpu"
+    """Device: cpu, cuda, cuda:1 or mps."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of parameters and data."""
+    threads: Annotated[Number, NotAnOption] = 1
+    """CPU threads; small networks are fastest with 1. 0 leaves the number to PyTorch."""
     compile: bool = True
-    """On CPUs, compile the whole meta-step into one graph: takes some seconds at the start and needs a C++ compiler."""
-    fuse_from: int = 10_000
+    """On CPUs, compile the whole meta-step into one graph. This takes some seconds at the start and needs a C++
+    compiler."""
+    fuse_from: Number = 10_000
     """On CUDA devices, fuse the kernels of the meta-step before they are recorded as a CUDA graph, in runs of at least
-    so many iterations. It halves the time of a step and takes half a minute to two minutes at the start."""
-    precision: str = "tf32"
-    """On CUDA devices, of the factors of convolutions: tf32, as PyTorch has it by default, or float32."""
-    clip_value: float | None = None
-    """Clamp every entry of the meta-gradient to plus or minus this."""
-    clip_norm: float | None = None
+    this number of iterations. This halves the time of a step and takes half a minute to two minutes at the start."""
+    precision: Literal["tf32", "float32"] = "tf32"
+    """On CUDA devices, precision of the factors in convolutions: tf32, PyTorch's default, or float32."""
+    clip_value: Positive | None = None
+    """Clamp every entry of the meta-gradient to plus or minus this value."""
+    clip_norm: Positive | None = None
     """Scale the meta-gradient down to this norm."""
-    schedule: str = "constant"
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Outer learning rate over the iterations: constant, linear (down to 0), or cosine (down to a hundredth)."""
-    log_every: int = 100
+    log_every: Count = 100
     """Iterations per line of metrics.jsonl."""
-    checkpoint_every: int = 1000
+    checkpoint_every: Count = 1000
     """Iterations between checkpoints."""
-    validate_every: int = 2000
+    validate_every: Count = 2000
     """Iterations between validations."""
-    validation_tasks: int = 400
-    """Tasks to validate on, after as many inner steps as at test."""
+    validation_tasks: Count = 400
+    """Number of validation tasks. They are adapted for as many inner steps as test tasks."""
 
     def check(self) -> None:
-        """Raises ``ValueError`` if it cannot be carried out here."""
+        """Checks the options, and that the device exists.
+
+        Raises:
+            ValueError: an option is wrong, or the device does not exist on this machine.
+        """
+        check_options(self)
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64; got {self.dtype!r}.")
         if self.precision not in ("tf32", "float32"):
@@ -60,7 +67,7 @@ class Training:
         except (RuntimeError, AssertionError) as error:  # PyTorch raises either
             reason = str(error).splitlines()[0].rstrip(".")
             raise ValueError(
-                f"There is no device {self.device!r} here: {reason}. Take another, such as --device cpu."
+                f"there is no device {self.device!r} on this machine: {reason}. Use another, such as --device cpu."
             ) from error
 
     @property

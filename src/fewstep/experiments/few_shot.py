@@ -21,6 +21,7 @@ from fewstep.experiments.few_shot_methods import (
     make_learner,
     network,
 )
+from fewstep.experiments.option_types import Count, NonNegative, Number
 from fewstep.models.normalization import Policy
 from fewstep.tasks import Episodes, TaskSource
 
@@ -37,26 +38,26 @@ class FewShot:
     """Where the images come from: glyphs are made on the spot; others lie in the folder FEWSTEP_DATA, or data."""
     method: Method = "maml"
     """What is trained."""
-    ways: int = 5
+    ways: Count = 5
     """Classes of a task, N."""
-    shots: int = 1
+    shots: Count = 1
     """Support images of a class, K."""
-    queries: int = 1
+    queries: Count = 1
     """Query images of a class in training."""
     network: Network = "paper"
     """paper: the MAML paper's for the data; flat: with scales and a Xavier head on flattened features; no-conv: the
     MAML paper's without convolutions; maml++: that paper's; resnet12."""
-    filters: int = 64
+    filters: Count = 64
     """Of every convolution of paper, flat and maml++; the other networks have fixed widths."""
     norm: Policy = "batch"
     """Whose statistics normalise: batch (transductive, the paper's), support, running, per_step, group, layer, none."""
     adapts_norms: bool = False
     """Whether the inner loop moves the norms' scales and shifts."""
-    inner_lr: float = 2.0
+    inner_lr: NonNegative = 2.0
     """Step size of the inner loop, for the mean cross-entropy: N times that of the MAML paper, which divides by K."""
-    steps: int = 1
+    steps: Number = 1
     """Inner steps in training."""
-    inner_batch: int | None = None
+    inner_batch: Count | None = None
     """Support images that each inner step sees, others in the next; all if not given (Reptile takes minibatches)."""
     learned_rates: bool = True
     """MAML++: learn the rates per tensor and step."""
@@ -64,23 +65,23 @@ class FewShot:
     """MAML++: the multi-step loss over the first tenth of training, 15% on mini-imagenet."""
     order_annealing: bool = True
     """MAML++: first-order over the first half of training."""
-    regularization: float = 2.0
+    regularization: NonNegative = 2.0
     """Implicit MAML: the weight of the pull to the shared parameters."""
-    damping: float = 0.0
+    damping: NonNegative = 0.0
     """Implicit MAML: added to that weight in the linear system."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Of the outer loop; Reptile's is sgd."""
-    outer_lr: float = 1e-3
+    outer_lr: NonNegative = 1e-3
     """Its learning rate."""
-    meta_batch: int = 32
+    meta_batch: Count = 32
     """Tasks per outer iteration; for pretrained classifiers, batches of 64 images."""
-    iterations: int = 60_000
+    iterations: Count = 60_000
     """Outer iterations."""
-    test_steps: int = 3
+    test_steps: Number = 3
     """Inner steps at test; 0 for what takes none."""
-    test_queries: int | None = None
+    test_queries: Count | None = None
     """Query images of a class at test; as many as shots if not given, as in the paper."""
-    test_shots: int | None = None
+    test_shots: Count | None = None
     """Support images of a class at test, where it differs (Reptile trains with more)."""
     test_checkpoint: Literal["best", "last"] = "best"
     """Which checkpoint is tested: the best in validation, or the last."""

@@ -13,6 +13,7 @@ from torch import Tensor
 import fewstep
 from fewstep import rl
 from fewstep.experiments.experiment import Row
+from fewstep.experiments.option_types import Count, NonNegative, Number, Positive
 from fewstep.tasks import TaskSource
 
 World = Literal["navigation", "cheetah-direction", "cheetah-velocity", "ant-direction", "ant-velocity"]
@@ -31,32 +32,32 @@ class Reinforcement:
     """What is trained."""
     rewards: Literal["paper", "gymnasium"] = "paper"
     """Whose terms the reward of cheetah and ant has beside the task's."""
-    shots: int = 20
+    shots: Count = 20
     """Episodes per task and step, K."""
-    horizon: int = 200
+    horizon: Count = 200
     """Steps of an episode."""
-    inner_lr: float = 0.1
+    inner_lr: NonNegative = 0.1
     """Step size of the inner loop, and of the first update at test; it is halved for the others."""
-    steps: int = 1
+    steps: Number = 1
     """Inner steps in training."""
-    context: int = 10
+    context: Number = 10
     """Length of the context vector, where the method is context."""
-    max_kl: float = 0.01
+    max_kl: Positive = 0.01
     """Bound on how far TRPO moves the adapted policies in one step."""
-    cg_tasks: int | None = 5
+    cg_tasks: Count | None = 5
     """TRPO's Fisher matrix is taken of so many tasks of the meta-batch, which changes the direction of a step a little
     and saves most of its time; None takes all."""
-    chunk: int | None = 5
+    chunk: Count | None = 5
     """Tasks that are differentiated at once; None for all."""
-    meta_batch: int = 40
+    meta_batch: Count = 40
     """Tasks per outer iteration."""
-    iterations: int = 500
+    iterations: Count = 500
     """Outer iterations."""
-    test_steps: int = 3
+    test_steps: Number = 3
     """Updates at test."""
-    test_task_count: int = 40
+    test_task_count: Count = 40
     """Tasks to test on."""
-    test_episodes: int | None = None
+    test_episodes: Count | None = None
     """Episodes for each update at test, and as many after the last; as in training if not given."""
     test_goals: Literal["drawn", "paper"] = "drawn"
     """Which tasks to test on: drawn as in training, or the 40 goals of the paper's authors (2D navigation)."""

@@ -18,7 +18,7 @@ from fewstep.experiments.experiment import Training
 from fewstep.experiments.plan import Planned
 from fewstep.experiments.runs import Run
 from fewstep.experiments.schedule import seconds_to_start
-from fewstep.training import RunFolder, TrainingInterrupted
+from fewstep.training import RunFolder
 from fewstep.training.checkpoint import write_whole
 from fewstep.training.deadline import seconds_of_test
 from fewstep.training.processor import processor
@@ -59,9 +59,6 @@ def reproduce(
             continue
         try:
             _train_and_test(one, results, training, progress, deadline, unfinished)
-        except TrainingInterrupted as interrupt:
-            words = f"{interrupt}\nOr give the same command again: it goes on with this run and those after it."
-            raise TrainingInterrupted(words, interrupt.signal) from None
         except Exception as error:
             failures[one.name] = error
             print(f"{one.name} failed, and the others go on: {error}", file=sys.stderr)

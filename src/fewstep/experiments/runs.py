@@ -17,6 +17,7 @@ from fewstep.evaluation import Evaluation, evaluate
 from fewstep.experiments.costs import costs
 from fewstep.experiments.experiment import Row, Training
 from fewstep.experiments.few_shot_rows import ROWS as FEW_SHOT_ROWS
+from fewstep.experiments.option_types import check_options
 from fewstep.experiments.other_norms import OtherNorm, take_parameters, under_norm
 from fewstep.experiments.reinforcement import ROWS as REINFORCEMENT_ROWS
 from fewstep.experiments.sinusoid import ROWS as SINUSOID_ROWS
@@ -60,37 +61,57 @@ class Run:
         here: dict[str, Any] = {"device": device, "threads": threads}
         self.training = replace(self._begun, **{name: value for name, value in here.items() if value is not None})
         self.experiment: Any = type(find(self.name).config)(**config["config"])
+        self._is_new = False
+        """Whether `create` made the folder, so that it is removed if training fails before anything is saved."""
 
     @classmethod
     def create(cls, name: str, experiment: Any, training: Training, path: str | Path) -> Run:
-        """A new run folder; none if the training cannot be carried out.
+        """Makes a run folder, unless the training cannot be carried out.
 
         Raises:
-            FileExistsError: there is a run already.
-            FileNotFoundError: its data are not here.
-            ValueError: the settings do not go together, with each other or with the data or the device.
+            FileExistsError: the folder holds a run.
+            FileNotFoundError: the data are missing.
+            ValueError: an option is wrong, or options, data and device do not fit together.
         """
         training.check()
+        check_options(experiment)
         folder = RunFolder(path)
         if folder.config_file.exists():
             raise FileExistsError(
-                f"{folder.path} already holds a run. Go on with it: fewstep train --resume {folder.path}; "
-                "or name another folder with --run."
+                f"{folder.path} already holds a run. Resume it with fewstep train --resume {folder.path}, or name "
+                "another folder with --run."
             )
-        # What the settings or the data forbid is found by making these, before there is a folder.
+        if folder.has_run():
+            raise FileExistsError(f"{folder.path} holds a run of fewstep.fit. Name another folder with --run.")
+        # Settings that do not fit the data are found by making these, before the folder is made.
         experiment.learner(compile=False)
         experiment.train_source()
         experiment.validation_source()
         folder.write_json(folder.config_file, {"experiment": name, **provenance(experiment, training)})
-        return cls(path)
+        run = cls(path)
+        run._is_new = True
+        return run
 
     def train(
         self, progress: bool = True, until: int | None = None, deadline: float | None = None
     ) -> list[dict[str, Any]]:
-        """Trains from where the folder stands to the end, or until so many iterations are done in all.
+        """Trains from the last checkpoint to the end.
 
-        ``deadline`` is that of :func:`fewstep.fit`.
+        A new folder is removed if training fails before anything is saved.
+
+        Args:
+            progress: show progress.
+            until: stop after this number of iterations in all.
+            deadline: as in [`fit`][fewstep.fit].
         """
+        try:
+            return self._fit(progress, until, deadline)
+        except BaseException:
+            if self._is_new:
+                self.folder.remove_if_unused()
+            raise
+
+    def _fit(self, progress: bool, until: int | None, deadline: float | None) -> list[dict[str, Any]]:
         training, experiment = self.training, self.experiment
         learner = self._fresh_learner(training.compiles(experiment.iterations))
         optimizer = experiment.outer_optimizer(learner)

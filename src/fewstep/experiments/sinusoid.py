@@ -13,6 +13,7 @@ from torch import Tensor
 import fewstep
 from fewstep.baselines import MultiTask, l2_penalty, mean_penalty, no_penalty, pretrained
 from fewstep.experiments.experiment import Row
+from fewstep.experiments.option_types import Count, NonNegative, Number
 from fewstep.tasks import SinusoidPool, Sinusoids, TaskSource
 
 Method = Literal[
@@ -27,23 +28,23 @@ class Sinusoid:
 
     method: Method = "maml"
     """What is trained."""
-    shots: int = 5
+    shots: Count = 5
     """Support points per task, K; as many query points in training."""
-    inner_lr: float = 0.005
+    inner_lr: NonNegative = 0.005
     """Step size of the inner loop, and of fine-tuning at test."""
-    steps: int = 1
+    steps: Number = 1
     """Inner steps in training."""
-    outer_lr: float = 1e-3
+    outer_lr: NonNegative = 1e-3
     """Adam's learning rate in the outer loop."""
-    meta_batch: int = 25
+    meta_batch: Count = 25
     """Tasks per outer iteration (for the multi-task baselines: the number of regressors)."""
-    iterations: int = 70_000
+    iterations: Count = 70_000
     """Outer iterations."""
-    penalty: float = 0.0
+    penalty: NonNegative = 0.0
     """Weight of the multi-task baselines' regulariser."""
-    test_steps: int = 10
+    test_steps: Number = 10
     """Inner steps at test."""
-    test_queries: int = 100
+    test_queries: Count = 100
     """Query points per test task."""
     test_checkpoint: Literal["best", "last"] = "best"
     """Which checkpoint is tested: the best in validation, or the last."""

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file, written whole or not at all, loaded without executing code."""
+"""Checkpoints: one safetensors file, written completely or not at all, and loaded without executing code."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from torch import Tensor
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes nested dictionaries, lists and tuples of tensors, numbers, strings and ``None``.
+    """Writes nested dictionaries, lists and tuples of tensors, numbers, strings and `None`.
 
-    The file appears under its name only once it is complete and on the disk; until then the old one stays.
+    The file appears under its name only when it is complete and on the disk. Until then the old file stays.
+
+    Args:
+        path: the file.
+        state: its content.
+
+    Raises:
+        TypeError: the state holds another kind of value.
     """
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_describe(state, "", tensors))
@@ -23,7 +30,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there completely, on the disk, or not at all; an old one stays until then."""
+    """Writes a file completely, to the disk, or not at all. An old file stays until then."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
@@ -34,11 +41,11 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What :func:`save_checkpoint` wrote, on the CPU.
+    """Reads what [`save_checkpoint`][fewstep.training.save_checkpoint] wrote, onto the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or no checkpoint.
+        ValueError: the file is damaged or is not a checkpoint.
     """
     if not path.is_file():
         raise FileNotFoundError(f"No checkpoint at {path}.")
@@ -47,15 +54,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             structure = (file.metadata() or {}).get("structure")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or no checkpoint of fewstep ({error}); use another.") from None
+        raise ValueError(
+            f"{path} is damaged, or is not a checkpoint of fewstep ({error}). Use another checkpoint."
+        ) from None
     if structure is None:
-        raise ValueError(f"{path} is a safetensors file but no checkpoint of fewstep: its structure is missing.")
+        raise ValueError(f"{path} is a safetensors file, but not a checkpoint of fewstep: its structure is missing.")
     state: dict[str, Any] = _restore(json.loads(structure), tensors)
     return state
 
 
 def _describe(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """``value`` as JSON, its tensors put aside under their place's name."""
+    """`value` as JSON; its tensors go into `tensors`, named by their place."""
     if isinstance(value, Tensor):
         tensors[name] = value.detach().cpu().contiguous().clone()
         return {"tensor": name}

@@ -1,4 +1,4 @@
-"""Whether there is time for one more iteration, and how long a test will take."""
+"""Whether time remains for one more iteration, and how long an evaluation takes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from collections import deque
 from collections.abc import Callable
 
 CLOSE = 30.0
-"""So many seconds before the time is up every iteration waits for the device, so that what is measured is true."""
+"""Seconds before the deadline from which every iteration waits for the device, so that measured times are exact."""
 
 
 def seconds_of_test(test: Callable[[int], object], tasks: int, deadline: float) -> float:
-    """About how long a test of so many tasks takes, rather too long than too short, judged by tests of a few.
+    """Estimates how long an evaluation takes from evaluations of a few tasks; rather too long than too short.
 
-    The first tasks take longer than their share of many. So where a few say that the test would not end before the
-    deadline, more are tried, as long as there is time for them.
+    The first tasks take longer than the others. If a few predict that the evaluation would not end before the deadline,
+    more are tried while time remains.
 
     Args:
-        test: tests on that many tasks.
-        tasks: how many are to be tested.
-        deadline: a time of ``time.monotonic()``.
+        test: evaluates that number of tasks.
+        tasks: number of tasks of the whole evaluation.
+        deadline: a time of `time.monotonic()`.
 
-    >>> 1 < seconds_of_test(lambda tasks: time.sleep(tasks * 1e-3), 1000, time.monotonic() + 60) < 10
-    True
+    Returns:
+        Seconds.
+
+    Examples:
+        >>> 1 < seconds_of_test(lambda tasks: time.sleep(tasks * 1e-3), 1000, time.monotonic() + 60) < 10
+        True
     """
     seconds = 0.0
     for few, more in ((2, 10), (10, 100), (100, tasks)):
@@ -37,26 +41,26 @@ def seconds_of_test(test: Callable[[int], object], tasks: int, deadline: float) 
 
 
 class Deadline:
-    """Looks, after every iteration of training, whether the next one and the validations until then end in time.
+    """Decides, after every iteration of training, whether the next one and its validations end in time.
 
     Args:
-        at: a time of ``time.monotonic()``; never, if ``None``.
+        at: a time of `time.monotonic()`; no deadline if `None`.
     """
 
     def __init__(self, at: float | None) -> None:
         self._at = at
         self._took: deque[float] = deque(maxlen=20)
         self._validation: float | None = None
-        """About how long one takes; not known yet, if ``None``."""
+        """Estimated seconds of a validation; `None` if unknown."""
         self._iterations = 0
         self._began = time.monotonic()
 
     def iteration_begins(self) -> None:
-        """From here the iteration is timed."""
+        """Starts the timing of an iteration."""
         self._began = time.monotonic()
 
     def iteration_ends(self, wait: Callable[[], object]) -> None:
-        """To here; ``wait`` waits for the device, and is called at the start and when the time is nearly up."""
+        """Ends the timing of an iteration; `wait` waits for the device, at the start and near the deadline."""
         if self._at is None:
             return
         if self._iterations < 3 or self._at - time.monotonic() < CLOSE:
@@ -67,20 +71,20 @@ class Deadline:
         self._took.append(time.monotonic() - self._began)
 
     def validation_took(self, seconds: float) -> None:
-        """So that the time of the next one is known."""
+        """Notes the time of a validation, to predict the next one."""
         self._validation = 1.2 * seconds
 
     def leaves_time_to_begin(self, seconds: float) -> bool:
-        """Whether there is time for an iteration and a validation of about so many seconds."""
+        """Whether time remains for an iteration and a validation of about this many seconds."""
         return self._at is None or time.monotonic() + seconds < self._at
 
     def leaves_time(self, validations: int, test: Callable[[int], object], tasks: int) -> bool:
-        """Whether there is time for one more iteration.
+        """Whether time remains for one more iteration.
 
         Args:
-            validations: that come before its end.
-            test: validates on that many tasks; used while no validation was timed.
-            tasks: of a validation.
+            validations: number of validations before its end.
+            test: validates on that number of tasks; called if no validation has been timed.
+            tasks: number of validation tasks.
         """
         if self._at is None:
             return True

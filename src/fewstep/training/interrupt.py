@@ -8,10 +8,29 @@ from types import FrameType
 from typing import Any
 
 
-class Interruption:
-    """While active, a first Ctrl-C or a SIGTERM only sets ``requested``; a second Ctrl-C interrupts at once.
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended training after a complete iteration; the run folder, if any, was saved.
 
-    Signals belong to the main thread; elsewhere this does nothing.
+    Args:
+        stopped: what was done and saved.
+        signal: the signal that was received.
+        resume: how to resume.
+    """
+
+    def __init__(self, stopped: str, signal: signal.Signals, resume: str = "") -> None:
+        super().__init__(f"{stopped} {resume}".rstrip())
+        self.stopped = stopped
+        self.signal = signal
+
+    def resumed_by(self, resume: str) -> TrainingInterrupted:
+        """The same interruption with other words on how to resume: a command has others than a Python program."""
+        return TrainingInterrupted(self.stopped, self.signal, resume)
+
+
+class Interruption:
+    """While active, a first Ctrl-C or a SIGTERM only sets `requested`; a second Ctrl-C interrupts at once.
+
+    Python delivers signals to the main thread; in other threads this does nothing.
     """
 
     def __init__(self) -> None:

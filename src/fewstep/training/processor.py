@@ -1,4 +1,4 @@
-"""On what a program runs."""
+"""The processor that a program runs on."""
 
 from __future__ import annotations
 

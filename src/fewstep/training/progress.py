@@ -1,4 +1,4 @@
-"""What a person sees while training."""
+"""Progress of training on the terminal, and durations in words."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 
 
 class Progress:
-    """A live bar with rate, loss and time left on a terminal; elsewhere a line now and then. On standard error.
+    """A bar with rate, loss and time left on a terminal, or a line every ten seconds elsewhere; on standard error.
+
+    The rate is that of the latest iterations, so that compilation in the first ones does not count.
 
     Args:
         title: what is being trained.
-        start: iterations done before.
+        start: iterations completed before.
         total: iterations in all.
-        show: ``False`` shows nothing.
+        show: `False` shows nothing.
     """
 
     def __init__(self, title: str, start: int, total: int, show: bool = True) -> None:
@@ -35,7 +37,7 @@ class Progress:
             self._interval = 10.0
 
     def update(self, done: int, loss: Callable[[], float], force: bool = False) -> None:
-        """``done`` iterations are finished; ``loss`` is only asked for when something is shown."""
+        """`done` iterations are complete; `loss` is only called when something is shown."""
         now = time.monotonic()
         if not self._timed:  # the first iteration may compile: the rate is that of those after it
             self._timed, self._start, self._began = True, done, now
@@ -51,7 +53,7 @@ class Progress:
             print(", ".join(filter(None, words)), file=sys.stderr, flush=True)
 
     def _pace(self, done: int, now: float) -> tuple[str, str]:
-        """Iterations per second, and the time left; empty as long as only one iteration is done."""
+        """Iterations per second, and the time left; empty while they are unknown."""
         if done == self._start:
             return "", ""
         rate = (done - self._start) / max(now - self._began, 1e-9)
@@ -59,25 +61,26 @@ class Progress:
         return text, f"{duration((self._total - done) / max(rate, 1e-9))} left"
 
     def validated(self, text: str) -> None:
-        """A validation result: a line above the bar, or in the lines from now on."""
+        """Shows a validation result: as a line above the bar, or in the following lines."""
         self._validation = text
         if self._bar is not None:
             self._bar.console.print(f"{self._title}: {text}", highlight=False)
 
     def close(self) -> None:
-        """Leaves the bar as it stands."""
+        """Leaves the bar as it is."""
         if self._bar is not None:
             self._bar.stop()
 
 
 def seconds_of(text: str) -> float:
-    """A duration such as ``90s``, ``9m``, ``1.5h`` or ``540`` (seconds), in seconds.
+    """The seconds of a duration such as `90s`, `9m`, `1.5h` or `540` (seconds).
 
     Raises:
-        ValueError: it is none, or not positive.
+        ValueError: it is not a duration, or not positive.
 
-    >>> seconds_of("1.5h")
-    5400.0
+    Examples:
+        >>> seconds_of("1.5h")
+        5400.0
     """
     found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([smh]?)", text.strip())
     if found is None or float(found[1]) == 0:
@@ -86,7 +89,15 @@ def seconds_of(text: str) -> float:
 
 
 def duration(seconds: float) -> str:
-    """As 42 s, 3:07, 2:05:00 or 1 day 2:05:00."""
+    """A duration in words.
+
+    Args:
+        seconds: its seconds.
+
+    Examples:
+        >>> duration(42), duration(187), duration(7500), duration(93900)
+        ('42 s', '3:07', '2:05:00', '1 day 2:05:00')
+    """
     minutes, rest = divmod(round(seconds), 60)
     if minutes == 0:
         return f"{rest} s"

@@ -1,4 +1,4 @@
-"""A run is a folder: config.json, metrics.jsonl, checkpoints, results.json and plots."""
+"""A run is a folder: settings, metrics, checkpoints, results and figures."""
 
 from __future__ import annotations
 
@@ -14,24 +14,52 @@ from fewstep.training.checkpoint import load_checkpoint, save_checkpoint, write_
 class RunFolder:
     """The files of one training run.
 
-    ``config.json`` says what was trained, ``metrics.jsonl`` holds a line per logging interval and per validation,
-    ``checkpoints/last.safetensors`` all that resuming needs, ``checkpoints/best.safetensors`` the learner that did
-    best in validation, ``results.json`` what evaluation found.
+    - `metrics.jsonl`: a line for every logging interval and every validation.
+    - `checkpoints/last.safetensors`: all that resuming needs; `checkpoints/best.safetensors`: the learner with the best
+      validation.
+    - `config.json`: the experiment and its settings, for runs of the command line. `fit.json`: the settings of
+      [`fit`][fewstep.fit], for other runs.
+    - `results.json`: the results of `fewstep evaluate`.
+
+    Args:
+        path: the folder; it is created when something is written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.config_file = self.path / "config.json"
+        self.settings_file = self.path / "fit.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.results_file = self.path / "results.json"
 
     def checkpoint_file(self, which: str = "last") -> Path:
-        """Where the ``"last"`` or the ``"best"`` checkpoint lies."""
+        """The file of the `"last"` or the `"best"` checkpoint."""
         return self.path / "checkpoints" / f"{which}.safetensors"
 
     def has_checkpoint(self) -> bool:
-        """Whether there is something to resume from."""
+        """Whether there is a checkpoint to resume from."""
         return self.checkpoint_file().is_file()
+
+    def has_run(self) -> bool:
+        """Whether training has written metrics or a checkpoint."""
+        return self.has_checkpoint() or self.metrics_file.exists()
+
+    def remove_if_unused(self) -> None:
+        """Removes `config.json`, and the folder if it is empty then, unless training has written something."""
+        if not self.has_run():
+            self.config_file.unlink(missing_ok=True)
+            if self.path.is_dir() and not any(self.path.iterdir()):
+                self.path.rmdir()
+
+    def write_settings(self, settings: dict[str, Any]) -> None:
+        """Writes `fit.json`, unless `config.json` has the settings."""
+        if not self.config_file.exists():
+            self.write_json(self.settings_file, settings)
+
+    def settings(self) -> dict[str, Any]:
+        """The content of `fit.json`; empty if there is none."""
+        found: dict[str, Any] = json.loads(self.settings_file.read_text()) if self.settings_file.is_file() else {}
+        return found
 
     def save(self, state: dict[str, Any], which: str = "last") -> None:
         """Replaces a checkpoint, atomically."""
@@ -42,11 +70,11 @@ class RunFolder:
         return load_checkpoint(self.checkpoint_file(which))
 
     def write_json(self, file: Path, content: Any) -> None:
-        """Writes a JSON file whole or not at all."""
+        """Writes a JSON file completely or not at all."""
         write_whole(file, (json.dumps(content, indent=2) + "\n").encode())
 
     def copy_to(self, path: str | os.PathLike[str]) -> None:
-        """Puts what resuming needs into another folder, in place of what is there."""
+        """Copies what resuming needs into another folder, whose content is replaced."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_name(f".{target.name}.new")
@@ -60,13 +88,13 @@ class RunFolder:
         fresh.rename(target)
 
     def log(self, row: dict[str, Any]) -> None:
-        """Appends a line to ``metrics.jsonl``."""
+        """Appends a line to `metrics.jsonl`."""
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.metrics_file, "a") as file:
             file.write(json.dumps(row) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``; one that was cut off by a kill is left out."""
+        """The lines of `metrics.jsonl`. A line that was cut off when the process was killed is left out."""
         if not self.metrics_file.is_file():
             return []
         rows = []
@@ -78,7 +106,7 @@ class RunFolder:
         return rows
 
     def forget_after(self, iteration: int) -> None:
-        """Drops the metrics of iterations beyond a checkpoint: they will be trained again."""
+        """Drops the metrics of iterations after a checkpoint, which will be trained again."""
         rows = [row for row in self.metrics() if row["iteration"] <= iteration]
         if self.metrics_file.is_file():
             write_whole(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode())

@@ -5,33 +5,46 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from fewstep.adaptation.random_numbers import random_state, set_random_state
 from fewstep.training.processor import processor
 
+PACES = 500
+"""Number of latest paces that a run remembers."""
+
 
 class State:
-    """All that changes while training."""
+    """All that changes while training.
 
-    def __init__(self, learner: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
+    Args:
+        learner: the learner that is trained.
+        optimizer: the optimiser of the outer loop.
+        scheduler: a schedule of its learning rate, if any.
+    """
+
+    def __init__(self, learner: Any, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
         self.learner, self.optimizer, self.scheduler = learner, optimizer, scheduler
         self.iteration = 0
         self.seconds = 0.0
-        """Spent training, validations not counted."""
+        """Training time without validation."""
         self.validation_seconds = 0.0
         self.latest_validation_seconds = 0.0
         self.starting_seconds = 0.0
-        """Of the first iteration of the latest session, in which the meta-step is compiled."""
+        """Time of the first iteration of the latest session, in which the meta-step is compiled."""
         self.paces: list[float] = []
-        """Seconds per iteration, from one line of metrics to the next, of the last lines. Their median is not moved by
-        what else the machine does now and then, nor by the time that compiling takes."""
+        """Seconds per iteration between the latest rows of metrics. Their median is robust against compilation and
+        other load on the machine."""
         self.best: float | None = None
+        """The best result in validation."""
         self.processors = [processor(next(iter(learner.parameters())).device)]
-        """On what it was trained, the latest last."""
+        """The processors it was trained on, the latest last."""
+
+    def note_pace(self, seconds: float) -> None:
+        """Adds the seconds per iteration since the last row of metrics."""
+        self.paces = [*self.paces, seconds][-PACES:]
 
     def snapshot(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """The content of a checkpoint."""
         return {
             "iteration": self.iteration,
             "seconds": self.seconds,
@@ -48,7 +61,7 @@ class State:
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Goes on from a checkpoint."""
+        """Continues from the content of a checkpoint."""
         self.iteration, self.seconds, self.best = snapshot["iteration"], snapshot["seconds"], snapshot["best"]
         self.validation_seconds = snapshot.get("validation_seconds", 0.0)  # older runs counted it as training
         self.paces = snapshot.get("paces", [])

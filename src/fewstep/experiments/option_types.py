@@ -1,0 +1,92 @@
+"""Types of options that have bounds: data classes are annotated with them, and their values are checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The numbers that an option takes.
+
+    Args:
+        least: the lower bound.
+        included: whether the bound itself is allowed.
+    """
+
+    least: float
+    included: bool = True
+
+    def refusal(self, value: float) -> str | None:
+        """What was expected, in words, if a value is out of bounds or not finite; otherwise `None`.
+
+        Examples:
+            >>> Bounds(1).refusal(0)
+            'expected a number of at least 1'
+            >>> Bounds(1).refusal(3) is None
+            True
+        """
+        within = value >= self.least if self.included else value > self.least
+        if within and math.isfinite(value):
+            return None
+        return f"expected a number {'of at least' if self.included else 'greater than'} {self.least:g}"
+
+
+class NotAnOption:
+    """Marks a field that the command line does not offer."""
+
+
+Count: TypeAlias = Annotated[int, Bounds(1)]
+"""A whole number of at least 1."""
+
+Number: TypeAlias = Annotated[int, Bounds(0)]
+"""A whole number of at least 0."""
+
+Positive: TypeAlias = Annotated[float, Bounds(0, included=False)]
+"""A number greater than 0."""
+
+NonNegative: TypeAlias = Annotated[float, Bounds(0)]
+"""A number of at least 0."""
+
+
+def bounds_of(hint: Any) -> Bounds | None:
+    """The bounds in a type hint, such as `Count`, `Count | None` or `tuple[Count, ...]`."""
+    if isinstance(hint, Bounds):
+        return hint
+    parts = [*getattr(hint, "__metadata__", ()), *get_args(hint)]
+    return next((found for part in parts if (found := bounds_of(part)) is not None), None)
+
+
+def check_options(options: Any) -> None:
+    """Checks the values of a data class, and of the data classes within it, against the bounds of their types.
+
+    Raises:
+        ValueError: a value is out of bounds.
+
+    Examples:
+        >>> @dataclass
+        ... class Options:
+        ...     meta_batch: Count = 4
+        >>> check_options(Options(meta_batch=0))
+        Traceback (most recent call last):
+        ValueError: meta_batch: expected a number of at least 1; got 0.
+    """
+    hints = get_type_hints(type(options), include_extras=True)
+    for field in fields(options):
+        value, bounds = getattr(options, field.name), bounds_of(hints[field.name])
+        if is_dataclass(value):
+            check_options(value)
+        for number in _numbers(value) if bounds is not None else ():
+            refusal = bounds.refusal(number) if bounds is not None else None
+            if refusal is not None:
+                raise ValueError(f"{field.name}: {refusal}; got {number}.")
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, (int, float)):
+        yield value
+    elif isinstance(value, tuple):
+        yield from (item for item in value if isinstance(item, (int, float)))

@@ -1,0 +1,71 @@
+"""Loading a trained learner from a run folder."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, TypeVar
+
+from torch import Tensor, nn
+
+from fewstep.training.run_folder import RunFolder
+
+LearnerT = TypeVar("LearnerT", bound=nn.Module)
+
+
+def load(run: str | os.PathLike[str], learner: LearnerT, which: Literal["best", "last"] = "best") -> LearnerT:
+    """Loads the parameters of a run into a learner.
+
+    Args:
+        run: the folder that was given to [`fit`][fewstep.fit].
+        learner: a learner made in the same way as the one that was trained. It is changed in place, and stays on its
+            device.
+        which: "best", the checkpoint with the best validation, or "last".
+
+    Returns:
+        The learner.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint. Without `validation=`, `fit` saves the last one only.
+        ValueError: names or shapes of parameters differ, and are listed, or the file is damaged.
+
+    Examples:
+        >>> import tempfile, fewstep as fs
+        >>> def make():
+        ...     return fs.maml(fs.models.MLP(1, [8], 1), fs.mse, inner_lr=0.01)
+        >>> with tempfile.TemporaryDirectory() as run:
+        ...     tasks = fs.tasks.Sinusoids()
+        ...     metrics = fs.fit(make(), tasks, iterations=2, validation=tasks, run=run, progress=False)
+        ...     learner = fs.load(run, make(), which="best")
+    """
+    folder = RunFolder(run)
+    file = folder.checkpoint_file(which)
+    if not file.is_file():
+        other = "last" if which == "best" else "best"
+        if folder.checkpoint_file(other).is_file():
+            why = " fit saves it only with validation=." if which == "best" else ""
+            raise FileNotFoundError(f'load: {folder.path} has no {which} checkpoint.{why} It has which="{other}".')
+        raise FileNotFoundError(f"load: {folder.path} has no checkpoints. Pass the folder given to fit(run=...).")
+    saved: dict[str, Tensor] = folder.load(which)["learner"]
+    own = learner.state_dict()
+    differences = [
+        *(f"missing in the run: {name}" for name in own if name not in saved),
+        *(f"missing in the learner: {name}" for name in saved if name not in own),
+        *(
+            f"{name}: {_shape(saved[name])} in the run, {_shape(own[name])} in the learner"
+            for name in own
+            if name in saved and _shape(saved[name]) != _shape(own[name])
+        ),
+    ]
+    if differences:
+        listed = "".join(f"\n  {line}" for line in differences[:20])
+        more = f"\n  and {len(differences) - 20} more" if len(differences) > 20 else ""
+        raise ValueError(
+            f"load: the learner differs from the one that was trained in {folder.path}. Make it with the same model "
+            f"and options.{listed}{more}"
+        )
+    learner.load_state_dict(saved)
+    return learner
+
+
+def _shape(value: object) -> str:
+    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
