@@ -12,7 +12,7 @@ The public names by subject::
                  chain with clip_by_norm clip_by_value decay_weights scale_by
     adjoints     Unrolled Recomputed FirstOrder Truncated Implicit
     objectives   query_loss multi_step_loss reptile_loss; Scheduled changes one during training
-    training     fit; TrainingDiverged TrainingInterrupted
+    training     fit load; TrainingDiverged TrainingInterrupted
     evaluation   evaluate check_gradients; what adaptation changes in fewstep.evaluation
     protocols    Adjoint Rule Transform, for classes of your own
     more         fewstep.baselines, fewstep.rl, fewstep.allocator

@@ -12,7 +12,7 @@ from typing import Any
 class Progress:
     """A bar with rate, loss and time left on a terminal, or a line every ten seconds elsewhere; on standard error.
 
-    The rate is that of the latest iterations, so that compilation in the first ones does not count.
+    Rate and time left are those of the iterations after the first one, which compiles.
 
     Args:
         title: what is being trained.
@@ -39,7 +39,7 @@ class Progress:
     def update(self, done: int, loss: Callable[[], float], force: bool = False) -> None:
         """`done` iterations are complete; `loss` is only called when something is shown."""
         now = time.monotonic()
-        if not self._timed:  # the first iteration may compile: the rate is that of those after it
+        if not self._timed:  # the first iteration may compile
             self._timed, self._start, self._began = True, done, now
         if not self._show or (now - self._updated < self._interval and not force):
             return

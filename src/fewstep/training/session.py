@@ -97,15 +97,17 @@ class Session:
         done = state.iteration = state.iteration + 1
         self._losses.append(loss)
         self._deadline.iteration_ends(loss.item)
-        if done == self._first + 1:
+        if done == self._first + 1:  # the first iteration compiles: the pace is that of those after it
             state.starting_seconds = time.monotonic() - self._began
+            self._lap_began, self._lap_from = time.monotonic(), done
         interrupted = self._interruption.requested
         last = done == iterations or interrupted is not None or not self._leaves_time(done)
         self._progress.update(done, loss.item, force=done == iterations)
         saves = last or done % self._checkpoint_every == 0
         logs = saves or done % self._log_every == 0
         if logs:
-            state.note_pace((time.monotonic() - self._lap_began) / (done - self._lap_from))
+            if done > self._lap_from:
+                state.note_pace((time.monotonic() - self._lap_began) / (done - self._lap_from))
             mean = mean_of(self._losses, done, self._folder)
             self._recorder.write({"iteration": done, "loss": mean, **self._report()})
             self._losses.clear()
