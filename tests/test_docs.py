@@ -1,5 +1,6 @@
 """The documentation: its code runs (with fewer iterations and tasks), and it names everything that is public."""
 
+import ast
 import importlib
 import re
 import textwrap
@@ -23,7 +24,8 @@ PAGES = [
 
 def smaller(code: str) -> str:
     code = re.sub(r"\biterations=[\d_]{3,}", "iterations=2, progress=False", code)
-    code = re.sub(r"\bnum_envs=[\d_]{3,}", "num_envs=40", code)
+    code = re.sub(r"\bnum_envs=[\d_]{3,}", "num_envs=8", code)
+    code = re.sub(r"\bmeta_batch=[\d_]{2,}", "meta_batch=2", code)
     code = re.sub(r"\bepisodes=[\d_]{2,}", "episodes=2", code)
     code = re.sub(r"\brange\([\d_]{3,}\)", "range(2)", code)
     return re.sub(r"\btasks=[\d_]+|\bnum_tasks=[\d_]+", lambda found: found[0].split("=")[0] + "=2", code)
@@ -108,3 +110,24 @@ def test_the_rows_of_the_papers_exist():
     patterns = [p for line in re.findall(r"Rows: (.*)", page) for p in re.findall(r"`([^`]+)`", line)]
     assert len(patterns) > 20
     assert [p for p in patterns if not any(fnmatchcase(name, p) for name in EXPERIMENTS)] == []
+
+
+def messages() -> list[str]:
+    """The string literals of the source, with … for what is filled in."""
+    files = (ROOT / "src").rglob("*.py")
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    filled = [
+        "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+        for node in nodes
+        if isinstance(node, ast.JoinedStr)
+    ]
+    return filled + [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+def test_the_messages_of_the_troubleshooting_page_are_those_of_the_source():
+    known = messages()
+    page = (DOCS / "guides" / "troubleshooting.md").read_text()
+    quotes = re.findall(r"^`(.*)`$", page, flags=re.MULTILINE)
+    assert len(quotes) > 30
+    unknown = [q for q in quotes if not any(all(part in message for part in q.split("…")) for message in known)]
+    assert unknown == []

@@ -18,11 +18,10 @@ The public names by subject::
     more         fewstep.baselines, fewstep.rl, fewstep.allocator
 
 Examples:
-    >>> import torch, fewstep as fs
+    >>> import fewstep as fs
     >>> learner = fs.maml(fs.models.MLP(1, [40, 40], 1), fs.mse, inner_lr=0.01)
     >>> source = fs.tasks.Sinusoids(shots=10)
-    >>> optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
-    >>> metrics = fs.fit(learner, source, optimizer, iterations=10, progress=False)
+    >>> metrics = fs.fit(learner, source, iterations=10, progress=False)
     >>> model = learner.adapt(source.sample(1)[0].support)  # an MLP
 """
 
