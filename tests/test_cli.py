@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -244,10 +246,13 @@ def test_switches_and_groups_of_options():
         """Numbers of shots."""
         kind: Literal["a", "b"] | None = None
         """A kind."""
+        chunk: Count | None = 5
+        """Tasks at a time."""
 
     assert parse(Outer, "x", ["here"]) == Outer(Path("here"))
     words = ["here", "--no-compile", "--dry-run", "--rate", "1e-3", "--shots", "1", "5", "--kind", "b"]
     assert parse(Outer, "x", words) == Outer(Path("here"), Inner(0.001), False, True, (1, 5), "b")
+    assert parse(Outer, "x", ["here", "--chunk", "none"]).chunk is None
     defaults = Outer(Path("there"), Inner(2.0, 8), compile=False)
     assert parse(Outer, "x", ["here", "--compile"], defaults) == Outer(Path("here"), Inner(2.0, 8))
     for wrong in (["here", "--hidden", "3"], ["here", "there"], ["here", "--shots", "1", "0"], []):
@@ -260,6 +265,12 @@ def test_help_has_no_colours_where_there_is_no_terminal(capsys: pytest.CaptureFi
         with contextlib.suppress(SystemExit):
             main(words)
         assert "\033" not in capsys.readouterr().out
+
+
+def test_help_does_not_load_torch():
+    for words in ("", "evaluate", "analyse", "plot", "demo", "data", "data download"):
+        code = f"import sys, fewstep.cli as c\ntry: c.main({[*words.split(), '--help']})\nexcept SystemExit: pass\n"
+        subprocess.run([sys.executable, "-c", f"{code}assert 'torch' not in sys.modules, {words!r}"], check=True)
 
 
 def test_list_finds_names_that_contain_a_word(capsys: pytest.CaptureFixture[str]):

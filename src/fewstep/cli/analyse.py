@@ -10,8 +10,6 @@ from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
 from fewstep.cli.run_folder import Hardware, open_run
 from fewstep.cli.tables import print_table
-from fewstep.cli.tested import checkpoint_of, examples_of
-from fewstep.evaluation.numbers import format_metric
 from fewstep.experiments.option_types import Count, Number
 
 
@@ -49,6 +47,8 @@ def main(words: list[str], began: float) -> None:
 
 def analyse(options: Analyse) -> None:
     """Analyses the run, and prints its tables."""
+    from fewstep.cli.tested import checkpoint_of, examples_of
+    from fewstep.evaluation.numbers import format_metric
     from fewstep.experiments import analysis
 
     run = open_run(options.run, options.hardware)

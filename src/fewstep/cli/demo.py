@@ -8,10 +8,7 @@ from pathlib import Path
 
 from fewstep.cli.parsing import parse
 from fewstep.cli.tables import print_table
-from fewstep.experiments.experiment import Training
 from fewstep.experiments.option_types import Count
-from fewstep.experiments.runs import Run, find
-from fewstep.training import TrainingInterrupted
 
 EXPERIMENTS = {"MAML": "sinusoid-10shot-maml", "pretrained": "sinusoid-10shot-pretrained"}
 
@@ -39,8 +36,11 @@ def demo(options: Demo) -> None:
     Raises:
         FileExistsError: the folder holds files that are not of a demo.
     """
+    from fewstep.experiments.experiment import Training
+    from fewstep.experiments.runs import Run, find
     from fewstep.figures.learning_curves import plot_learning_curve
     from fewstep.figures.sinusoids import plot_fits
+    from fewstep.training import TrainingInterrupted
 
     if options.run.exists():
         if any(options.run.iterdir()) and not (options.run / "maml").exists():

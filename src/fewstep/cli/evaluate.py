@@ -10,11 +10,7 @@ from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
 from fewstep.cli.run_folder import Hardware, open_run
 from fewstep.cli.tables import print_table
-from fewstep.cli.tested import checkpoint_of, examples_of
-from fewstep.evaluation.numbers import format_metric
 from fewstep.experiments.option_types import Count, Number
-from fewstep.experiments.other_norms import OtherNorm
-from fewstep.experiments.runs import EXPERIMENTS
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Evaluate:
     statistics (`--norm batch`) all queries of a task are normalised together, and more of them raise the accuracy."""
     shots: tuple[Count, ...] = ()
     """Evaluate with these numbers of support examples as well."""
-    norm: tuple[OtherNorm, ...] = ()
+    norm: tuple[Literal["batch", "support"], ...] = ()
     """Evaluate the same weights with these normalisation policies as well: statistics of the batch, or of the support
     set (not transductive)."""
     episodes: Count | None = None
@@ -60,6 +56,10 @@ def main(words: list[str], began: float) -> None:
 
 def evaluate(options: Evaluate) -> None:
     """Evaluates the run, and prints a table beside the paper's numbers."""
+    from fewstep.cli.tested import checkpoint_of, examples_of
+    from fewstep.evaluation.numbers import format_metric
+    from fewstep.experiments.runs import EXPERIMENTS
+
     run = open_run(options.run, options.hardware)
     found = run.evaluate(
         options.tasks, options.steps, options.seed, options.checkpoint, options.shots, options.queries, options.norm,

@@ -51,7 +51,7 @@ def value_of(hint: Any) -> Value:
         >>> value_of(tuple[int, ...]).several
         True
     """
-    bounds, several = bounds_of(hint), False
+    bounds, several, optional = bounds_of(hint), False, type(None) in get_args(hint)
     while get_origin(hint) in (Annotated, Union, types.UnionType, tuple):
         several = several or get_origin(hint) is tuple
         (hint,) = [part for part in get_args(hint)[: 1 if marks(hint) else None] if part not in (type(None), Ellipsis)]
@@ -63,6 +63,8 @@ def value_of(hint: Any) -> Value:
     if hint in (int, float):
 
         def number(word: str) -> Any:
+            if optional and word.lower() == "none":
+                return None
             try:
                 read = hint(word.replace("_", ""))
             except ValueError:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
 from fewstep.cli.run_folder import Hardware
-from fewstep.experiments.runs import Run
-from fewstep.training import RunFolder
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,9 @@ def main(words: list[str], began: float) -> None:
 
 def plot(options: Plot) -> None:
     """Draws the figures and prints the names of their files."""
+    from fewstep.experiments.runs import Run
+    from fewstep.training import RunFolder
+
     folder = RunFolder(options.run)
     if folder.has_run() and not folder.config_file.is_file():
         print(f"Wrote {_learning_curve(folder)}")
@@ -48,7 +49,7 @@ def plot(options: Plot) -> None:
         print(f"For the metric after each inner step: fewstep evaluate {run.folder.path}, then plot again.")
 
 
-def _learning_curve(folder: RunFolder) -> Path:
+def _learning_curve(folder: Any) -> Path:
     from fewstep.figures.learning_curves import plot_learning_curve
 
     rows = folder.metrics()

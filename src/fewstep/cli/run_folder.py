@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewstep.experiments.option_types import Number
-from fewstep.experiments.runs import Run
-from fewstep.training import RunFolder
+
+if TYPE_CHECKING:
+    from fewstep.experiments.runs import Run
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ def open_run(path: Path, hardware: Hardware) -> Run:
         FileNotFoundError: the folder holds no run.
         ValueError: it was trained with [`fit`][fewstep.fit], so that only its caller knows the learner and the tasks.
     """
+    from fewstep.experiments.runs import Run
+    from fewstep.training import RunFolder
+
     folder = RunFolder(path)
     if folder.config_file.is_file() or not folder.has_run():
         return Run(path, hardware.device, hardware.threads)

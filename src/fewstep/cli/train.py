@@ -70,7 +70,8 @@ def _new(name: str, words: list[str]) -> Run:
     row = find(name)
     training = Training(**row.training)
     defaults = TrainExperiment(row.config, training, Hardware(training.device, training.threads))
-    options = parse(TrainExperiment, f"train {row.name}", words, defaults, f"{row.summary.rstrip('.')}.")
+    summary = f"{row.summary[0].upper()}{row.summary[1:].rstrip('.')}."
+    options = parse(TrainExperiment, f"train {row.name}", words, defaults, summary)
     training = replace(options.training, **vars(options.hardware))
     folder = options.run or Path("runs") / f"{row.name}-seed{training.seed}"
     return Run.create(row.name, options.experiment, training, folder)
