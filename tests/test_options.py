@@ -97,7 +97,7 @@ COLLISIONS: list[tuple[Callable[..., Any], str, Any, str]] = [
 
 @pytest.mark.parametrize(("make", "argument", "value", "instead"), COLLISIONS)
 def test_arguments_that_collide_are_named(make: Callable[..., Any], argument: str, value: Any, instead: str) -> None:
-    with pytest.raises(TypeError, match=rf"\(\) sets {argument} itself, and got {argument}=.*{instead}"):
+    with pytest.raises(TypeError, match=rf"\(\) sets {argument} itself; got {argument}=.*{instead}"):
         make(**{argument: value})
 
 
@@ -125,7 +125,7 @@ ASSIGNED = {
 def test_choices_cannot_be_assigned(name: str) -> None:
     learner, tasks = fs.maml(SmoothNetwork(), fs.mse, 0.3, 2), regression_tasks()
     before, held = learner.meta_loss(tasks), getattr(learner, name)
-    with pytest.raises(AttributeError, match=rf"^{name} is chosen when a learner is made.*another MetaLearner"):
+    with pytest.raises(AttributeError, match=rf"^{name} is set when a learner is made.*another MetaLearner"):
         setattr(learner, name, ASSIGNED[name])
     assert getattr(learner, name) is held
     assert torch.equal(learner.meta_loss(tasks), before)

@@ -1,7 +1,8 @@
-"""Adjoints: how dφ/dθ is obtained, the derivative of the adapted parameters in the shared ones.
+"""Adjoints: how dφ/dθ, the derivative of the adapted parameters with respect to the shared ones, is computed.
 
-Each is a function ``(loss, params, batch, rule, steps, adapts) -> [φ_0, …, φ_K]``; all give the same path forward
-(the implicit one solves a problem of its own) and differ in what autograd finds on the way back.
+An adjoint is a function ``(loss, params, batch, rule, steps, adapts) -> [φ_0, …, φ_K]``. All adjoints compute the same
+path in the forward pass, except [`Implicit`][fewstep.Implicit], which adds a proximal term; they differ in the backward
+pass.
 """
 
 from __future__ import annotations
@@ -24,38 +25,55 @@ from fewstep.tasks.trees import mapped
 
 
 class Adjoint(ABC):
-    """A way to differentiate through adaptation.
+    """The interface of adjoints: how to differentiate through adaptation.
 
-    An adjoint of one's own says what it can do in three attributes, and calls :func:`inner_loop` with a way to take
-    the gradient of each step: :func:`exact_gradient`, :func:`constant_gradient`, :func:`recomputed_gradient`, or
-    another.
+    To write your own, derive from this class, set the three class attributes, and return
+    [`inner_loop`][fewstep.adaptation.inner_loop] with one gradient function per step:
+    [`exact_gradient`][fewstep.adaptation.exact_gradient], the result of
+    [`constant_gradient`][fewstep.adaptation.constant_gradient],
+    [`recomputed_gradient`][fewstep.adaptation.recomputed_gradient], or your own.
 
-    >>> class LastStepOnly(Adjoint):
-    ...     exact = False
-    ...     def __call__(self, loss, params, batch, rule, steps, adapts):
-    ...         gradients = [constant_gradient(params, batch, adapts)] * (steps - 1) + [exact_gradient]
-    ...         return inner_loop(gradients, loss, params, batch, rule, adapts)
+    Examples:
+        >>> class LastStepOnly(Adjoint):
+        ...     exact = False
+        ...     def __call__(self, loss, params, batch, rule, steps, adapts):
+        ...         gradients = [constant_gradient(params, batch, adapts)] * (steps - 1) + [exact_gradient]
+        ...         return inner_loop(gradients, loss, params, batch, rule, adapts)
     """
 
     exact: ClassVar[bool] = True
-    """Whether the meta-gradient is the derivative of the meta-loss, to rounding."""
+    """Whether the meta-gradient is the derivative of the meta-loss up to rounding errors."""
     second_order: ClassVar[bool] = True
-    """Whether it takes second derivatives of the support loss."""
+    """Whether second derivatives of the support loss are needed."""
     ends_only: ClassVar[bool] = False
-    """Whether only φ_K can be differentiated, and only in θ: not φ_1 … φ_{K−1}, nor the rule."""
+    """Whether only φ_K is differentiable, and only with respect to θ: neither φ_1 … φ_{K−1} nor the rule."""
 
     @abstractmethod
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]
     ) -> list[Params]:
-        """[φ_0, …, φ_K]: the parameters before and after each inner step, φ_0 being ``params``."""
+        """Compute [φ_0, …, φ_K], the parameters before and after each inner step.
+
+        Args:
+            loss: ``loss(params, batch)`` gives a scalar.
+            params: φ_0 and the parameters that are not adapted, by name.
+            batch: the support set.
+            rule: the inner update.
+            steps: the number of inner steps, K.
+            adapts: names of the parameters that the inner loop changes.
+        """
 
 
 @dataclass(frozen=True)
 class Unrolled(Adjoint):
-    """Differentiate through the graph of the inner loop: exact; memory grows with the steps' activations.
+    """Differentiate through the graph of the inner loop (MAML, equation 1).
 
-    The usual way (MAML, equation 1) and the fastest for small networks.
+    The meta-gradient is exact. Memory grows with the number of steps times the activations of one step. This is the
+    default, and the fastest adjoint for small networks.
+
+    Examples:
+        >>> import torch, fewstep
+        >>> learner = fewstep.maml(torch.nn.Linear(1, 1), fewstep.mse, 0.1, steps=3, adjoint=Unrolled())
     """
 
     def __call__(
@@ -66,20 +84,25 @@ class Unrolled(Adjoint):
 
 @dataclass(frozen=True)
 class Recomputed(Adjoint):
-    """Keep φ_0 … φ_K and recompute the steps on the way back: exact; memory does not grow with the steps' activations.
+    """Keep only φ_0 … φ_K, and recompute the inner steps in the backward pass.
 
-    Random operations of the model (dropout) are replayed.
+    The meta-gradient is exact. Memory grows with the number of steps times the parameters, and not with the
+    activations. Random operations of the model (dropout) are repeated with the same random numbers.
 
     Args:
-        mode: how the product of a step's Hessian with a vector is worked out. ``"reverse"``: a backward pass through
-            the gradient. The last step's graph is kept then: it is the first that the way back needs, and recomputing
-            a step takes as much room. ``"forward"``: the forward-mode derivative of the gradient, which is the same
-            since the Hessian is symmetric (mixed mode, Kemaev et al. 2025). It keeps the last step's graph no more than
-            the others'. Where an operation has no forward-mode derivative, the backward pass is taken after all. Not
-            always the smaller one: ``benchmarks/transformer.py`` measures both.
+        mode: how the product of a step's Hessian with a vector is computed. ``"reverse"`` takes a backward pass through
+            the gradient. The graph of the last step is kept, since the backward pass starts there. ``"forward"`` takes
+            the forward-mode derivative of the gradient, which is the same because the Hessian is symmetric (mixed-mode
+            differentiation, Kemaev et al. 2025), and keeps no graph. If an operation has no forward-mode derivative,
+            ``"reverse"`` is used. Which mode takes less memory depends on the model;
+            ``benchmarks/transformer.py`` measures both.
 
     Raises:
-        ValueError: there is no such mode.
+        ValueError: ``mode`` is neither ``"reverse"`` nor ``"forward"``.
+
+    Examples:
+        >>> import torch, fewstep
+        >>> learner = fewstep.maml(torch.nn.Linear(1, 1), fewstep.mse, 0.1, steps=20, adjoint=Recomputed())
     """
 
     mode: str = "reverse"
@@ -106,10 +129,14 @@ class Recomputed(Adjoint):
 
 @dataclass(frozen=True)
 class FirstOrder(Adjoint):
-    """Take the inner gradients for constants: dφ/dθ without second derivatives (MAML, section 5.2).
+    """Treat the inner gradients as constants: dφ/dθ without second derivatives (MAML, section 5.2).
 
-    With gradient descent dφ_K/dθ = I, and the meta-gradient is that of the query loss at φ_K. Learned rates still
-    get their gradients.
+    With gradient descent dφ_K/dθ = I, and the meta-gradient is the gradient of the query loss at φ_K. Learned rates
+    still get their gradients.
+
+    Examples:
+        >>> import torch, fewstep
+        >>> learner = fewstep.maml(torch.nn.Linear(1, 1), fewstep.mse, 0.1, steps=3, adjoint=FirstOrder())
     """
 
     exact: ClassVar[bool] = False
@@ -123,16 +150,21 @@ class FirstOrder(Adjoint):
 
 @dataclass(frozen=True)
 class Truncated(Adjoint):
-    """Differentiate through the last steps only: the inner gradients before them are constants.
+    """Differentiate through the last inner steps only, and treat the inner gradients before them as constants.
 
-    Time and memory of the second derivatives grow with ``last`` and not with the steps (truncated back-propagation,
-    Shaban et al. 2019). With ``last=0`` it is :class:`FirstOrder`, with all steps :class:`Unrolled`.
+    Time and memory for second derivatives grow with ``last`` and not with the number of steps (truncated
+    back-propagation, Shaban et al. 2019). ``last=0`` is [`FirstOrder`][fewstep.FirstOrder]; with ``last`` equal
+    to the number of steps it is [`Unrolled`][fewstep.Unrolled].
 
     Args:
-        last: how many steps are differentiated exactly.
+        last: the number of steps that are differentiated exactly.
 
     Raises:
         ValueError: ``last`` is negative.
+
+    Examples:
+        >>> import torch, fewstep
+        >>> learner = fewstep.maml(torch.nn.Linear(1, 1), fewstep.mse, 0.1, steps=20, adjoint=Truncated(last=5))
     """
 
     last: int
@@ -152,21 +184,28 @@ class Truncated(Adjoint):
 
 @dataclass(frozen=True)
 class Implicit(Adjoint):
-    """Implicit MAML (Rajeswaran et al. 2019): dφ/dθ = (I + ∇²L(φ)/λ)⁻¹ at φ = argmin L(φ) + λ/2·‖φ − θ‖².
+    """Differentiate the minimum of a regularised loss implicitly (iMAML, Rajeswaran et al. 2019, Lemma 1).
 
-    The rule takes ``steps`` steps towards that minimum and no path is kept; memory does not depend on their number.
-    Exact only as far as the inner problem and the linear system are solved.
+    dφ/dθ = (I + ∇²L(φ)/λ)⁻¹ at φ = argmin L(φ; support) + λ/2·‖φ − θ‖². The rule takes ``steps`` steps towards that
+    minimum, and conjugate gradients solve the linear system. Memory does not depend on the number of steps. The
+    meta-gradient is as exact as the solutions of the inner problem and of the linear system.
 
     Args:
         regularization: λ.
-        cg_steps: conjugate-gradient iterations for the linear system (5 in the paper).
-        damping: takes λ + ``damping`` for λ in the linear system. A network's loss curves downwards in some directions
-            and steeply upwards in others; damping keeps the system positive definite and well conditioned. 0 is the
-            paper's equation; large values come to first order. The authors' code solves (2·I + ∇²L/12)·x = v with
-            λ = 2, which is damping of 22 but for the length of x.
+        cg_steps: the number of conjugate-gradient iterations; the paper uses 5.
+        damping: is added to λ in the linear system only. The loss of a network has negative curvature in some
+            directions and large positive curvature in others; damping makes the system positive definite and
+            well-conditioned. 0 is the equation of the paper; with large values the meta-gradient approaches that of
+            [`FirstOrder`][fewstep.FirstOrder]. The authors' code solves (2·I + ∇²L/12)·x = v with λ = 2, which is
+            ``damping=22`` up to the length of x.
 
     Raises:
-        ValueError: λ is not positive, or the damping negative.
+        ValueError: ``regularization`` is not positive, or ``damping`` is negative.
+
+    Examples:
+        >>> import torch, fewstep
+        >>> adjoint = Implicit(regularization=2.0, cg_steps=5)
+        >>> learner = fewstep.maml(torch.nn.Linear(1, 1), fewstep.mse, 0.1, steps=20, adjoint=adjoint)
     """
 
     regularization: float = 1.0
@@ -202,17 +241,31 @@ class Implicit(Adjoint):
 
 
 def exact_gradient(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, torch.Tensor]:
-    """∇_names L(params; batch) and L as parts of the graph, which keeps all activations."""
+    """The gradient of the loss for the named parameters, and the loss, with the whole graph kept.
+
+    Args:
+        loss: ``loss(params, batch)`` gives a scalar.
+        params: all parameters by name.
+        names: names of the parameters to differentiate with respect to.
+        batch: the support set.
+
+    Returns:
+        ∇_names L(params; batch), and L.
+    """
     return gradient_and_value(loss, params, names, batch)
 
 
 def constant_gradient(params: Params, batch: Any, adapts: Sequence[str]) -> Gradient:
-    """A way to take the gradient as a constant; what the steps do not move is the same tensors in each of them.
+    """Make a gradient function whose result is a constant for autograd.
 
     Args:
         params: θ, and the parameters that are not adapted.
         batch: the support set.
-        adapts: names of the parameters that the steps move.
+        adapts: names of the parameters that the inner loop changes.
+
+    Returns:
+        A function with the arguments of [`exact_gradient`][fewstep.adaptation.exact_gradient]. What adaptation does not
+        change is detached once and reused in all steps.
     """
     fixed = _detached({name: value for name, value in params.items() if name not in adapts})
     constants = _detached(batch)

@@ -20,15 +20,15 @@ Tensors = Sequence[Tensor]
 def solve_implicitly(
     loss: Loss, params: Params, solution: Params, batch: Any, regularization: float, cg_steps: int
 ) -> Params:
-    """``solution`` = argmin_φ L(φ, η; batch) + λ/2·‖φ − θ‖², made differentiable in θ, η and the batch.
+    """Make ``solution`` = argmin_φ L(φ, η; batch) + λ/2·‖φ − θ‖² differentiable with respect to θ, η and the batch.
 
     Args:
-        loss: the loss L, without the proximal term.
-        params: θ under the names of ``solution``, and η, the parameters that are not adapted.
-        solution: φ, already found.
+        loss: L, without the proximal term.
+        params: θ, under the names of ``solution``, and η, the parameters that are not adapted.
+        solution: φ.
         batch: the support set.
         regularization: λ.
-        cg_steps: iterations of conjugate gradients in the backward pass.
+        cg_steps: the number of conjugate-gradient iterations in the backward pass.
     """
     start = [params[name] for name in solution]
     rest = {name: value for name, value in params.items() if name not in solution}
@@ -47,7 +47,7 @@ def solve_implicitly(
 
 
 class _ImplicitSolution(torch.autograd.Function):
-    """φ forward; backward v ↦ x for θ and −(∂²L/∂η∂φ)·x/λ for η, where (I + ∇²L/λ)·x = v."""
+    """Forward φ; backward v ↦ x for θ and −(∂²L/∂η∂φ)·x/λ for η, where (I + ∇²L/λ)·x = v."""
 
     generate_vmap_rule = True
 
@@ -66,7 +66,7 @@ class _ImplicitSolution(torch.autograd.Function):
         wanted = [i for i in range(count, len(tensors)) if ctx.needs_input_grad[4 + count + i]]
 
         def products(places: Sequence[int]) -> Any:
-            """v ↦ ∂⟨∇_φ L, v⟩ for the tensors at these places, a backward pass through one ∇_φ L for every product."""
+            """v ↦ ∂⟨∇_φ L, v⟩ for the tensors at ``places``; each product is a backward pass through one ∇_φ L."""
             if not transforms():
                 return plain_products(ctx.value, tensors, places, count)
             gradient = partial_gradient(ctx.value, tensors, places, count)
@@ -88,9 +88,10 @@ class _ImplicitSolution(torch.autograd.Function):
 
 
 def conjugate_gradients(matrix: Callable[[Tensors], Tensors], target: Tensors, iterations: int) -> list[Tensor]:
-    """x with ``matrix(x) = target`` for a symmetric positive definite matrix, from x = 0 (Hestenes and Stiefel 1952).
+    """Solve ``matrix(x) = target`` for a symmetric positive definite matrix (Hestenes and Stiefel 1952).
 
-    The number of iterations is fixed, so that it runs under vmap; once the residual is 0 it stays where it is.
+    Starts from x = 0. The number of iterations is fixed, so that it runs under ``torch.vmap``; once the residual is 0,
+    x does not change.
     """
     x = [torch.zeros_like(t) for t in target]
     residual = list(target)

@@ -15,21 +15,31 @@ from fewstep.models.context import inner_step
 from fewstep.pytorch import transforms
 
 Loss = Callable[[Params, Any], Tensor]
-"""The loss of one task, a function of all parameters and a batch."""
+"""The loss of one task: a function of all parameters and a batch that gives a scalar."""
 
 Gradient = Callable[[Loss, Params, Sequence[str], Any], tuple[Params, Tensor]]
-"""(loss, params, names, batch) → the gradient for the named parameters, and the loss.
+"""``(loss, params, names, batch)`` → the gradient for the named parameters, and the loss.
 
-It may have ``update(rule, params, grads, state, step, loss)``, which is called for the rule's own.
+It may have a method ``update(rule, params, grads, state, step, loss)``, which is called instead of ``rule.update``.
 """
 
 
 def inner_loop(
     gradients: Sequence[Gradient], loss: Loss, params: Params, batch: Any, rule: Rule, adapts: Sequence[str]
 ) -> list[Params]:
-    """[φ_0, …, φ_K]: φ_{k+1} = U(φ_k, ∇L(φ_k; support)), each with the parameters that are not adapted beside it.
+    """Compute the path of adaptation, [φ_0, …, φ_K] with φ_{k+1} = U(φ_k, ∇L(φ_k; support)).
 
-    ``gradients`` are the K ways to take ∇L, step by step; they differ in what they keep for the way back.
+    Args:
+        gradients: one function per inner step that computes ∇L, such as
+            [`exact_gradient`][fewstep.adaptation.exact_gradient]; they differ in what they keep for the backward pass.
+        loss: ``loss(params, batch)`` gives a scalar.
+        params: φ_0 and the parameters that are not adapted, by name.
+        batch: the support set.
+        rule: the inner update.
+        adapts: names of the parameters that the inner loop changes.
+
+    Returns:
+        The parameters before and after each step, each with the parameters that are not adapted.
     """
     return path_and_state(gradients, loss, params, batch, rule, adapts)[0]
 
@@ -37,7 +47,7 @@ def inner_loop(
 def path_and_state(
     gradients: Sequence[Gradient], loss: Loss, params: Params, batch: Any, rule: Rule, adapts: Sequence[str]
 ) -> tuple[list[Params], Any]:
-    """The same, and the rule's state after the last step."""
+    """The path of [`inner_loop`][fewstep.adaptation.inner_loop], and the rule's state after the last step."""
     path = [params]
     state = rule.init({name: params[name] for name in adapts})
     for step, gradient in enumerate(gradients):
@@ -51,7 +61,7 @@ def path_and_state(
 
 
 def at_step(loss: Loss, step: int) -> Loss:
-    """The same loss, whose layers know the inner step that they are evaluated in, and which has second derivatives."""
+    """The same loss at an inner step: its layers can read the step, and its operations have second derivatives."""
 
     def stepped(params: Params, batch: Any) -> Tensor:
         with inner_step(step), twice_differentiable():
@@ -62,12 +72,12 @@ def at_step(loss: Loss, step: int) -> Loss:
 
 
 def gradient_and_value(loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, Tensor]:
-    """∇_names L(params; batch) and L, differentiable again wherever gradients are recorded."""
+    """∇_names L(params; batch) and L, differentiable if gradients are recorded."""
     if transforms():
         return torch.func.grad_and_value(lambda adapted: loss({**params, **adapted}, batch))(
             {name: params[name] for name in names}
         )
-    # Outside of any transformation autograd itself does the same with much less work per operation.
+    # Without a torch.func transform, autograd gives the same result with much less overhead per operation.
     again = torch.is_grad_enabled()
     adapted = {name: params[name] if again else params[name].detach() for name in names}
     adapted = {n: value if value.requires_grad else value.detach().requires_grad_() for n, value in adapted.items()}
@@ -80,7 +90,7 @@ def gradient_and_value(loss: Loss, params: Params, names: Sequence[str], batch: 
 def partial_gradient(
     value: Callable[[Sequence[Tensor]], Tensor], tensors: Sequence[Tensor], places: Sequence[int], count: int
 ) -> Callable[..., tuple[Tensor, ...]]:
-    """The gradient of ``value(tensors)`` for the first ``count`` of those at ``places``, as a function of these."""
+    """The gradient of ``value(tensors)`` for the first ``count`` of ``places``, as a function of all of them."""
 
     def of_places(*replaced: Tensor) -> Tensor:
         merged = list(tensors)
@@ -94,9 +104,10 @@ def partial_gradient(
 def plain_products(
     value: Callable[[Sequence[Tensor]], Tensor], tensors: Sequence[Tensor], places: Sequence[int], count: int
 ) -> Callable[[Sequence[Tensor]], tuple[Tensor, ...]]:
-    """v ↦ ∂⟨∇ value, v⟩, the gradient for the first ``count`` of ``places``, its derivative for all; no torch.func.
+    """The function v ↦ ∂⟨∇value, v⟩, computed with plain autograd instead of ``torch.func``.
 
-    What torch.func refuses works here: activation checkpointing and other hooks on saved tensors.
+    ∇ is the gradient for the first ``count`` of ``places``, and ∂ the derivative for all of ``places``. Plain autograd
+    supports activation checkpointing and other hooks on saved tensors, which ``torch.func`` does not.
     """
     inputs = [tensor.detach().requires_grad_(i in places) for i, tensor in enumerate(tensors)]
     with torch.enable_grad():
@@ -104,7 +115,7 @@ def plain_products(
         gradient = torch.autograd.grad(value(inputs), first, create_graph=True, materialize_grads=True)
 
     def products(vector: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        pairs = [(g, v) for g, v in zip(gradient, vector, strict=True) if g.requires_grad]  # the others are constants
+        pairs = [(g, v) for g, v in zip(gradient, vector, strict=True) if g.requires_grad]  # the rest are constants
         if not pairs:
             return tuple(torch.zeros_like(inputs[i]) for i in places)
         outputs, cotangents = zip(*pairs, strict=True)

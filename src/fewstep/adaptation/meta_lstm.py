@@ -1,4 +1,4 @@
-"""The learned optimiser of Meta-LSTM: an LSTM whose cell is the learner's parameters."""
+"""The learned optimiser of Meta-LSTM: an LSTM whose cell state is the model's parameters."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fewstep.adaptation.rules import Params
 
 
 class Memory(NamedTuple):
-    """What every coordinate remembers between steps, for n coordinates in all and H hidden units.
+    """The state of the rule between steps, for n coordinates in total and H hidden units.
 
     Args:
-        hidden: output of the first LSTM, ``[n, H]``.
-        cell: its cell, ``[n, H]``.
-        forget: forget gate before the sigmoid, ``[n]``.
-        write: input gate before the sigmoid, ``[n]``.
+        hidden: the output of the first LSTM, ``[n, H]``.
+        cell: the cell state of the first LSTM, ``[n, H]``.
+        forget: the forget gate before the sigmoid, ``[n]``.
+        write: the input gate before the sigmoid, ``[n]``.
     """
 
     hidden: Tensor
@@ -28,34 +28,37 @@ class Memory(NamedTuple):
 
 
 class MetaLSTM(nn.Module):
-    """φ_{k+1} = σ(f_k) ⊙ φ_k − σ(i_k) ⊙ ∇L(φ_k), with learned gates (Ravi and Larochelle 2017, section 3.1).
+    """A learned update with a forget gate and an input gate (Ravi and Larochelle 2017, section 3.1).
 
-    f_k = W_F·[h_k, φ_k, f_{k−1}] + b_F and i_k = W_I·[h_k, φ_k, i_{k−1}] + b_I, where h_k is the output of a first LSTM
-    that reads the loss and the gradient (:func:`preprocess`). Every coordinate of the parameters has a memory of its
-    own; the weights are shared by all of them. Before any training the gates are nearly constant: gradient descent at a
-    rate of about 0.01 that also shrinks the parameters by 1 to 2% a step.
+    φ_{k+1} = σ(f_k) ⊙ φ_k − σ(i_k) ⊙ ∇L(φ_k) with f_k = W_F·[h_k, φ_k, f_{k−1}] + b_F and
+    i_k = W_I·[h_k, φ_k, i_{k−1}] + b_I, where h_k is the output of a first LSTM that reads the loss and the gradient,
+    preprocessed as in Andrychowicz et al. (2016, appendix A). Every coordinate of the parameters has its own state; all
+    share the weights. At initialisation the gates are nearly constant: the update is gradient descent with a rate of
+    about 0.01 that also shrinks the parameters by 1 to 2% per step.
 
-    The paper takes losses and gradients for constants: ``adjoint=fewstep.FirstOrder()``. The gates still get their
-    exact gradients. The first LSTM keeps about 7·H numbers per coordinate and step for the backward pass, more than
-    many a network keeps; where memory is short, ``chunk`` or ``vectorize=False`` takes fewer tasks at once.
+    The paper treats losses and gradients as constants (``adjoint=fewstep.FirstOrder()``); the gates still get exact
+    gradients. The first LSTM keeps about 7·H numbers per coordinate and step for the backward pass. If memory is short,
+    evaluate fewer tasks at once with ``chunk`` or ``vectorize=False``.
 
     Args:
-        hidden: units of the first LSTM, H.
-        forget_bias: b_F is drawn uniformly from this range.
-        input_bias: b_I is drawn uniformly from this range.
-        generator: of the initial weights, U(−0.01, 0.01), and biases; PyTorch's global one if not given.
+        hidden: the number of hidden units of the first LSTM, H.
+        forget_bias: (low, high), the range from which b_F is drawn uniformly.
+        input_bias: (low, high), the range from which b_I is drawn uniformly.
+        generator: of the initial weights, drawn from U(−0.01, 0.01), and biases; ``None`` for PyTorch's global one.
 
     Raises:
-        ValueError: no hidden unit, a range that is none, or parameters of another precision or device than the rule.
+        ValueError: ``hidden`` < 1 or low > high; or, in the first inner step, an adapted parameter has another dtype or
+            device than the rule.
 
-    >>> import torch, fewstep
-    >>> rule = MetaLSTM(generator=torch.Generator().manual_seed(0))
-    >>> learner = fewstep.MetaLearner(
-    ...     torch.nn.Linear(1, 1), fewstep.mse, rule=rule, steps=5, adjoint=fewstep.FirstOrder()
-    ... )
-    >>> learner.meta_loss(fewstep.tasks.Sinusoids(shots=5).sample(4)).backward()
-    >>> rule.forget_weight.grad.shape
-    torch.Size([22])
+    Examples:
+        >>> import torch, fewstep
+        >>> rule = MetaLSTM(generator=torch.Generator().manual_seed(0))
+        >>> learner = fewstep.MetaLearner(
+        ...     torch.nn.Linear(1, 1), fewstep.mse, rule=rule, steps=5, adjoint=fewstep.FirstOrder()
+        ... )
+        >>> learner.meta_loss(fewstep.tasks.Sinusoids(shots=5).sample(4)).backward()
+        >>> rule.forget_weight.grad.shape
+        torch.Size([22])
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class MetaLSTM(nn.Module):
 
         def drawn(low: float, high: float, *shape: int) -> nn.Parameter:
             if not low <= high:
-                raise ValueError(f"MetaLSTM: a range of biases is (low, high); got ({low}, {high}).")
+                raise ValueError(f"MetaLSTM: expected a range (low, high) with low <= high; got ({low}, {high}).")
             return nn.Parameter(torch.empty(shape).uniform_(low, high, generator=generator))
 
         self.hidden = hidden
@@ -89,8 +92,8 @@ class MetaLSTM(nn.Module):
         for name, value in params.items():
             if value.dtype != own.dtype or value.device != own.device:
                 raise ValueError(
-                    f"MetaLSTM is {own.dtype} on {own.device} and the adapted parameter {name} is {value.dtype} on "
-                    f"{value.device}; bring the rule to it: rule.to({name})."
+                    f"MetaLSTM is {own.dtype} on {own.device}, but the adapted parameter {name} is {value.dtype} on "
+                    f"{value.device}. Move the rule: rule.to({name})."
                 )
         count = sum(value.numel() for value in params.values())
         units, gate = own.new_zeros(count, self.hidden), own.new_zeros(count)
@@ -105,9 +108,9 @@ class MetaLSTM(nn.Module):
         return _split(moved, params), Memory(hidden, cell, forget, write)
 
     def _lstm(self, gradient: Tensor, loss: Tensor, state: Memory) -> tuple[Tensor, Tensor]:
-        # Plain products: nn.LSTM has neither vmap nor forward-mode derivatives. The loss is the same everywhere, so its
-        # product is taken once and not for every coordinate. Gates and candidate are apart because functions of a slice
-        # are slow.
+        # Plain matrix products, since nn.LSTM supports neither vmap nor forward-mode derivatives. The loss is the same
+        # for all coordinates, so its product is computed once. Gates and candidate are separate products because
+        # functions of a slice are slow.
         shared = preprocess(loss) @ self.lstm_input[:2] + self.lstm_bias
         read = torch.cat([preprocess(gradient), state.hidden], -1)
         weight = torch.cat([self.lstm_input[2:], self.lstm_hidden])
@@ -125,18 +128,19 @@ class MetaLSTM(nn.Module):
 
 
 def preprocess(x: Tensor, p: float = 10.0) -> Tensor:
-    """Two channels of a like size for numbers of any size: ``[...]`` to ``[..., 2]``.
+    """Map numbers of any magnitude to two channels of similar magnitude, ``[...]`` to ``[..., 2]``.
 
-    (log|x|/p, sign x) where |x| ≥ e^−p, else (−1, e^p·x) (Andrychowicz et al. 2016, appendix A).
+    (log|x|/p, sign x) if |x| ≥ e^−p, else (−1, e^p·x) (Andrychowicz et al. 2016, appendix A).
 
-    >>> import torch
-    >>> preprocess(torch.tensor([1.0, -1.0, 0.0]))
-    tensor([[ 0.,  1.],
-            [ 0., -1.],
-            [-1.,  0.]])
+    Examples:
+        >>> import torch
+        >>> preprocess(torch.tensor([1.0, -1.0, 0.0]))
+        tensor([[ 0.,  1.],
+                [ 0., -1.],
+                [-1.,  0.]])
     """
     large = x.abs() >= math.exp(-p)
-    size = torch.where(large, x.abs(), 1.0)  # so that the other branch has no log of 0, whose slope is NaN
+    size = torch.where(large, x.abs(), 1.0)  # log(0) in the branch that is not taken would make the gradient NaN
     return torch.stack([torch.where(large, size.log() / p, -1.0), torch.where(large, x.sign(), math.exp(p) * x)], -1)
 
 

@@ -1,4 +1,4 @@
-"""The meta-learner and what it is made of."""
+"""The meta-learner and its parts."""
 
 from fewstep.learner.each_task import VMAP_LIMIT, Tasks
 from fewstep.learner.learner import Learner

@@ -1,4 +1,4 @@
-"""The five choices bound together: how a task is adapted to, and what that is worth."""
+"""The five choices as functions of parameters and one task: the path of adaptation, and its objective."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from fewstep.tasks import Task
 class Choices:
     """Model, losses, rule, adjoint and objective, as functions of parameters and one task.
 
-    Nothing is written into any of them.
+    The functions modify none of them.
 
     Args:
         model: f.
-        loss: of the outer loop.
-        inner_loss: of the inner loop.
+        loss: the loss of the outer loop.
+        inner_loss: the loss of the inner loop.
         rule: U.
         steps: K.
-        adapts: names of the parameters that the inner loop moves.
-        adjoint: how dφ/dθ is obtained, or a :class:`fewstep.Scheduled` one.
-        objective: what the outer loop minimises, or a :class:`fewstep.Scheduled` one.
-        inner_batch: examples of the support set that each inner step sees; all if not given.
+        adapts: names of the parameters that the inner loop changes.
+        adjoint: how dφ/dθ is computed, or a [`Scheduled`][fewstep.Scheduled] adjoint.
+        objective: what the outer loop minimises, or a [`Scheduled`][fewstep.Scheduled] objective.
+        inner_batch: the maximum number of support examples per inner step; ``None`` for all.
     """
 
     def __init__(
@@ -54,17 +54,17 @@ class Choices:
         self._adjoint, self._objective = adjoint, objective
         self.iteration = 0
         self.compares = True
-        """Whether first looks compare second derivatives with finite differences."""
+        """Whether first checks compare second derivatives with finite differences."""
         self.outer = FunctionalLoss(model, loss)
         self.inner = FunctionalLoss(model, inner_loss, learned=True)
         self.step_loss = self.inner if inner_batch is None else MinibatchLoss(self.inner, inner_batch)
         self.unmoved = Unmoved(model, self.adapts)
 
     def refresh(self) -> None:
-        """Looks up anew where parameters are, after modules of the model were replaced.
+        """Find the parameters again after modules of the model were replaced.
 
         Raises:
-            ValueError: there are other parameters now.
+            ValueError: the names of the parameters have changed.
         """
         before, now = self.outer.names, [name for name, _ in self.model.named_parameters()]
         if set(before) != set(now):
@@ -79,18 +79,18 @@ class Choices:
 
     @property
     def adjoint(self) -> Adjoint:
-        """The adjoint in force."""
+        """The adjoint at the current iteration."""
         found: Adjoint = at_iteration(self._adjoint, self.iteration)
         return found
 
     @property
     def objective(self) -> Objective:
-        """The objective in force."""
+        """The objective at the current iteration."""
         found: Objective = at_iteration(self._objective, self.iteration)
         return found
 
     def but(self, **changes: Any) -> Choices:
-        """The same choices, except for some of them; at the same iteration."""
+        """The same choices at the same iteration, with some of them replaced."""
         names = ("model", "loss", "inner_loss", "rule", "steps", "adapts", "inner_batch")
         kept = {**{name: getattr(self, name) for name in names}, "adjoint": self._adjoint, "objective": self._objective}
         other = Choices(**{**kept, **changes})
@@ -98,10 +98,10 @@ class Choices:
         return other
 
     def params(self) -> Params:
-        """θ by name, and the parameters of a learned loss."""
+        """θ by name, followed by the parameters of a learned loss."""
         params: Params = dict(self.model.named_parameters())
         if isinstance(self.inner_loss, nn.Module):
-            models = {id(value) for value in params.values()}  # what the loss shares with the model is the model's
+            models = {id(value) for value in params.values()}  # parameters shared with the model belong to the model
             own = [(name, value) for name, value in self.inner_loss.named_parameters() if id(value) not in models]
             params.update({LOSS_PREFIX + name: value for name, value in own})
         return params
@@ -113,9 +113,9 @@ class Choices:
 
         Args:
             support: the support set.
-            steps: K; as in training if not given.
-            reuse: whether what the steps do not move may be worked out once.
-            params: φ_0; the modules' own parameters if not given.
+            steps: K; ``None`` takes as many as in training.
+            reuse: whether outputs that adaptation does not change may be computed once and reused.
+            params: φ_0; ``None`` takes the modules' parameters.
         """
         steps = self.steps if steps is None else steps
         params = self.params() if params is None else params
@@ -128,7 +128,7 @@ class Choices:
         if torch.is_grad_enabled():
             return self.value(path, task)
         path = _detached(path)
-        with torch.enable_grad():  # for losses that differentiate the model themselves
+        with torch.enable_grad():  # some losses differentiate the model
             try:
                 return self.value(path, task).detach()
             except RuntimeError as error:
@@ -143,7 +143,7 @@ class Choices:
                 return self.value(path, task).detach()
 
     def value(self, path: list[Params], task: Task) -> Tensor:
-        """The meta-objective of one task whose path is known."""
+        """The meta-objective of one task, given its path."""
         loss = QueryLoss(self.outer, path, task.support, self.adjoint.ends_only)
         value: Tensor = self.objective(loss, path, task)
         return value
@@ -151,7 +151,7 @@ class Choices:
     def scores(
         self, task: Task, measure: FunctionalLoss, steps: int, reuse: bool = False, params: Params | None = None
     ) -> Tensor:
-        """A measure of the query set before adaptation and after every inner step, ``[steps + 1]``."""
+        """A metric on the query set before adaptation and after every inner step, ``[steps + 1]``."""
         with torch.no_grad():
             path = _detached(self.path(task.support, steps, reuse, params))
         query_loss = QueryLoss(measure, path, task.support)
@@ -159,10 +159,10 @@ class Choices:
             return torch.stack([_measured(query_loss, params, task.query) for params in path])
 
     def adapted_module(self, adapted: Params, trainable: Sequence[str]) -> Any:
-        """A copy of the model that holds φ.
+        """A copy of the model with the parameters φ.
 
         Args:
-            adapted: φ, and the other parameters.
+            adapted: φ, and the parameters that are not adapted.
             trainable: names of the parameters that require a gradient.
 
         Raises:
@@ -174,8 +174,8 @@ class Choices:
                 if name in self.adapts:
                     if not torch.isfinite(adapted[name]).all():
                         raise ValueError(
-                            f"Adaptation made parameter {name} NaN or infinite. Check the support set for such "
-                            "values; else lower the inner learning rate or take fewer steps."
+                            f"Adaptation made parameter {name} NaN or infinite. Check the support set for NaN or "
+                            "infinite values; if there are none, lower the inner learning rate or take fewer steps."
                         )
                     parameter.copy_(adapted[name])
                 parameter.requires_grad_(name in trainable)
@@ -185,7 +185,7 @@ class Choices:
         return self.unmoved.worked_out_once() if reuse else nullcontext()
 
     def check(self) -> None:
-        """Raises if rule, adjoint and objective do not go together."""
+        """Raise if rule, adjoint and objective cannot be combined."""
         check_instance(self.rule, "rule", "fewstep.SGD(0.1)")
         check_instance(self.adjoint, "adjoint", "fewstep.Unrolled()")
         for name in ("init", "update"):
@@ -201,50 +201,52 @@ class Choices:
         if not adjoint.ends_only:
             return
         if any(value.is_complex() for value in params.values()):
-            raise TypeError(f"{type(adjoint).__name__} does not know complex parameters; use Unrolled or Recomputed.")
+            raise TypeError(
+                f"{type(adjoint).__name__} does not support complex parameters. Use Unrolled or Recomputed."
+            )
         name = type(adjoint).__name__
         if self.inner_batch is not None:
             raise ValueError(
-                f"{name} differentiates the minimum of one loss, and inner_batch gives each step "
-                "a loss of its own; leave inner_batch out, or use Unrolled, Recomputed or FirstOrder."
+                f"{name} differentiates the minimum of one loss, but with inner_batch each step has a different loss. "
+                "Leave inner_batch out, or use Unrolled, Recomputed or FirstOrder."
             )
         if isinstance(objective, multi_step_loss):
             raise ValueError(
-                f"{name} differentiates the end of adaptation only, and {objective} weighs the steps before it; use "
-                "query_loss, or Unrolled or Recomputed."
+                f"{name} differentiates the end of adaptation only, but {objective} depends on the steps before it. "
+                "Use query_loss, or Unrolled or Recomputed."
             )
         learned = [name for name, value in rule_tensors(self.rule).items() if value.requires_grad]
         if learned:
             raise ValueError(
-                f"{name} gives no gradient to the rule's learned parameters {learned}; use a "
-                "rule without any, such as GradientDescent."
+                f"{name} gives no gradient to the rule's learned parameters {learned}. Use a rule without learned "
+                "parameters, such as GradientDescent."
             )
 
 
 def _detached(path: list[Params]) -> list[Params]:
-    """The same path as constants; a tensor that does not change on the way remains one tensor."""
+    """The same path without gradients; equal entries remain the same tensor."""
     constants = {id(value): value.detach() for params in path for value in params.values()}
     return [{name: constants[id(value)] for name, value in params.items()} for params in path]
 
 
 def _needs_parameters(error: RuntimeError) -> bool:
-    """Whether a loss failed because it differentiates the model in its parameters, which are constants."""
+    """Whether a loss failed because it differentiates the model, whose parameters are constants here."""
     return "does not require grad" in str(error) or "not have been used" in str(error)
 
 
 def _measured(loss: QueryLoss, params: Params, query: Any) -> Tensor:
-    """A loss at constant parameters. Gradients are recorded, for losses that differentiate the model themselves."""
+    """A loss at constant parameters. Gradients are recorded, since some losses differentiate the model."""
     with torch.enable_grad():
         try:
             value: Any = loss(params, query)
             if not isinstance(value, Tensor) or value.ndim:
                 what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise TypeError(f"A metric or a loss of (model, batch) must give a scalar tensor; got {what}.")
+                raise TypeError(f"A metric or loss must return a scalar tensor; got {what}. Reduce it with .mean().")
             return value.detach()
         except RuntimeError as error:
             if not _needs_parameters(error):
                 raise
-            # The loss differentiates the model in its parameters.
+            # The loss differentiates the model with respect to its parameters.
             place = next(k for k, passed in enumerate(loss.path) if passed is params)
             again = {n: v.requires_grad_() if v.is_floating_point() else v for n, v in params.items()}
             return loss.at(place, again, query).detach()

@@ -1,4 +1,4 @@
-"""What meta-learners have in common: modules of their own, the choices made of them, a first look at their tasks."""
+"""What all meta-learners share: copies of the modules, the choices, and the first check of their tasks."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ from fewstep.tasks import trees
 Model = TypeVar("Model", bound=nn.Module)
 
 FIXED = frozenset(("model", "loss", "inner_loss", "rule", "steps", "adapts", "adjoint", "objective", "compiles"))
-"""What is chosen when a learner is made."""
+"""The attributes that are set when a learner is made and cannot be assigned later."""
 
 
 class Learner(nn.Module, ABC, Generic[Model]):
-    """Modules to be learned, and the five choices; see :class:`fewstep.MetaLearner` for what each means.
+    """The base class of meta-learners; see [`MetaLearner`][fewstep.MetaLearner] for the meaning of the arguments.
 
-    Model and losses are copied: what was passed in is never written to. The choices cannot be assigned later.
+    Model and losses are copied; the modules that are passed in are never modified. The arguments are attributes that
+    cannot be assigned later.
 
     Args:
         model: any ``nn.Module``.
-        loss: of the outer loop.
-        rule: one inner update.
-        steps: inner updates, K.
-        adapts: which trainable parameters the inner loop moves.
-        adjoint: how dφ/dθ is obtained.
+        loss: the loss of the outer loop.
+        rule: the inner update.
+        steps: the number of inner steps, K.
+        adapts: name patterns of the parameters that the inner loop changes.
+        adjoint: how dφ/dθ is computed.
         objective: what the outer loop minimises.
-        learns: which trainable parameters the outer loop learns.
-        inner_loss: of the inner loop, where it differs.
-        inner_batch: examples of the support set that each inner step sees.
-        each: how the tasks of a meta-batch are taken.
+        learns: name patterns of the parameters that the outer loop learns.
+        inner_loss: the loss of the inner loop, if it differs from ``loss``.
+        inner_batch: the maximum number of support examples per inner step.
+        each: how the tasks of a meta-batch are evaluated: at once or one after the other.
         compile: whether the whole meta-step is compiled.
     """
 
@@ -71,7 +72,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
         check_loss(inner_loss or loss, "inner_loss")
         check_steps(steps)
         if inner_batch is not None and (not isinstance(inner_batch, int) or inner_batch < 1):
-            raise ValueError(f"inner_batch must be a whole number, 1 or more, or None for all; got {inner_batch!r}.")
+            raise ValueError(f"inner_batch must be an integer of at least 1, or None for all; got {inner_batch!r}.")
         if compile not in (True, False, "record"):
             raise ValueError(f'compile must be True, False or "record"; got {compile!r}.')
         self.model, self.loss, self.inner_loss = own_copy((model, loss, inner_loss or loss))
@@ -97,7 +98,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
 
     @property
     def iteration(self) -> int:
-        """The outer iteration, which :class:`fewstep.Scheduled` choices follow; :func:`fewstep.fit` sets it."""
+        """The outer iteration, which [`fit`][fewstep.fit] sets; see [`Scheduled`][fewstep.Scheduled]."""
         return self._choices.iteration
 
     @iteration.setter
@@ -107,16 +108,22 @@ class Learner(nn.Module, ABC, Generic[Model]):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in FIXED and "_choices" in self.__dict__:
             raise AttributeError(
-                f"{name} is chosen when a learner is made, and cannot be assigned later; make another "
+                f"{name} is set when a learner is made and cannot be assigned later. Make another "
                 f"{type(self).__name__} from learner.model."
             )
         super().__setattr__(name, value)
 
     def adapting(self, adapts: Names) -> Learner[Model]:
-        """A copy of this learner, of which other parameters are adapted; all else is the same.
+        """A copy of this learner that adapts other parameters and is otherwise the same.
 
         Args:
-            adapts: which trainable parameters the inner loop moves.
+            adapts: one or more name patterns of the parameters that the inner loop changes.
+
+        Returns:
+            The new learner; its parameters are copies too.
+
+        Raises:
+            ValueError: a pattern matches no trainable parameter.
         """
         twin = copy.deepcopy(self)
         twin.__dict__["adapts"] = self._select(adapts, "adapts", self._trainable)
@@ -126,7 +133,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
         return twin
 
     def _select(self, patterns: Names, purpose: str, trainable: list[str]) -> list[str]:
-        """The trainable parameters that match, a tied one by any of its names."""
+        """The trainable parameters that match; a tied parameter matches by any of its names."""
         names = {id(value): name for name, value in self.model.named_parameters()}
         aliases = {alias: names[id(v)] for alias, v in self.model.named_parameters(remove_duplicate=False)}
         chosen = select(patterns, [alias for alias, name in aliases.items() if name in trainable], purpose)
@@ -143,16 +150,16 @@ class Learner(nn.Module, ABC, Generic[Model]):
 
     @abstractmethod
     def meta_loss(self, tasks: Any) -> Float[Tensor, ""]:
-        """The meta-objective, averaged over the tasks of a meta-batch; a scalar ready for ``backward()``."""
+        """Compute the mean meta-objective of a meta-batch, a scalar ready for ``backward()``."""
 
     def meta_gradient(self, tasks: Any) -> Float[Tensor, ""]:
-        """``meta_loss(tasks).backward()`` in one; returns the meta-objective, detached."""
+        """Call ``meta_loss(tasks).backward()``; returns the meta-objective, detached."""
         loss = self.meta_loss(tasks)
         loss.backward()
         return loss.detach()
 
     def forward(self, tasks: Tasks) -> Float[Tensor, ""]:
-        """The meta-objective of data that are there, averaged over tasks; :meth:`meta_loss` is the way in."""
+        """The mean meta-objective of given data; call [`meta_loss`][fewstep.MetaLearner.meta_loss] instead."""
         return self._mean_objective(tasks)
 
     def _path(self, support: Any, steps: int) -> list[Params]:
@@ -160,7 +167,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
         return self._choices.path(support, steps)
 
     def _mean_objective(self, tasks: Tasks, first: Callable[[Tasks], None] | None = None) -> Tensor:
-        """The meta-objective, averaged over tasks; ``first`` is called once these have been looked at."""
+        """The mean meta-objective of the tasks; ``first`` is called once the tasks are checked."""
         look = self._looks.at(tasks, self._choices.objective_of, TRAINING, partial(self._learned, tasks))[1]
         if first is not None:
             first(tasks)
@@ -177,7 +184,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
         return [*self.parameters(), *self.buffers()]
 
     def _learned(self, tasks: Any) -> list[Tensor]:
-        """All that the meta-objective is differentiated in."""
+        """All tensors that the meta-objective is differentiated with respect to."""
         return learned_of((*self._tensors(), *trees.tensors(tasks)))
 
 
@@ -186,5 +193,5 @@ def _parameters(part: Any) -> Iterable[Tensor]:
 
 
 def learned_of(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Those that require a gradient."""
+    """The tensors that require a gradient."""
     return [tensor for tensor in tensors if tensor.requires_grad]

@@ -1,4 +1,4 @@
-"""The meta-learner: shared parameters, and the five choices that make an algorithm of the family."""
+"""The meta-learner: shared parameters θ, and the five choices that define an algorithm of the MAML family."""
 
 from __future__ import annotations
 
@@ -32,41 +32,47 @@ from fewstep.tasks import Task, trees
 
 
 class MetaLearner(Learner[Model]):
-    """Shared parameters θ and whatever else is meta-learned, with adaptation to a task (MAML, Algorithm 1).
+    """A model whose parameters θ are learned such that a few inner steps adapt it to a task (MAML, Algorithm 1).
 
-    ``parameters()`` are what the outer optimiser learns: θ, learned rates, a learned loss. The model is copied: the
-    module that was passed in is never written to.
+    φ_0 = θ, φ_{k+1} = U(φ_k, ∇L(φ_k; support)), and the outer loop minimises the mean over tasks of L(φ_K; query), or
+    another objective. The outer optimiser learns ``parameters()``: θ, learned rates, a learned loss. The learner works
+    on a copy of the model; the module that is passed in is never modified.
 
     Args:
         model: any ``nn.Module``.
-        loss: ``loss(model, batch) -> scalar``; it may call the model, or any of its methods, as often as it likes.
-        rule: one inner update.
-        steps: inner updates on the support set, K. 0 learns all tasks jointly (pretraining).
-        adapts: which trainable parameters the inner loop moves; see :func:`fewstep.learner.select`.
-        adjoint: how dφ/dθ is obtained, or a :class:`Scheduled` one.
-        objective: what the outer loop minimises, or a :class:`Scheduled` one.
-        learns: which trainable parameters the outer loop learns.
-        inner_loss: the loss of the inner loop where it differs; an ``nn.Module`` makes it a learned loss.
-        inner_batch: each inner step sees at most this many examples of the support set, the next step the next ones,
-            and so on in turns (Reptile); all at every step if not given.
-        vectorize: ``True`` puts all tasks through the model at once (vmap); ``False`` loops over them; ``"auto"``
-            chooses: a loop where vmap does not support the model, or, on a CPU, where one task alone keeps more than
-            ``fewstep.learner.VMAP_LIMIT`` bytes of activations; vmap otherwise.
-        chunk: at most this many tasks at once under vmap; memory then does not grow with the meta-batch. A compiled
-            meta-step takes all tasks at once.
-        compile: ``True``: make one graph of the whole meta-step: compiled on a CPU; its kernels fused and recorded as a
-            CUDA graph on a GPU, the tasks of a loop side by side. The first call takes seconds for a small network,
-            minutes for several steps of a convolutional one. ``"record"``: on a GPU only recorded, in a second; on a
-            CPU not compiled. Numbers that are no parameters, such as a fixed inner learning rate, stay as they are.
+        loss: ``loss(model, batch) -> scalar``. It may call the model and its methods any number of times.
+        rule: the inner update U, such as [`SGD`][fewstep.SGD] or any other [`Rule`][fewstep.Rule].
+        steps: the number of inner steps, K. With 0, all tasks are learned jointly (pretraining).
+        adapts: one or more name patterns of the parameters that the inner loop changes, such as ``"head.*"`` or
+            ``["*", "!head.*"]``; see [`select`][fewstep.learner.select].
+        adjoint: how dφ/dθ is computed: an [`Adjoint`][fewstep.Adjoint], or a [`Scheduled`][fewstep.Scheduled] one.
+        objective: what the outer loop minimises, such as [`query_loss`][fewstep.query_loss], or a
+            [`Scheduled`][fewstep.Scheduled] objective.
+        learns: one or more name patterns of the parameters that the outer loop learns.
+        inner_loss: the loss of the inner loop, if it differs from ``loss``. The parameters of an ``nn.Module`` are
+            learned (a learned loss).
+        inner_batch: the maximum number of support examples per inner step; consecutive steps use different examples, in
+            turn. ``None`` uses all of them at every step.
+        vectorize: ``True`` evaluates all tasks at once (``torch.vmap``), ``False`` one after the other. ``"auto"`` uses
+            ``torch.vmap`` except where it does not support the model, and on a CPU where the activations of one task
+            take more than ``fewstep.learner.VMAP_LIMIT`` bytes.
+        chunk: the maximum number of tasks that ``torch.vmap`` evaluates at once, which limits memory. A compiled
+            meta-step always evaluates all tasks at once.
+        compile: ``True`` compiles the whole meta-step: to one C++ function on a CPU, to fused kernels that are recorded
+            as a CUDA graph on a GPU. The first call takes seconds for a small network and minutes for several steps
+            of a convolutional one. ``"record"`` records a CUDA graph without compiling (about a second) and has no
+            effect on a CPU. Numbers that are not parameters, such as a fixed inner learning rate, become constants.
 
     Raises:
-        ValueError: a choice that cannot work, with the module or parameter and the fix.
-        RuntimeError: by the first meta-batch on a GPU, if what is to be compiled reads numbers back.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is out of range, or the combination of arguments or a module is not supported. The
+            message names the module or parameter and the fix.
 
-    >>> import torch, fewstep
-    >>> learner = MetaLearner(torch.nn.Linear(1, 1), fewstep.mse, rule=fewstep.GradientDescent(0.1), steps=3)
-    >>> loss = learner.meta_loss(fewstep.tasks.Sinusoids(shots=5).sample(25))
-    >>> loss.backward()
+    Examples:
+        >>> import torch, fewstep
+        >>> learner = MetaLearner(torch.nn.Linear(1, 1), fewstep.mse, rule=fewstep.GradientDescent(0.1), steps=3)
+        >>> loss = learner.meta_loss(fewstep.tasks.Sinusoids(shots=5).sample(25))
+        >>> loss.backward()
     """
 
     def __init__(
@@ -103,15 +109,17 @@ class MetaLearner(Learner[Model]):
         self._compiled = CompiledGradient(fuses=compile is True)
 
     def meta_loss(self, tasks: Tasks) -> Float[Tensor, ""]:
-        """The meta-objective, averaged over the tasks of a meta-batch; a scalar ready for ``backward()``.
+        """Compute the mean meta-objective of a meta-batch, a scalar ready for ``backward()``.
 
         Args:
-            tasks: a :class:`fewstep.tasks.Task` whose tensors have a leading task axis, or a list of tasks without one,
-                which are taken one by one and may differ in shape.
+            tasks: a [`Task`][fewstep.Task] whose tensors are ``[tasks, examples, ...]``, or a list of tasks without the
+                task axis, which may differ in shape and are evaluated one after the other.
 
         Raises:
-            ValueError: a kind of meta-batch that was not seen before shows something that cannot work (see
-                :mod:`fewstep.learner.look`).
+            TypeError: ``tasks`` is not a task or a list of tasks, or the loss does not return a tensor.
+            ValueError: the data, the model or the loss cannot be meta-learned. Checked on the first task whenever the
+                shapes, dtypes or modes are new.
+            RuntimeError: on a GPU with ``compile``, the model or the loss reads numbers back from the device.
         """
         with outside_inference_mode(tasks) as tasks:
             if not torch.is_grad_enabled():
@@ -122,9 +130,13 @@ class MetaLearner(Learner[Model]):
             return with_gradients(value, learned, gradients)
 
     def meta_gradient(self, tasks: Tasks) -> Float[Tensor, ""]:
-        """``meta_loss(tasks).backward()`` in one: the gradient is added to each parameter's ``grad``.
+        """Add the gradient of the meta-objective to each parameter's ``grad``.
 
-        The same numbers; without the way through autograd, a third less time for a small compiled meta-step.
+        The result is that of ``meta_loss(tasks).backward()``. A small compiled meta-step takes a third less time, since
+        autograd is not involved.
+
+        Args:
+            tasks: as for [`meta_loss`][fewstep.MetaLearner.meta_loss].
 
         Returns:
             The meta-objective, detached.
@@ -134,7 +146,7 @@ class MetaLearner(Learner[Model]):
             return super().meta_gradient(tasks)
         loss, learned, gradients = self._compiled_gradient(tasks)
         for value, gradient in zip(learned, gradients, strict=True):
-            if gradient is not None and not value.is_leaf:  # a tensor rate that was worked out from others
+            if gradient is not None and not value.is_leaf:  # a rate that was computed from other tensors
                 value.backward(gradient)
             elif gradient is not None:
                 gradient = laid_out_like(value, gradient)
@@ -142,18 +154,19 @@ class MetaLearner(Learner[Model]):
         return loss
 
     def adapt(self, support: Any, steps: int | None = None) -> Model:
-        """A plain module of the user's own class, adapted to one task.
+        """Adapt to one task; returns a plain module of the model's class.
 
         Args:
-            support: the support set of a single task, without task axis.
-            steps: inner updates; as in training if not given.
+            support: the support set of one task, without a task axis: ``[examples, ...]``.
+            steps: the number of inner steps; ``None`` takes as many as in training.
 
         Returns:
-            A copy of the model that holds φ: to call, save, or train further.
+            A copy of the model with the parameters φ, which can be called, saved or trained further.
 
         Raises:
-            TypeError: a whole task was passed.
-            ValueError: adaptation ended in NaN or infinite parameters, or as for :meth:`meta_loss`.
+            TypeError: a whole task was passed instead of its support set.
+            ValueError: adaptation ended in NaN or infinite parameters, or as for
+                [`meta_loss`][fewstep.MetaLearner.meta_loss].
         """
         if isinstance(support, Task):
             raise TypeError("adapt expects the support set of one task; got a Task. Pass task.support.")
@@ -168,12 +181,15 @@ class MetaLearner(Learner[Model]):
     def score(
         self, tasks: Tasks, metric: Callable[..., Tensor] | None = None, steps: int | None = None
     ) -> Float[Tensor, "tasks path"]:
-        """A metric on the query set before adaptation and after every inner step, ``[tasks, steps + 1]``.
+        """Compute a metric on the query set before adaptation and after every inner step.
 
         Args:
-            tasks: a meta-batch, or a list of tasks.
-            metric: ``metric(model, batch) -> scalar``; the loss if not given.
-            steps: inner updates; as in training if not given.
+            tasks: as for [`meta_loss`][fewstep.MetaLearner.meta_loss].
+            metric: ``metric(model, batch) -> scalar``; ``None`` takes the loss.
+            steps: the number of inner steps; ``None`` takes as many as in training.
+
+        Returns:
+            The metric, ``[tasks, steps + 1]``.
         """
         if metric is not None:
             check_loss(metric, "metric")
@@ -188,7 +204,7 @@ class MetaLearner(Learner[Model]):
     # Normalisation that depends on the task
 
     def _settle_norms(self, model: nn.Module, adapted: Params, support: Any, steps: int) -> None:
-        """Leaves in the norms of an adapted model what they need to know of its adaptation."""
+        """Stores the statistics and the step count of adaptation in the norm layers of an adapted model."""
         norms = [(own, its) for own, its in zip(self.model.modules(), model.modules(), strict=True)]
         if any(isinstance(own, BatchNorm) for own, _ in norms):
             with recording() as statistics, inner_step(max(steps - 1, 0)):
@@ -198,7 +214,7 @@ class MetaLearner(Learner[Model]):
                     its.settle(steps, statistics.get(own))
 
     def _carry_on(self, tasks: Tasks) -> None:
-        """Running norms and rules keep what goes on from task to task, as the first task of a meta-batch shows it."""
+        """Updates running norms, and what a rule carries between tasks, with the first task of a meta-batch."""
         running = [module for module in self._looks.modules if isinstance(module, RunningNorm)]
         carry = getattr(self.rule, "carry", None)
         if not self.training or not (running or carry):
@@ -216,7 +232,7 @@ class MetaLearner(Learner[Model]):
                     if norm in statistics:
                         norm.update(*statistics[norm])
 
-    # Compiling: everything the loss depends on becomes an input of the graph
+    # Compilation: everything that the loss depends on becomes an input of the graph
 
     def _compiles(self, tasks: Tasks) -> bool:
         if not isinstance(tasks, Task):
@@ -226,21 +242,21 @@ class MetaLearner(Learner[Model]):
         return bool(self.compiles)
 
     def _compiled_gradient(self, tasks: Any) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
-        """The meta-objective, what it is differentiated in, and its gradient for that."""
+        """The meta-objective, the tensors that require its gradient, and the gradient."""
         find_learned = partial(self._learned, tasks)
         key, look = self._looks.at(tasks, self._choices.objective_of, TRAINING, find_learned)
         if look.stochastic and isinstance(self._choices.adjoint, Recomputed):
-            raise ValueError("compile=True cannot replay the dropout of a Recomputed step; use adjoint=Unrolled().")
+            raise ValueError("compile=True cannot replay the dropout of a Recomputed step. Use adjoint=Unrolled().")
         if look.mixes_modes:
             raise ValueError(
-                "compile=True cannot trace a loss that takes forward-mode derivatives of reverse-mode ones, as "
+                "compile=True cannot trace a loss that combines forward-mode and reverse-mode derivatives, as "
                 "torch.func.hessian does: PyTorch crashes. Use torch.func.jacrev(torch.func.grad(...)), or "
                 "compile=False."
             )
         if look.others:
             raise ValueError(
-                f"compile=True takes a tensor of shape {tuple(look.others[0].shape)} that requires a gradient, and is "
-                "no parameter of the learner, for a constant. Make it a parameter of the model, the loss or the rule."
+                f"compile=True would treat a tensor of shape {tuple(look.others[0].shape)} as a constant: it requires "
+                "a gradient but is not a parameter of the learner. Make it a parameter of the model, loss or rule."
             )
         self._carry_on(tasks)
         function, tensors = partial(self._loss_from, look), self._tensors()
@@ -249,7 +265,7 @@ class MetaLearner(Learner[Model]):
         return value, learned_of((*tensors, *trees.tensors(tasks))), gradients
 
     def _loss_from(self, look: Look, tensors: Sequence[Tensor], tasks: Task) -> Tensor:
-        """The mean objective of tasks, with other tensors in place of all parameters and buffers."""
+        """The mean objective of the tasks, with ``tensors`` in place of all parameters and buffers."""
         own = {id(value): tensor for value, tensor in zip(self._tensors(), tensors, strict=True)}
         known: dict[int, Any] = {}
         parts = {name: getattr(self._choices, name) for name in ("model", "loss", "inner_loss", "rule", "objective")}

@@ -1,4 +1,4 @@
-"""The options of a meta-learner as types, so that editors complete them and type checkers find what is misspelt."""
+"""The keyword arguments of the algorithms as types, for completion in editors and for type checkers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fewstep.objectives import Objective
 
 
 class CommonOptions(TypedDict, total=False):
-    """What every algorithm leaves open; see :class:`fewstep.MetaLearner`."""
+    """The arguments that every algorithm accepts; see [`MetaLearner`][fewstep.MetaLearner]."""
 
     inner_loss: Callable[..., Tensor] | None
     vectorize: bool | str
@@ -23,33 +23,33 @@ class CommonOptions(TypedDict, total=False):
 
 
 class AdaptsOptions(CommonOptions, total=False):
-    """Which parameters are adapted and learned is open too."""
+    """In addition, which parameters are adapted and learned."""
 
     adapts: Names
     learns: Names
 
 
 class ObjectiveOptions(AdaptsOptions, total=False):
-    """And the objective, and what each step sees."""
+    """In addition, the objective and the examples per inner step."""
 
     objective: Objective | Scheduled[Objective]
     inner_batch: int | None
 
 
 class Options(ObjectiveOptions, total=False):
-    """And the adjoint."""
+    """In addition, the adjoint."""
 
     adjoint: Adjoint | Scheduled[Adjoint]
 
 
 class RuleOptions(Options, total=False):
-    """And the rule."""
+    """In addition, the rule."""
 
     rule: Rule
 
 
 class HeadOptions(CommonOptions, total=False):
-    """All but which parameters are adapted."""
+    """All arguments except the rule and which parameters are adapted."""
 
     learns: Names
     objective: Objective | Scheduled[Objective]
@@ -58,7 +58,7 @@ class HeadOptions(CommonOptions, total=False):
 
 
 class ContextOptions(CommonOptions, total=False):
-    """All but which parameters are adapted and learned."""
+    """All arguments except the rule and which parameters are adapted and learned."""
 
     objective: Objective | Scheduled[Objective]
     inner_batch: int | None
@@ -66,11 +66,16 @@ class ContextOptions(CommonOptions, total=False):
 
 
 def refuse(algorithm: str, options: Any, **reasons: str) -> None:
-    """Raises if an algorithm is given an option that it is defined by.
+    """Raise if an algorithm is given an option that it sets itself.
+
+    Args:
+        algorithm: the name of the algorithm.
+        options: the keyword arguments that were passed.
+        **reasons: for each option that the algorithm sets, what to use instead.
 
     Raises:
-        TypeError: with the name of the option, and what to use instead.
+        TypeError: such an option was passed.
     """
     for name, instead in reasons.items():
         if name in options:
-            raise TypeError(f"{algorithm}() sets {name} itself, and got {name}={options[name]!r}; {instead}.")
+            raise TypeError(f"{algorithm}() sets {name} itself; got {name}={options[name]!r}. {instead}.")

@@ -1,4 +1,4 @@
-"""A choice that changes while training."""
+"""Adjoints and objectives that change during training."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ Choice = TypeVar("Choice")
 
 @dataclass(frozen=True)
 class Scheduled(Generic[Choice]):
-    """A choice that changes while training: ``choice(iteration)`` gives the adjoint or objective in force.
+    """An adjoint or objective that changes during training.
 
-    >>> import fewstep
-    >>> adjoint = Scheduled(lambda iteration: fewstep.FirstOrder() if iteration < 100 else fewstep.Unrolled())
+    [`fit`][fewstep.fit] sets the iteration; in your own loop, set ``learner.iteration``.
+
+    Args:
+        choice: a function from the outer iteration (from 0) to the adjoint or objective.
+
+    Examples:
+        >>> import fewstep
+        >>> adjoint = Scheduled(lambda iteration: fewstep.FirstOrder() if iteration < 100 else fewstep.Unrolled())
     """
 
     choice: Callable[[int], Choice]
 
 
 def at_iteration(choice: Any, iteration: int) -> Any:
-    """A choice as it is at an outer iteration."""
+    """The value of a choice at an outer iteration."""
     return choice.choice(iteration) if isinstance(choice, Scheduled) else choice

@@ -1,4 +1,4 @@
-"""Choosing parameters by name."""
+"""Selection of parameters by name patterns."""
 
 from __future__ import annotations
 
@@ -6,23 +6,29 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 Names = str | Sequence[str]
-"""One or more name patterns; see :func:`select`."""
+"""One or more name patterns; see [`select`][fewstep.learner.select]."""
 
 
 def select(patterns: Names, names: Iterable[str], purpose: str) -> list[str]:
-    """The names that match, in their own order.
+    """Select the names that match shell-style patterns, in the order of ``names``.
 
     Args:
-        patterns: shell-style, ``*`` for any characters: ``"*"``, ``"head.*"``, ``["*", "!head.*"]``. A pattern that
-            starts with ``!`` takes names out again; the last one that matches a name decides.
-        names: what to choose from.
-        purpose: what the choice is for, told in the error.
+        patterns: one or more patterns in which ``*`` matches any characters: ``"*"``, ``"head.*"``,
+            ``["*", "!head.*"]``. A pattern that starts with ``!`` removes the names that it matches. If several
+            patterns match a name, the last one decides.
+        names: the names to select from.
+        purpose: the name of the argument, for the error message.
+
+    Returns:
+        The selected names.
 
     Raises:
-        ValueError: a pattern matches no name, or nothing is left.
+        TypeError: a pattern is not a string.
+        ValueError: a pattern matches no name, or no name is selected.
 
-    >>> select(["*", "!head.*"], ["body.weight", "head.weight"], "adapts")
-    ['body.weight']
+    Examples:
+        >>> select(["*", "!head.*"], ["body.weight", "head.weight"], "adapts")
+        ['body.weight']
     """
     names = list(names)
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
@@ -35,7 +41,7 @@ def select(patterns: Names, names: Iterable[str], purpose: str) -> list[str]:
         if not matches:
             raise ValueError(
                 f"{purpose}={pattern!r} matches no trainable parameter; the model has {names}. "
-                "Patterns are shell-style, e.g. 'head.*' or ['*', '!head.*']; frozen parameters do not count."
+                "Patterns are shell-style, e.g. 'head.*' or ['*', '!head.*']; frozen parameters are not trainable."
             )
         chosen.update(dict.fromkeys(matches, not pattern.startswith("!")))
     selected = [name for name in names if chosen.get(name)]

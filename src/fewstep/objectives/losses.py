@@ -1,4 +1,4 @@
-"""Losses and metrics of one task: functions of (model, batch) that honour the weights of padded examples."""
+"""Losses and metrics of one task: functions of (model, batch) that respect the weights of padded examples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 from fewstep.tasks import Batch
 
 Scalar = Float[Tensor, ""]
-"""A tensor of no dimensions."""
+"""A scalar tensor."""
 
 
 def mse(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
@@ -20,14 +20,19 @@ def mse(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
 
     Args:
         model: called with ``batch.x``.
-        batch: ``y`` has exactly the shape of the prediction, ``[examples, ...]``.
+        batch: a [`Batch`][fewstep.Batch] whose ``y`` has exactly the shape of the prediction, ``[examples, ...]``.
+
+    Returns:
+        The error, a scalar tensor.
 
     Raises:
-        ValueError: prediction and target differ in shape (they would be broadcast against each other).
+        TypeError: ``batch`` is not a [`Batch`][fewstep.Batch].
+        ValueError: prediction and target differ in shape. They would be broadcast against each other otherwise.
 
-    >>> import torch
-    >>> mse(torch.zeros_like, Batch(torch.zeros(3, 1), torch.full((3, 1), 2.0))).item()
-    4.0
+    Examples:
+        >>> import torch
+        >>> mse(torch.zeros_like, Batch(torch.zeros(3, 1), torch.full((3, 1), 2.0))).item()
+        4.0
     """
     prediction = model(_of(batch, "mse").x)
     if prediction.shape != batch.y.shape:
@@ -42,16 +47,24 @@ def mse(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
 def cross_entropy(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
     """Mean cross-entropy of class logits (MAML, equation 3, divided by the number of examples).
 
-    The reference code of MAML divides its sum by the shots K only, so that its inner learning rates are to be
-    multiplied by the number of ways N for this loss.
+    The authors' code of MAML divides the sum over the N·K examples by K only. To reproduce its results with this loss,
+    multiply its inner learning rates by the number of ways N.
 
     Args:
         model: maps ``batch.x`` to logits, ``[examples, classes]``.
-        batch: ``y`` holds class indices (int64), ``[examples]``.
+        batch: a [`Batch`][fewstep.Batch] whose ``y`` holds class indices (int64), ``[examples]``.
 
-    >>> import torch
-    >>> round(cross_entropy(lambda x: torch.zeros(2, 5), Batch(torch.zeros(2, 1), torch.tensor([0, 4]))).item(), 3)
-    1.609
+    Returns:
+        The loss in nats, a scalar tensor.
+
+    Raises:
+        TypeError: ``batch`` is not a [`Batch`][fewstep.Batch].
+        ValueError: logits or labels have the wrong shape or dtype.
+
+    Examples:
+        >>> import torch
+        >>> round(cross_entropy(lambda x: torch.zeros(2, 5), Batch(torch.zeros(2, 1), torch.tensor([0, 4]))).item(), 3)
+        1.609
     """
     logits = _logits(model, batch, "cross_entropy")
     if batch.weight is None:
@@ -60,19 +73,22 @@ def cross_entropy(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
 
 
 class supervised(nn.Module):  # noqa: N801 - reads as a function where it is used, beside mse
-    """Makes a loss of ``(prediction, target)``, such as PyTorch's, a loss of ``(model, batch)``.
+    """Turn a loss of ``(prediction, target)``, such as those of PyTorch, into a loss of ``(model, batch)``.
 
     Args:
-        loss: a function or an ``nn.Module``; it is called with ``model(batch.x)`` and ``batch.y`` and gives a scalar. A
-            module with parameters of its own is a learned loss where it is the inner loss.
+        loss: a function or an ``nn.Module`` that is called with ``model(batch.x)`` and ``batch.y`` and gives a scalar.
+            Its parameters are learned if it is the ``inner_loss`` of a learner.
 
     Raises:
-        ValueError: the batch has weights, of padded examples for instance, which such a loss cannot honour.
+        TypeError: a class was passed instead of an object; or, when it is called, the batch is not a
+            [`Batch`][fewstep.Batch].
+        ValueError: when it is called, the batch has weights (padded examples), which ``loss`` would ignore.
 
-    >>> import torch
-    >>> huber = supervised(torch.nn.functional.huber_loss)
-    >>> huber(torch.zeros_like, Batch(torch.zeros(3, 1), torch.ones(3, 1))).item()
-    0.5
+    Examples:
+        >>> import torch
+        >>> huber = supervised(torch.nn.functional.huber_loss)
+        >>> huber(torch.zeros_like, Batch(torch.zeros(3, 1), torch.ones(3, 1))).item()
+        0.5
     """
 
     def __init__(self, loss: Callable[..., Tensor]) -> None:
@@ -93,15 +109,23 @@ class supervised(nn.Module):  # noqa: N801 - reads as a function where it is use
 
 
 def accuracy(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
-    """Fraction of examples whose largest logit is at the right class, between 0 and 1.
+    """Fraction of examples whose largest logit is that of the right class, between 0 and 1.
 
     Args:
         model: maps ``batch.x`` to logits, ``[examples, classes]``.
-        batch: ``y`` holds class indices (int64), ``[examples]``.
+        batch: a [`Batch`][fewstep.Batch] whose ``y`` holds class indices (int64), ``[examples]``.
 
-    >>> import torch
-    >>> accuracy(lambda x: torch.eye(2), Batch(torch.zeros(2, 1), torch.tensor([0, 0]))).item()
-    0.5
+    Returns:
+        The accuracy, a scalar tensor.
+
+    Raises:
+        TypeError: ``batch`` is not a [`Batch`][fewstep.Batch].
+        ValueError: logits or labels have the wrong shape or dtype.
+
+    Examples:
+        >>> import torch
+        >>> accuracy(lambda x: torch.eye(2), Batch(torch.zeros(2, 1), torch.tensor([0, 0]))).item()
+        0.5
     """
     logits = _logits(model, batch, "accuracy")
     correct = (logits.argmax(-1) == batch.y).to(logits.dtype)
@@ -110,7 +134,10 @@ def accuracy(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
 
 def _of(batch: Any, name: str) -> Batch:
     if not isinstance(batch, Batch):
-        raise TypeError(f"{name} takes a fewstep.Batch(x, y); got {type(batch).__name__}. Make the sets of a task so.")
+        raise TypeError(
+            f"{name} takes a fewstep.Batch(x, y); got {type(batch).__name__}. "
+            "Make the support and query sets of the tasks with fewstep.Batch."
+        )
     return batch
 
 

@@ -1,4 +1,4 @@
-"""Tasks: what they are, and where they come from."""
+"""Tasks and their sources."""
 
 from fewstep.tasks.batch import Batch, Task
 from fewstep.tasks.episodes import Episodes

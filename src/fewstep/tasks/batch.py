@@ -1,4 +1,4 @@
-"""What a task is: a support set to adapt on and a query set to be judged on."""
+"""Tasks: a support set to adapt to, and a query set to evaluate on."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ class Batch:
 
     Args:
         x: inputs, ``[examples, ...]`` or ``[tasks, examples, ...]``: a tensor, or a dictionary or other container of
-            tensors, in which strings, numbers and ``None`` may lie too.
-        y: targets, with the same leading axes as ``x``; ``None`` if there are none.
-        weight: how much each example counts, ``[examples]`` or ``[tasks, examples]``; 0 marks padding. ``None``
-            means that all count the same. A loss must honour it, as :func:`fewstep.mse` and its siblings do.
+            tensors. Strings, numbers and ``None`` in it are passed on unchanged.
+        y: targets, with the same leading axes as ``x``, or ``None``.
+        weight: the weight of each example in the loss, ``[examples]`` or ``[tasks, examples]``; 0 marks padding.
+            ``None`` gives all examples the same weight. The losses of this library use the weights; your own loss must
+            do so too if tasks are padded.
 
-    >>> import torch
-    >>> len(Batch(torch.zeros(5, 1), torch.zeros(5, 1)))
-    5
+    Examples:
+        >>> import torch
+        >>> len(Batch(torch.zeros(5, 1), torch.zeros(5, 1)))
+        5
     """
 
     x: Any
@@ -40,17 +42,35 @@ class Batch:
         return mapped(lambda tensor: tensor[index], self)
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
-        """The same batch on another device or in another dtype; integer tensors (labels) keep their dtype."""
+        """Move the batch to another device or dtype.
+
+        Args:
+            *args: as for ``torch.Tensor.to``. Integer tensors (labels) keep their dtype.
+            **kwargs: as for ``torch.Tensor.to``.
+
+        Returns:
+            A new batch.
+        """
         return _to(self, *args, **kwargs)
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A support set to adapt on and a query set to be judged on (MAML, section 2.1).
+    """A support set to adapt to, and a query set to evaluate on (MAML, section 2.1).
 
-    A meta-batch is one ``Task`` whose tensors have a leading task axis: ``len(tasks)`` counts the tasks and
-    ``tasks[i]`` is the i-th. Support and query are usually :class:`Batch`, but any container of tensors will do. Tasks
-    that cannot be stacked, such as graphs of different sizes, are passed as a list of tasks instead.
+    A meta-batch is one ``Task`` whose tensors have a leading task axis: ``len(tasks)`` is the number of tasks, and
+    ``tasks[i]`` the i-th task. Tasks that cannot be stacked, such as graphs of different sizes, are passed as a list.
+
+    Args:
+        support: usually a [`Batch`][fewstep.Batch]; any container of tensors.
+        query: likewise.
+
+    Examples:
+        >>> import torch
+        >>> support, query = Batch(torch.rand(5, 1), torch.rand(5, 1)), Batch(torch.rand(9, 1), torch.rand(9, 1))
+        >>> tasks = Task.stack([Task(support, query), Task(support, query)])
+        >>> len(tasks), tasks[0].query.x.shape
+        (2, torch.Size([9, 1]))
     """
 
     support: Any
@@ -58,12 +78,12 @@ class Task:
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing in it can be exchanged: both sets are batches of single tensors."""
+        """Whether both sets are batches of single tensors, so that nothing in the task can be modified."""
         sets = (self.support, self.query)
         return all(type(s) is Batch and isinstance(s.x, Tensor) and isinstance(s.y, Tensor) for s in sets)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Task, (self.support, self.query)  # copied or pickled without what is kept beside them
+        return Task, (self.support, self.query)  # without cached attributes
 
     def __len__(self) -> int:
         return _leading_size(self)
@@ -72,22 +92,40 @@ class Task:
         return mapped(lambda tensor: tensor[index], self)
 
     def to(self, *args: Any, **kwargs: Any) -> Task:
-        """The same task on another device or in another dtype; integer tensors (labels) keep their dtype."""
+        """Move the task to another device or dtype.
+
+        Args:
+            *args: as for ``torch.Tensor.to``. Integer tensors (labels) keep their dtype.
+            **kwargs: as for ``torch.Tensor.to``.
+
+        Returns:
+            A new task.
+        """
         return _to(self, *args, **kwargs)
 
     @staticmethod
     def stack(tasks: Sequence[Task]) -> Task:
-        """One meta-batch from single tasks, which may differ in their numbers of examples.
+        """Make a meta-batch of single tasks, which may have different numbers of examples.
 
-        Shorter sets are padded by repeating their first example, with weight 0, so that a loss which honours
-        ``Batch.weight`` gives the same value and gradient as without padding.
+        Shorter sets are padded: their first example is repeated with weight 0. A loss that uses ``Batch.weight`` gives
+        the same value and gradient as without padding.
 
-        >>> import torch
-        >>> def task(shots):
-        ...     batch = Batch(torch.rand(shots, 1), torch.rand(shots, 1))
-        ...     return Task(batch, batch)
-        >>> Task.stack([task(2), task(7)]).support.weight.sum(1)
-        tensor([2., 7.])
+        Args:
+            tasks: one or more tasks without a task axis.
+
+        Returns:
+            One task whose tensors are ``[tasks, examples, ...]``.
+
+        Raises:
+            ValueError: there is no task, a set is empty, or the sets differ in more than the number of examples.
+
+        Examples:
+            >>> import torch
+            >>> def task(shots):
+            ...     batch = Batch(torch.rand(shots, 1), torch.rand(shots, 1))
+            ...     return Task(batch, batch)
+            >>> Task.stack([task(2), task(7)]).support.weight.sum(1)
+            tensor([2., 7.])
         """
         if not tasks:
             raise ValueError("Task.stack needs at least one task; got an empty sequence.")
@@ -95,10 +133,17 @@ class Task:
 
 
 def cast_like(tasks: Any, parameters: Tensor | Iterable[Tensor]) -> Any:
-    """Tasks on the device and in a precision of the parameters; themselves if they are so.
+    """Move tasks to the device and, if needed, the precision of the parameters.
 
     Floating-point tensors are converted only if no parameter has their precision: to that of the first parameter that
     requires a gradient. Real tensors stay real and complex ones complex.
+
+    Args:
+        tasks: a meta-batch or a list of tasks.
+        parameters: one or more tensors.
+
+    Returns:
+        New tasks, or ``tasks`` if there is nothing to convert.
     """
     kept = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     dtypes = {p.dtype.to_real() for p in kept if p.is_floating_point() or p.is_complex()}
@@ -122,7 +167,7 @@ def _stack(batches: Sequence[Any], name: str) -> Any:
         return _together(batches, lambda values: torch.stack(list(values)))
     sizes = [len(batch) for batch in batches]
     if min(sizes) == 0:
-        raise ValueError(f"Task.stack: {name} set {sizes.index(0)} has no examples; each needs at least one.")
+        raise ValueError(f"Task.stack: {name} set {sizes.index(0)} has no examples; each set needs at least one.")
     weights = None
     if len(set(sizes)) > 1 or any(batch.weight is not None for batch in batches):
         weights = [_pad(_weight(batch), max(sizes), repeat=False) for batch in batches]
@@ -133,7 +178,7 @@ def _stack(batches: Sequence[Any], name: str) -> Any:
             raise ValueError(
                 f"Task.stack: examples of the {name} sets differ in shape: "
                 f"{sorted({tuple(tensor.shape[1:]) for tensor in padded})}; only the number of examples may differ "
-                "between stacked tasks. Pass a list of tasks instead, which are taken one by one."
+                "between stacked tasks. Pass a list of tasks instead; these are evaluated one after the other."
             )
         return torch.stack(padded)
 
@@ -142,7 +187,7 @@ def _stack(batches: Sequence[Any], name: str) -> Any:
 
 
 def _together(trees: Sequence[Any], join: Callable[[Sequence[Tensor]], Tensor]) -> Any:
-    """One tree of the tensors of several; what else these hold must be the same in all of them."""
+    """Join the tensors of several trees, place by place; everything else must be the same in all of them."""
     counts = {len(tensors(tree)) for tree in trees}
     if len(counts) > 1:
         raise ValueError(f"Task.stack: the tasks hold different numbers of tensors, {sorted(counts)}.")

@@ -1,4 +1,4 @@
-"""N-way K-shot episodes over labelled images (Vinyals et al. 2016, section 4.1)."""
+"""N-way K-shot episodes of labelled images (Vinyals et al. 2016, section 4.1)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fewstep.tasks.batch import Batch, Task
 
 
 class LabelledExamples(Protocol):
-    """What episodes are drawn from; :class:`fewstep.datasets.LabelledImages` is one."""
+    """The interface of data sets for episodes, such as [`LabelledImages`][fewstep.datasets.LabelledImages]."""
 
     @property
     def images(self) -> Tensor:
-        """All examples, sorted by class, ``[examples, ...]``; uint8 is taken for pixels, 0 … 255."""
+        """All examples, sorted by class, ``[examples, ...]``; uint8 means pixels, 0 to 255."""
         ...
 
     @property
     def starts(self) -> Tensor:
-        """Where each class starts, and the end: int64, ``[classes + 1]``."""
+        """The index of each class's first example, then the number of examples: int64, ``[classes + 1]``."""
         ...
 
     @property
@@ -33,27 +33,30 @@ class LabelledExamples(Protocol):
 
 
 class Episodes:
-    """N-way K-shot classification tasks: N classes drawn anew for every task, K examples of each to adapt on.
+    """A source of N-way K-shot classification tasks (Vinyals et al. 2016, section 4.1).
 
-    Classes, and examples within a class, are drawn without replacement. Within a task the examples are sorted by label;
-    which class has which label is random.
+    Each task has N random classes, K support examples of each, and further query examples. Classes, and examples within
+    a class, are drawn without replacement. Within a task, examples are sorted by label, and labels are assigned to
+    classes at random.
 
     Args:
         dataset: labelled images, such as ``fewstep.datasets.omniglot(...)``.
-        ways: classes per task, N.
-        shots: support examples per class, K.
-        queries: query examples per class.
-        rotations: turn the images of a class by 0, 90, 180 or 270 degrees, drawn for each class of each task, as the
-            papers do with Omniglot. A task never holds one character twice under two rotations.
+        ways: the number of classes per task, N.
+        shots: the number of support examples per class, K.
+        queries: the number of query examples per class.
+        rotations: whether to rotate the images of each class of a task by 0, 90, 180 or 270 degrees at random, as the
+            papers do with Omniglot. A task never contains the same character in two rotations.
 
     Raises:
-        ValueError: too few classes, or a class with too few examples.
+        ValueError: a number is too small, there are too few classes or examples, or ``rotations`` is used with images
+            that are not square.
 
-    >>> import fewstep
-    >>> glyphs = Episodes(fewstep.datasets.glyphs("test"), ways=5, shots=1, queries=2)
-    >>> tasks = glyphs.sample(4)
-    >>> tasks.support.x.shape, tasks.query.y[0]
-    (torch.Size([4, 5, 1, 28, 28]), tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4]))
+    Examples:
+        >>> import fewstep
+        >>> glyphs = Episodes(fewstep.datasets.glyphs("test"), ways=5, shots=1, queries=2)
+        >>> tasks = glyphs.sample(4)
+        >>> tasks.support.x.shape, tasks.query.y[0]
+        (torch.Size([4, 5, 1, 28, 28]), tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4]))
     """
 
     def __init__(self, dataset: LabelledExamples, ways: int, shots: int, queries: int, rotations: bool = False) -> None:
@@ -77,7 +80,11 @@ class Episodes:
         self._equal = bool((counts == counts[0]).all())
 
     def to(self, device: torch.device | str) -> Episodes:
-        """The same tasks, with all images on a device: a GPU then draws and turns them into floats itself."""
+        """The same source with all images on a device, so that tasks are made there.
+
+        Args:
+            device: such as ``"cuda"``.
+        """
         images = self.dataset.images
         if images.device == torch.device(device):
             return self
@@ -85,11 +92,16 @@ class Episodes:
         return Episodes(moved, self.ways, self.shots, self.queries, self.rotations)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
-        """``n`` tasks: x ``[n, ways·shots, channels, height, width]``, y ``[n, ways·shots]``.
+        """Draw tasks.
 
-        Pixels (uint8) become real numbers between 0 and 1; other numbers stay what they are.
+        Args:
+            n: the number of tasks.
+            generator: of the random numbers; ``None`` for PyTorch's global one.
 
-        The query set has ``ways·queries`` examples.
+        Returns:
+            Support inputs ``[n, ways·shots, channels, height, width]`` and labels ``[n, ways·shots]``; the query set
+            has ``ways·queries`` examples instead. Pixels (uint8) are converted to floats between 0 and 1; inputs of
+            other dtypes are not changed.
         """
         per_class = self.shots + self.queries
         classes = torch.rand(n, len(self._counts), generator=generator).topk(self.ways).indices
@@ -105,7 +117,7 @@ class Episodes:
         )
 
     def _batch(self, chosen: Int[Tensor, "n ways each"], turns: Int[Tensor, "n ways"] | None) -> Batch:
-        """The chosen examples, ``[n, ways, examples per class]``, as one batch per task."""
+        """The chosen examples, ``[n, ways, examples per class]``, as one batch with a task axis."""
         images = self.dataset.images
         n, ways, each = chosen.shape
         x = images[chosen.flatten().to(images.device)]
@@ -127,6 +139,6 @@ class _Examples:
 def _rotate(
     images: Shaped[Tensor, "count channels size size"], turns: Int[Tensor, " count"]
 ) -> Shaped[Tensor, "count channels size size"]:
-    """Each of ``[count, channels, size, size]`` turned by its number of quarter turns, ``[count]``."""
+    """Rotate each of ``[count, channels, size, size]`` by its number of quarter turns, ``[count]``."""
     rotated = torch.stack([images.rot90(quarter, (2, 3)) for quarter in range(4)])
     return rotated[turns, torch.arange(len(images), device=images.device)]

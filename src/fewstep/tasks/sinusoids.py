@@ -15,20 +15,25 @@ from fewstep.tasks.source import generator as derived_generator
 
 @dataclass(frozen=True)
 class Sinusoids:
-    """Regression to y = A·sin(x − φ), with A and φ drawn per task (MAML, section 5.1).
+    """A source of regression tasks y = A·sin(x − φ) with random A and φ (MAML, section 5.1).
 
     Args:
-        shots: support points per task, K.
-        queries: query points per task.
-        amplitude: range of A.
-        phase: range of φ, in radians.
-        x_range: range of the inputs.
-        support_range: range of the support inputs only, where it differs (Figure 2 draws them from one half).
-        oracle: give A and φ to the network beside x, which then has three inputs (the paper's oracle baseline).
+        shots: the number of support points per task, K.
+        queries: the number of query points per task.
+        amplitude: the range of A.
+        phase: the range of φ, in radians.
+        x_range: the range of the inputs.
+        support_range: the range of the support inputs, if it differs (Figure 2 uses one half).
+        oracle: whether the network gets A and φ in addition to x, and so has three inputs (the paper's oracle
+            baseline).
 
-    >>> tasks = Sinusoids(shots=5, queries=10).sample(25)
-    >>> tasks.support.x.shape, tasks.query.y.shape
-    (torch.Size([25, 5, 1]), torch.Size([25, 10, 1]))
+    Raises:
+        ValueError: ``shots`` or ``queries`` is less than 1.
+
+    Examples:
+        >>> tasks = Sinusoids(shots=5, queries=10).sample(25)
+        >>> tasks.support.x.shape, tasks.query.y.shape
+        (torch.Size([25, 5, 1]), torch.Size([25, 10, 1]))
     """
 
     shots: int = 10
@@ -45,18 +50,31 @@ class Sinusoids:
                 raise ValueError(f"Sinusoids: {name} must be at least 1; got {getattr(self, name)}.")
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
-        """``n`` tasks: x and y of shape ``[n, shots or queries, 1]`` (x has 3 features for the oracle)."""
+        """Draw tasks.
+
+        Args:
+            n: the number of tasks.
+            generator: of the random numbers; ``None`` for PyTorch's global one.
+
+        Returns:
+            Inputs and targets ``[n, shots or queries, 1]``; with ``oracle``, inputs have three features.
+        """
         return self.points(self.waves(n, generator), generator)
 
     def waves(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "{n} 2"]:
-        """``n`` sine waves as their amplitudes and phases, ``[n, 2]``."""
+        """Draw the amplitudes and phases of ``n`` sine waves, ``[n, 2]``."""
         waves = torch.rand(n, 2, generator=generator)
         for column, bounds in enumerate((self.amplitude, self.phase)):
             _scale(waves[:, column], bounds)
         return waves
 
     def points(self, waves: Float[Tensor, "n 2"], generator: torch.Generator | None = None) -> Task:
-        """Random support and query points on the given waves, ``[n, 2]``."""
+        """Draw support and query points on given sine waves.
+
+        Args:
+            waves: amplitudes and phases, ``[n, 2]``.
+            generator: of the random numbers; ``None`` for PyTorch's global one.
+        """
         x = torch.rand(len(waves), self.shots + self.queries, 1, generator=generator)
         if self.support_range is None:
             _scale(x, self.x_range)
@@ -73,9 +91,18 @@ class Sinusoids:
 
 @dataclass(frozen=True)
 class SinusoidPool:
-    """Fresh points of the same ``count`` sine waves at every call: a fixed set of training tasks.
+    """A source with a fixed set of sine waves, of which every call draws new points.
 
-    The waves are a function of ``seed``; ``sample`` gives all of them, so it takes ``n == count`` only.
+    ``sample`` returns all waves, so ``n`` must equal ``count``.
+
+    Args:
+        sinusoids: the distribution of the waves and the number of points.
+        count: the number of waves.
+        seed: the waves are a function of it.
+
+    Examples:
+        >>> SinusoidPool(Sinusoids(shots=5), count=20).sample(20).support.x.shape
+        torch.Size([20, 5, 1])
     """
 
     sinusoids: Sinusoids
@@ -83,13 +110,21 @@ class SinusoidPool:
     seed: int = 0
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
-        """New points of every wave of the pool."""
+        """Draw new points on every wave.
+
+        Args:
+            n: must equal ``count``.
+            generator: of the random numbers; ``None`` for PyTorch's global one.
+
+        Raises:
+            ValueError: ``n`` is not ``count``.
+        """
         if n != self.count:
-            raise ValueError(f"SinusoidPool holds {self.count} waves and gives all of them at once; got n={n}.")
+            raise ValueError(f"SinusoidPool holds {self.count} waves and returns all of them at once; got n={n}.")
         waves = self.sinusoids.waves(self.count, derived_generator(self.seed, 0, stream=3))
         return self.sinusoids.points(waves, generator)
 
 
 def _scale(uniform: Tensor, bounds: tuple[float, float]) -> None:
-    """Moves fresh draws from [0, 1) to the bounds, in place."""
+    """Scale uniform draws from [0, 1) to the bounds, in place."""
     uniform.mul_(bounds[1] - bounds[0]).add_(bounds[0])

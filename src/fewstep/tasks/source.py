@@ -1,4 +1,4 @@
-"""Where tasks come from: anything with ``sample(n, generator)``, drawn reproducibly."""
+"""The interface of task sources, and the random generator of each meta-batch."""
 
 from __future__ import annotations
 
@@ -13,29 +13,54 @@ _WORD = 2**32
 
 @runtime_checkable
 class TaskSource(Protocol):
-    """A distribution over tasks, p(T)."""
+    """The interface of a distribution over tasks, p(T): any object with ``sample(n, generator)``.
+
+    Examples:
+        >>> import torch, fewstep
+        >>> class Lines:
+        ...     def sample(self, n, generator=None):
+        ...         slope, x = torch.rand(n, 1, 1, generator=generator), torch.rand(n, 15, 1, generator=generator)
+        ...         y = slope * x
+        ...         return fewstep.Task(fewstep.Batch(x[:, :5], y[:, :5]), fewstep.Batch(x[:, 5:], y[:, 5:]))
+        >>> isinstance(Lines(), TaskSource), len(Lines().sample(4))
+        (True, 4)
+    """
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
-        """``n`` tasks as one :class:`Task` with a leading task axis, all randomness from ``generator``."""
+        """Draw tasks.
+
+        Args:
+            n: the number of tasks.
+            generator: of all random numbers; ``None`` for PyTorch's global one.
+
+        Returns:
+            One [`Task`][fewstep.Task] whose tensors are ``[n, examples, ...]``.
+        """
         ...
 
 
 def generator(seed: int, iteration: int, stream: int = 0) -> torch.Generator:
-    """The random generator of meta-batch ``iteration`` of a run: a pure function of its arguments.
+    """Make the random generator of a meta-batch, a function of seed and iteration only.
 
-    A resumed run, or one spread over processes, therefore sees the same tasks. PyTorch's CPU generator keeps 32 bits
-    of its seed, so for a given ``(seed, stream)`` the iteration is mapped through a bijection of 32-bit words: no
-    two iterations of a run share their tasks. ``stream`` separates uses (0 training, 1 validation, 2 test).
+    A run that is resumed, or distributed over processes, therefore sees the same tasks. PyTorch's CPU generator uses 32
+    bits of its seed; for given ``seed`` and ``stream``, the iteration is mapped to them by a bijection of 32-bit words,
+    so no two iterations of a run have the same generator.
 
-    >>> generator(0, 7).initial_seed() == generator(0, 7).initial_seed() != generator(1, 7).initial_seed()
-    True
+    Args:
+        seed: the seed of the run.
+        iteration: the index of the meta-batch.
+        stream: separates uses: 0 for training, 1 for validation, 2 for test.
+
+    Examples:
+        >>> generator(0, 7).initial_seed() == generator(0, 7).initial_seed() != generator(1, 7).initial_seed()
+        True
     """
     key = _mix(_mix(seed % _WORD) ^ (seed // _WORD % _WORD) ^ _mix(stream % _WORD + 0x9E3779B9))
     return torch.Generator().manual_seed(_mix((iteration + key) % _WORD) ^ key)
 
 
 def _mix(word: int) -> int:
-    """A bijection of 32-bit words that scatters neighbours (the finaliser of MurmurHash3)."""
+    """A bijection of 32-bit words that maps neighbours far apart (the finaliser of MurmurHash3)."""
     word %= _WORD
     word = ((word ^ (word >> 16)) * 0x85EBCA6B) % _WORD
     word = ((word ^ (word >> 13)) * 0xC2B2AE35) % _WORD

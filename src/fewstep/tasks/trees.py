@@ -1,6 +1,6 @@
-"""Trees of data: tensors in tuples, dictionaries, other mappings and data classes, beside whatever else they hold.
+"""Trees of data: tensors in tuples, dictionaries, other mappings and data classes, together with other objects.
 
-Only tensors are moved, indexed and stacked. Strings, numbers, ``None`` and objects that are no containers stay as they
+Only tensors are moved, indexed and stacked. Strings, numbers, ``None`` and objects that are not containers stay as they
 are.
 """
 
@@ -20,7 +20,7 @@ Rebuild = Callable[[list[Any]], Any]
 
 
 def split(tree: Any) -> tuple[list[Tensor], Rebuild]:
-    """The tensors of a tree, and the function that makes the tree of other tensors in their places."""
+    """The tensors of a tree, and a function that rebuilds the tree with other tensors in their places."""
     leaves, spec = _flatten(tree)
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     return [leaves[place] for place in places], functools.partial(_rebuilt, leaves, places, spec)
@@ -29,40 +29,41 @@ def split(tree: Any) -> tuple[list[Tensor], Rebuild]:
 def tensors(tree: Any) -> list[Tensor]:
     """The tensors of a tree.
 
-    >>> import torch
-    >>> from collections import UserDict
-    >>> tensors(UserDict(ids=torch.zeros(2), name="a"))
-    [tensor([0., 0.])]
+    Examples:
+        >>> import torch
+        >>> from collections import UserDict
+        >>> tensors(UserDict(ids=torch.zeros(2), name="a"))
+        [tensor([0., 0.])]
     """
     return [leaf for leaf in _flatten(tree)[0] if isinstance(leaf, Tensor)]
 
 
 def leaves_of(tree: Any) -> list[Any]:
-    """All that a tree holds, tensors and other objects."""
+    """All leaves of a tree, tensors and other objects."""
     return _flatten(tree)[0]
 
 
 def constants(tree: Any) -> tuple[Any, ...]:
-    """What a tree holds beside tensors: strings, numbers and other objects, these by their ``id``."""
+    """The leaves of a tree that are not tensors: strings and numbers, and the ``id`` of other objects."""
     others = (leaf for leaf in _flatten(tree)[0] if not isinstance(leaf, Tensor))
     return tuple([leaf if isinstance(leaf, (str, bool, int, float, type(None))) else id(leaf) for leaf in others])
 
 
 def mapped(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """``function`` of every tensor; of those in the same place of several trees."""
+    """Apply a function to every tensor of a tree, or to the tensors at the same place of several trees."""
     found, rebuild = split(tree)
     spec, fixed = (_flatten(tree)[1], constants(tree)) if others else (None, None)
     for other in others:
         if _flatten(other)[1] != spec or constants(other) != fixed:
             raise ValueError(
-                f"The containers differ, or what they hold beside tensors: {_described(tree)} against "
-                f"{_described(other)}. Tasks that do must be passed as a list, not stacked."
+                f"The containers, or the values in them that are not tensors, differ: {_described(tree)} against "
+                f"{_described(other)}. Pass such tasks as a list instead of stacking them."
             )
     return rebuild([function(*values) for values in zip(found, *map(tensors, others), strict=True)])
 
 
 def signature(tree: Any) -> tuple[Any, ...]:
-    """What of a tree's tensors decides how they are worked on: shapes, dtypes, devices; and where they are."""
+    """The structure of a tree, with the shapes, dtypes and devices of its tensors."""
     leaves, spec = _flatten(tree)
     return spec, tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else type(t) for t in leaves)
 
@@ -72,7 +73,7 @@ def _described(tree: Any) -> str:
 
 
 def _flatten(tree: Any) -> tuple[list[Any], Any]:
-    kept = getattr(tree, "kept_flat", None)  # what does not change is taken apart once
+    kept = getattr(tree, "kept_flat", None)  # immutable trees are flattened once
     if kept is not None:
         return kept[0], kept[1]
     leaves, spec = tree_flatten(tree)
@@ -91,7 +92,7 @@ def _is_container(leaf: Any) -> bool:
 
 
 def _register(kind: type) -> None:
-    """Makes a kind of mapping or data class known to PyTorch, and so to ``torch.vmap``."""
+    """Register a type of mapping or data class with PyTorch's pytrees, and so with ``torch.vmap``."""
     if issubclass(kind, Mapping):
         register_pytree_node(kind, _flatten_mapping, _unflatten_mapping)
     else:
@@ -99,7 +100,7 @@ def _register(kind: type) -> None:
 
 
 class _Like:
-    """An object to make others like; equal to another of the same class, as contexts of trees are compared."""
+    """An example object to rebuild others from; equal to those of the same class, since tree contexts are compared."""
 
     def __init__(self, example: Any) -> None:
         self.example = example
@@ -126,7 +127,7 @@ def _unflatten_mapping(values: Any, context: Any) -> Any:
         return type(like.example)(items)
     except TypeError as error:
         raise TypeError(
-            f"A {type(like.example).__name__} cannot be made of a dictionary ({error}); pass a dict of its tensors."
+            f"A {type(like.example).__name__} cannot be made from a dictionary ({error}). Pass a dict of its tensors."
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""Update rules: how one inner step moves the parameters, given their gradients.
+"""Update rules: how an inner step changes the parameters, given their gradients.
 
-A rule is pure: it returns new tensors and writes nothing. Whatever it learns are its ``nn.Parameter``s.
+A rule is a pure function: it returns new tensors and modifies nothing. What it learns is held in ``nn.Parameter``s.
 """
 
 from fewstep.adaptation.rules.adadelta import Adadelta

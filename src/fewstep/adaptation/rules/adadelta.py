@@ -11,18 +11,28 @@ from fewstep.adaptation.rules.weight_decay import decayed
 
 
 class Adadelta(nn.Module):
-    """φ ← φ − α·δ with δ = √(u + ε)/√(v + ε)·g, and averages v of g² and u of δ² (Zeiler 2012, Algorithm 1).
+    """Adadelta (Zeiler 2012, Algorithm 1).
 
-    The numbers are those of ``torch.optim.Adadelta``.
+    φ ← φ − α·δ with δ = √(u + ε)/√(v + ε)·g, where v and u are running averages of g² and δ². The numbers are those of
+    ``torch.optim.Adadelta``.
 
     Args:
-        lr: α, 1 in the paper: a number, a scalar tensor, an ``nn.Parameter`` (then learned), or a schedule.
-        rho: decay of the averages.
-        eps: ε, under both roots.
-        weight_decay: λ in g = ∇L(φ) + λ·φ; likewise a rate.
+        lr: α, which is 1 in the paper: a number, a scalar tensor, a learned ``nn.Parameter`` or
+            [`LearnedRate`][fewstep.LearnedRate], or a schedule ``step -> rate`` with steps from 0.
+        rho: decay rate of the averages.
+        eps: ε, added under both roots.
+        weight_decay: λ in g = ∇L(φ) + λ·φ; the same types as for ``lr``.
 
     Raises:
-        ValueError: a number out of range.
+        TypeError: an argument has the wrong type.
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> import torch, fewstep
+        >>> theta, x = {"w": torch.tensor(1.0)}, torch.tensor(1.0)
+        >>> phi = fewstep.adapt(lambda params, x: (params["w"] * x).square(), theta, x, Adadelta(), steps=1)
+        >>> print(f"{phi['w']:.4f}")
+        0.9968
     """
 
     lr: Rate

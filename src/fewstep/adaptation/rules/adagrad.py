@@ -12,19 +12,29 @@ from fewstep.adaptation.rules.weight_decay import decayed
 
 
 class Adagrad(nn.Module):
-    """φ ← φ − α·g/(√s + ε) with s ← s + g² (Duchi et al. 2011, with a diagonal matrix).
+    """Adagrad with a diagonal matrix (Duchi et al. 2011).
 
-    The numbers are those of ``torch.optim.Adagrad``; the derivative also exists where a gradient is exactly 0.
+    φ ← φ − α·g/(√s + ε) with s ← s + g². The numbers are those of ``torch.optim.Adagrad``. The derivative of the update
+    is finite where a gradient is exactly 0.
 
     Args:
-        lr: the step size α: a number, a scalar tensor, an ``nn.Parameter`` (then learned), or a schedule.
-        lr_decay: η, which makes the step size α/(1 + k·η) at step k, from 0.
+        lr: the learning rate α: a number, a scalar tensor, a learned ``nn.Parameter`` or
+            [`LearnedRate`][fewstep.LearnedRate], or a schedule ``step -> rate`` with steps from 0.
+        lr_decay: η; the learning rate of step k, from 0, is α/(1 + k·η).
         initial_accumulator_value: s before the first step.
         eps: ε, added to the root.
-        weight_decay: λ in g = ∇L(φ) + λ·φ; likewise a rate.
+        weight_decay: λ in g = ∇L(φ) + λ·φ; the same types as for ``lr``.
 
     Raises:
-        ValueError: a number out of range.
+        TypeError: an argument has the wrong type.
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> import torch, fewstep
+        >>> theta, x = {"w": torch.tensor(1.0)}, torch.tensor(1.0)
+        >>> phi = fewstep.adapt(lambda params, x: (params["w"] * x).square(), theta, x, Adagrad(0.1), steps=1)
+        >>> print(f"{phi['w']:.4f}")
+        0.9000
     """
 
     lr: Rate

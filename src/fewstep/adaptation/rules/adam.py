@@ -14,25 +14,35 @@ from fewstep.adaptation.rules.rule import Params
 from fewstep.adaptation.rules.weight_decay import decayed
 
 Moments = tuple[Any, ...]
-"""First and second moments by name, the steps that they have seen, and with AMSGrad the largest second moments."""
+"""First moments, second moments, the number of steps, and with AMSGrad the maximum of the second moments."""
 
 
 class Adam(nn.Module):
-    """Adam as an inner update (Kingma and Ba 2015, Algorithm 1), whose moments start at 0 in each task.
+    """Adam, with moments that start at 0 for each task (Kingma and Ba 2015, Algorithm 1).
 
     φ ← φ − α·m̂/(√v̂ + ε) with m ← β₁·m + (1 − β₁)·g, m̂ = m/(1 − β₁ᵗ), v ← β₂·v + (1 − β₂)·g², v̂ = v/(1 − β₂ᵗ).
-    The numbers are those of ``torch.optim.Adam``; the derivative also exists where a gradient is exactly 0.
+
+    The numbers are those of ``torch.optim.Adam``. The derivative of the update is finite where a gradient is exactly 0.
 
     Args:
-        lr: the step size α: a number, a scalar tensor, an ``nn.Parameter`` (then learned), or a schedule.
-        betas: decay of the first and second moments.
+        lr: the learning rate α: a number, a scalar tensor, a learned ``nn.Parameter`` or
+            [`LearnedRate`][fewstep.LearnedRate], or a schedule ``step -> rate`` with steps from 0.
+        betas: decay rates of the first and second moments.
         eps: ε, added to the root of the second moment. Where a gradient is exactly 0, the derivative of the update
-            in it is α/ε.
-        weight_decay: λ in g = ∇L(φ) + λ·φ, an L2 penalty as in ``torch.optim.Adam``; likewise a rate.
-        amsgrad: divide by the largest v so far (Reddi et al. 2018, Algorithm 2).
+            with respect to it is −α/ε.
+        weight_decay: λ in g = ∇L(φ) + λ·φ (an L2 penalty, as in ``torch.optim.Adam``); the same types as for ``lr``.
+        amsgrad: whether to divide by the largest v so far (Reddi et al. 2018, Algorithm 2).
 
     Raises:
-        ValueError: a number out of range.
+        TypeError: an argument has the wrong type.
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> import torch, fewstep
+        >>> theta, x = {"w": torch.tensor(1.0)}, torch.tensor(1.0)
+        >>> phi = fewstep.adapt(lambda params, x: (params["w"] * x).square(), theta, x, Adam(0.1), steps=1)
+        >>> print(f"{phi['w']:.4f}")
+        0.9000
     """
 
     lr: Rate
@@ -62,7 +72,7 @@ class Adam(nn.Module):
         return self.moved(params, grads, state, rate_at(self, "lr", step))
 
     def moved(self, params: Params, grads: Params, state: Moments, lr: float | Tensor) -> tuple[Params, Moments]:
-        """One step of Algorithm 1 without weight decay."""
+        """Take one step of Algorithm 1, without weight decay."""
         beta1, beta2 = self.betas
         first = averaged(beta1, state[0], grads)
         second = averaged_squares(beta2, state[1], grads)
@@ -77,7 +87,7 @@ class Adam(nn.Module):
 
 
 def _weight_seen(beta: float, count: Tensor | int) -> Tensor | float:
-    """1 − βᵗ; of a tensor t without the rounding of a difference from 1."""
+    """1 − βᵗ; for a tensor t computed without cancellation."""
     if isinstance(count, int):
         return 1 - beta**count
     return 1.0 if beta == 0 else -torch.expm1(count * math.log(beta))

@@ -11,19 +11,28 @@ from fewstep.adaptation.rules.rule import Params
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: φ ← (1 − α·λ)·φ, then Adam's step (Loshchilov and Hutter 2019, Algorithm 2).
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, Algorithm 2).
 
-    The numbers are those of ``torch.optim.AdamW``.
+    φ ← (1 − α·λ)·φ, then the step of [`Adam`][fewstep.Adam]. The numbers are those of ``torch.optim.AdamW``.
 
     Args:
-        lr: the step size α: a number, a scalar tensor, an ``nn.Parameter`` (then learned), or a schedule.
-        betas: decay of the first and second moments.
+        lr: the learning rate α: a number, a scalar tensor, a learned ``nn.Parameter`` or
+            [`LearnedRate`][fewstep.LearnedRate], or a schedule ``step -> rate`` with steps from 0.
+        betas: decay rates of the first and second moments.
         eps: added to the root of the second moment.
-        weight_decay: λ; likewise a rate.
-        amsgrad: divide by the largest second moment so far.
+        weight_decay: λ; the same types as for ``lr``.
+        amsgrad: whether to divide by the largest second moment so far.
 
     Raises:
-        ValueError: a number out of range.
+        TypeError: an argument has the wrong type.
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> import torch, fewstep
+        >>> theta, x = {"w": torch.tensor(1.0)}, torch.tensor(1.0)
+        >>> phi = fewstep.adapt(lambda params, x: (params["w"] * x).square(), theta, x, AdamW(0.1), steps=1)
+        >>> print(f"{phi['w']:.4f}")
+        0.8990
     """
 
     def __init__(

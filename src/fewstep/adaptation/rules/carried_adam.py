@@ -1,4 +1,4 @@
-"""Adam whose moments go on from task to task."""
+"""Adam with moments that continue from task to task."""
 
 from __future__ import annotations
 
@@ -15,26 +15,34 @@ from fewstep.adaptation.rules.rule import Params
 
 
 class CarriedAdam(Adam):
-    """Adam whose moments go on from task to task: Reptile's inner loop, with β₁ = 0.
+    """Adam with moments that continue from task to task, as in the authors' code of Reptile (with β₁ = 0).
 
-    The paper (Nichol et al. 2018) only names Adam; the authors' code puts a task's parameters back and not the
-    optimiser. It matters: from moments of 0 the first step of each task moves every parameter by ``lr``, however small
-    its gradient. Tasks at test start from the same moments and leave nothing behind.
+    The paper (Nichol et al. 2018) only names Adam; the authors' code resets the parameters for each task but not the
+    state of the optimiser. The difference matters: from moments of 0, the first step changes every parameter by ``lr``,
+    no matter how small its gradient is. In evaluation, all tasks start from the same moments and do not change them.
 
     Args:
         params: the adapted parameters by name, such as ``dict(model.named_parameters())``.
-        lr: the step size: a number, a scalar tensor, an ``nn.Parameter`` (then learned), or a schedule.
-        betas: decay of the first and second moments.
+        lr: the learning rate: a number, a scalar tensor, a learned ``nn.Parameter`` or
+            [`LearnedRate`][fewstep.LearnedRate], or a schedule ``step -> rate`` with steps from 0.
+        betas: decay rates of the first and second moments.
         eps: added to the root of the second moment.
-        weight_decay: λ in g = ∇L(φ) + λ·φ; likewise a rate.
+        weight_decay: λ in g = ∇L(φ) + λ·φ; the same types as for ``lr``.
 
     Raises:
-        KeyError: by the learner, if a parameter is adapted that the rule was not made for.
-        ValueError: a number out of range.
+        KeyError: when the learner is made, a parameter is adapted that ``params`` does not hold.
+        TypeError: an argument has the wrong type.
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> import torch, fewstep
+        >>> model = torch.nn.Linear(1, 1)
+        >>> rule = CarriedAdam(model.named_parameters(), lr=1e-3, betas=(0.0, 0.999))
+        >>> learner = fewstep.reptile(model, fewstep.mse, rule, steps=5)
     """
 
     count: Tensor
-    """Steps that the moments have seen."""
+    """The number of steps that the moments have accumulated."""
 
     def __init__(
         self,
@@ -63,6 +71,10 @@ class CarriedAdam(Adam):
         return first, second, self.count
 
     def carry(self, state: Moments) -> None:
-        """Keeps the moments that a task ended with."""
+        """Store the moments at the end of a task.
+
+        Args:
+            state: the state after the last inner step.
+        """
         with torch.no_grad():
             tree_map(Tensor.copy_, self.init(state[0]), state)

@@ -1,4 +1,4 @@
-"""Transforms of the gradients and then a rule, as one rule."""
+"""Composition of gradient transforms and a rule."""
 
 from __future__ import annotations
 
@@ -12,26 +12,31 @@ from fewstep.adaptation.rules.transforms import Transform
 
 
 def chain(*parts: Transform | Rule) -> Chain:
-    """One rule from transforms of the gradients, applied in their order, and a rule as the last part.
+    """Combine gradient transforms and a rule, the last part, into one rule.
 
     Args:
-        *parts: any number of :class:`fewstep.Transform`, such as ``clip_by_norm(1.0)``, and one rule.
+        *parts: any number of [`Transform`][fewstep.Transform], such as ``clip_by_norm(1.0)``, which are applied in
+            order, and one [`Rule`][fewstep.Rule].
+
+    Returns:
+        The combined rule.
 
     Raises:
-        TypeError: the last part is not a rule, or an earlier one is not a transform.
+        TypeError: the last part is not a rule, or another part is not a transform.
 
-    >>> import fewstep
-    >>> chain(fewstep.clip_by_norm(1.0), fewstep.Adam(0.01))
-    Chain(
-      (0): clip_by_norm(max_norm=1.0)
-      (1): Adam(lr=0.01, betas=(0.9, 0.999))
-    )
+    Examples:
+        >>> import fewstep
+        >>> chain(fewstep.clip_by_norm(1.0), fewstep.Adam(0.01))
+        Chain(
+          (0): clip_by_norm(max_norm=1.0)
+          (1): Adam(lr=0.01, betas=(0.9, 0.999))
+        )
     """
     return Chain(*parts)
 
 
 class Chain(nn.Module):
-    """What :func:`fewstep.chain` makes: a rule that hands its last part transformed gradients."""
+    """The rule that [`chain`][fewstep.chain] returns: its last part gets transformed gradients."""
 
     def __init__(self, *parts: Transform | Rule) -> None:
         super().__init__()
@@ -48,12 +53,12 @@ class Chain(nn.Module):
                 )
         self.parts: tuple[Any, ...] = parts
         for place, part in enumerate(parts):
-            if isinstance(part, nn.Module):  # so that what it learns is found
+            if isinstance(part, nn.Module):  # registers its parameters
                 self.add_module(str(place), part)
 
     @property
     def carry(self) -> Callable[[Any], None] | None:
-        """As the rule's, ``None`` if it has none; see :class:`fewstep.Rule`."""
+        """The method ``carry`` of the rule, or ``None``; see [`Rule`][fewstep.Rule]."""
         own = getattr(self.parts[-1], "carry", None)
         return own and (lambda state: own(state[-1]))
 
@@ -78,8 +83,8 @@ def _is_transform(part: object) -> bool:
 
 def _shown(parts: tuple[Any, ...]) -> str:
     if not parts:
-        return "no part at all"
+        return "no part"
     name = getattr(parts[0], "__name__", None)
     if name is None:
         return type(parts[0]).__name__
-    return f"{name} itself, which has to be called first: {name}(...)"
+    return f"{name} itself, which must be called first: {name}(...)"

@@ -11,26 +11,31 @@ from fewstep.adaptation.rules.weight_decay import decayed
 
 
 class GradientDescent(nn.Module):
-    """φ_{k+1} = φ_k − α·m_{k+1} with m_{k+1} = μ·m_k + ∇L(φ_k) (MAML, section 2.2, where μ = 0).
+    """Gradient descent with optional momentum and weight decay (MAML, section 2.2, without either).
 
-    The options are those of ``torch.optim.SGD``, and :class:`fewstep.SGD` is this class under PyTorch's name.
+    φ_{k+1} = φ_k − α·m_{k+1} with m_{k+1} = μ·m_k + ∇L(φ_k).
+
+    The arguments and numbers are those of ``torch.optim.SGD``. ``fewstep.SGD`` is another name of this class.
 
     Args:
-        lr: the inner learning rate α: a number, a scalar tensor, an ``nn.Parameter`` (then learned), or a schedule.
-        momentum: μ; likewise.
-        dampening: d in m_{k+1} = μ·m_k + (1 − d)·∇L(φ_k) from the second step on.
-        nesterov: take φ_{k+1} = φ_k − α·(∇L(φ_k) + μ·m_{k+1}).
-        weight_decay: λ in ∇L(φ) + λ·φ, which stands for ∇L(φ) then; likewise a rate.
+        lr: the inner learning rate α: a number, a scalar tensor, a learned ``nn.Parameter`` or
+            [`LearnedRate`][fewstep.LearnedRate], or a schedule ``step -> rate`` with steps from 0.
+        momentum: μ; the same types as for ``lr``.
+        dampening: d in m_{k+1} = μ·m_k + (1 − d)·∇L(φ_k), from the second step on.
+        nesterov: whether to use φ_{k+1} = φ_k − α·(∇L(φ_k) + μ·m_{k+1}).
+        weight_decay: λ, which replaces ∇L(φ) by ∇L(φ) + λ·φ; the same types as for ``lr``.
 
     Raises:
-        ValueError: a number out of range, or ``nesterov`` without momentum or with dampening.
+        TypeError: an argument has the wrong type.
+        ValueError: a number is out of range, or ``nesterov`` is used without momentum or with dampening.
 
-    >>> import torch, fewstep
-    >>> rule = GradientDescent(lr=lambda step: 0.1 / (step + 1), momentum=0.9)
-    >>> theta, x = {"w": torch.tensor(1.0)}, torch.tensor(1.0)
-    >>> phi = fewstep.adapt(lambda params, x: (params["w"] * x).square(), theta, x, rule, steps=1)
-    >>> print(f"{phi['w']:.4f}")
-    0.8000
+    Examples:
+        >>> import torch, fewstep
+        >>> rule = GradientDescent(lr=lambda step: 0.1 / (step + 1), momentum=0.9)
+        >>> theta, x = {"w": torch.tensor(1.0)}, torch.tensor(1.0)
+        >>> phi = fewstep.adapt(lambda params, x: (params["w"] * x).square(), theta, x, rule, steps=1)
+        >>> print(f"{phi['w']:.4f}")
+        0.8000
     """
 
     lr: Rate

@@ -1,4 +1,4 @@
-"""One learned rate."""
+"""A learned scalar rate."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from fewstep.adaptation.rules.rates import checked
 
 
 class LearnedRate(nn.Module):
-    """A learned scalar, wherever a rule takes a rate: the same at all inner steps, learned by the outer loop.
+    """A learned scalar, for any argument of a rule that is a rate; the same at all inner steps.
 
-    With ``positive=True`` it is ρ·eˣ with a learned x that starts at 0, so that it begins exactly at ρ, stays
-    positive, and an outer step of size s on x changes it by a factor of about 1 + s.
+    With ``positive=True`` the rate is ρ·eˣ with a learned x that starts at 0. It stays positive, and an outer step of
+    size s on x multiplies it by about 1 + s.
 
     Args:
-        initial: ρ, where it starts.
-        positive: whether it stays positive.
+        initial: ρ, the initial value.
+        positive: whether the rate stays positive.
 
     Raises:
+        TypeError: ``initial`` is not a number.
         ValueError: ``initial`` is negative or not finite, or 0 with ``positive=True``.
 
-    >>> import fewstep
-    >>> rule = fewstep.Adam(LearnedRate(0.01, positive=True))
-    >>> [name for name, _ in rule.named_parameters()]
-    ['lr.exponent']
-    >>> print(f"{rule.lr():.4f}")
-    0.0100
+    Examples:
+        >>> import fewstep
+        >>> rule = fewstep.Adam(LearnedRate(0.01, positive=True))
+        >>> [name for name, _ in rule.named_parameters()]
+        ['lr.exponent']
+        >>> print(f"{rule.lr():.4f}")
+        0.0100
     """
 
     initial: Tensor
@@ -36,13 +38,17 @@ class LearnedRate(nn.Module):
         start = torch.tensor(float(checked(self, "initial", initial, positive)))
         self.positive = positive
         if positive:
-            self.register_buffer("initial", start)  # saved: without it the exponent says nothing
+            self.register_buffer("initial", start)  # saved, since the exponent is relative to it
             self.exponent = nn.Parameter(torch.zeros_like(start))
         else:
             self.value = nn.Parameter(start)
 
     def forward(self, step: int = 0) -> Tensor:
-        """The rate, a 0-dim tensor."""
+        """The rate, a scalar tensor.
+
+        Args:
+            step: the inner step, which has no effect.
+        """
         if not self.positive:
             return self.value
         return self.initial * self.exponent.exp()

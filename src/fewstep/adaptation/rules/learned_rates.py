@@ -1,4 +1,4 @@
-"""Learned learning rates, one per entry or per tensor."""
+"""Learned learning rates, one per parameter entry or per tensor."""
 
 from __future__ import annotations
 
@@ -12,23 +12,32 @@ from fewstep.adaptation.rules.rule import Params
 
 
 class LearnedRates(nn.Module):
-    """φ_{k+1} = φ_k − α_k ⊙ ∇L(φ_k) with learned α: one rate per entry or per tensor, shared by the steps or not.
+    """Gradient descent with learned learning rates, one per parameter entry or per tensor.
 
-    Per entry and shared is Meta-SGD (Li et al. 2017, equation 3); per tensor and per step is the rule of MAML++
-    (Antoniou et al. 2018, section 4, "LSLR").
+    φ_{k+1} = φ_k − α_k ⊙ ∇L(φ_k). One rate per entry, shared by all steps, is Meta-SGD (Li et al. 2017, equation 3);
+    one rate per tensor and step is the rule of MAML++ (Antoniou et al. 2018, section 4, "LSLR").
 
     Args:
-        params: the adapted parameters by name, such as ``dict(model.named_parameters())``; only names, shapes and
+        params: the adapted parameters by name, such as ``dict(model.named_parameters())``. Only names, shapes and
             dtypes are used.
-        lr: initial value of every rate.
-        per: ``"parameter"`` for a rate for every entry, ``"tensor"`` for one for every tensor.
-        steps: ``None`` shares the rates between the steps; a number gives each step its own, and steps beyond it
-            (more at test than in training) use the last.
-        positive: whether rates stay positive: α = lr·eˣ with a learned x, in ``rates``, that starts at 0.
+        lr: the initial value of every rate.
+        per: ``"parameter"`` for a rate for every entry of every parameter, ``"tensor"`` for a rate for every tensor.
+        steps: the number of steps that have their own rates; further steps use the last ones. ``None`` shares the rates
+            between all steps.
+        positive: whether rates stay positive: α = lr·eˣ, where ``rates`` holds the learned x, which start at 0.
 
     Raises:
-        KeyError: by the learner, if a parameter is adapted that the rule was not made for.
-        ValueError: a choice or number that cannot work.
+        KeyError: when the learner is made, a parameter is adapted that ``params`` does not hold.
+        TypeError: ``lr`` is not a number.
+        ValueError: ``per``, ``steps`` or ``lr`` is out of range.
+
+    Examples:
+        >>> import torch, fewstep
+        >>> model = torch.nn.Linear(3, 1)
+        >>> rule = LearnedRates(model.named_parameters(), lr=0.1, per="tensor", steps=5)
+        >>> rule.rates["weight"].shape
+        torch.Size([5])
+        >>> learner = fewstep.MetaLearner(model, fewstep.mse, rule=rule, steps=5)
     """
 
     initial: Tensor
@@ -50,7 +59,7 @@ class LearnedRates(nn.Module):
         lr = checked(self, "lr", lr, positive)
         self.steps, self.positive = steps, positive
         if positive:
-            self.register_buffer("initial", torch.tensor(float(lr)))  # saved: exponents alone are no rates
+            self.register_buffer("initial", torch.tensor(float(lr)))  # saved, since the exponents are relative to it
         lead = () if steps is None else (steps,)
         start = 0.0 if positive else lr
         self.rates = nn.ParameterDict(
@@ -74,7 +83,15 @@ class LearnedRates(nn.Module):
         return {name: params[name] - self.rate(name, step) * grads[name] for name in params}, state
 
     def rate(self, name: str, step: int = 0) -> Tensor:
-        """The rate of a parameter at a step, a scalar or a tensor of the parameter's shape."""
+        """The rate of a parameter at an inner step.
+
+        Args:
+            name: the name of the parameter.
+            step: the inner step, from 0.
+
+        Returns:
+            A scalar, or a tensor with the shape of the parameter.
+        """
         rates: Tensor = self.rates[parameter_key(name)]
         if self.steps is not None:
             rates = rates[min(step, self.steps - 1)]
@@ -82,5 +99,5 @@ class LearnedRates(nn.Module):
 
 
 def parameter_key(name: str) -> str:
-    """The name under which a module keeps something of a parameter; a dot is not allowed there."""
+    """The name of an attribute of a module that belongs to a parameter; attribute names may not contain dots."""
     return name.replace(".", "/")

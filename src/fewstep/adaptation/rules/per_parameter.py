@@ -13,20 +13,22 @@ from fewstep.adaptation.rules.rule import Params, Rule, is_rule
 
 
 class PerParameter(nn.Module):
-    """A rule for each group of parameters, chosen by name.
+    """Different rules for different parameters, selected by name patterns.
 
     Args:
-        rules: from a shell-style pattern, such as ``"head.*"``, to the rule of the parameters whose names match it.
-            The first pattern that matches a name decides, so ``"*"`` comes last.
+        rules: a dictionary from shell-style patterns, such as ``"head.*"``, to the rule for the parameters whose names
+            match. The first matching pattern decides, so ``"*"`` comes last.
 
     Raises:
         TypeError: a value is not a rule.
-        ValueError: no pattern is given. The learner raises it too, if a pattern or a parameter matches nothing.
+        ValueError: there are no patterns; or, when the learner is made, a pattern or an adapted parameter matches
+            nothing.
 
-    >>> import torch, fewstep
-    >>> rule = PerParameter({"head.*": fewstep.Adam(0.01), "*": fewstep.SGD(0.1)})
-    >>> rule.names_by_pattern(["body.weight", "head.weight", "head.bias"])
-    {'head.*': ('head.weight', 'head.bias'), '*': ('body.weight',)}
+    Examples:
+        >>> import torch, fewstep
+        >>> rule = PerParameter({"head.*": fewstep.Adam(0.01), "*": fewstep.SGD(0.1)})
+        >>> rule.names_by_pattern(["body.weight", "head.weight", "head.bias"])
+        {'head.*': ('head.weight', 'head.bias'), '*': ('body.weight',)}
     """
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:
@@ -49,16 +51,26 @@ class PerParameter(nn.Module):
         self.patterns: tuple[str, ...] = tuple(rules)
         self.rules: tuple[Any, ...] = tuple(rules.values())
         for place, rule in enumerate(self.rules):
-            if isinstance(rule, nn.Module):  # so that what it learns is found
+            if isinstance(rule, nn.Module):  # registers its parameters
                 self.add_module(str(place), rule)
 
     def names_by_pattern(self, names: Any) -> dict[str, tuple[str, ...]]:
-        """Which of these parameters each pattern's rule moves."""
+        """Group parameter names by the pattern that decides for them.
+
+        Args:
+            names: the names of the adapted parameters.
+
+        Returns:
+            A dictionary from each pattern to its names.
+
+        Raises:
+            ValueError: a pattern or a name matches nothing.
+        """
         return dict(zip(self.patterns, _groups(self.patterns, tuple(names)), strict=True))
 
     @property
     def carry(self) -> Callable[[Any], None] | None:
-        """Those of the rules that have one, ``None`` if there are none; see :class:`fewstep.Rule`."""
+        """The methods ``carry`` of the rules as one function, or ``None``; see [`Rule`][fewstep.Rule]."""
         own = [getattr(rule, "carry", None) for rule in self.rules]
 
         def each(states: Any) -> None:
@@ -90,9 +102,9 @@ class PerParameter(nn.Module):
         return ", ".join(f"({place}) for {pattern!r}" for place, pattern in enumerate(self.patterns))
 
 
-@functools.lru_cache(maxsize=64)  # asked for at every inner step
+@functools.lru_cache(maxsize=64)  # called in every inner step
 def _groups(patterns: tuple[str, ...], names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """The names that each pattern decides for, in their own order."""
+    """The names that each pattern decides for, in their order in ``names``."""
     choice = {name: next((p for p in patterns if fnmatchcase(name, p)), None) for name in names}
     without = [name for name, pattern in choice.items() if pattern is None]
     if without:
@@ -105,7 +117,7 @@ def _groups(patterns: tuple[str, ...], names: tuple[str, ...]) -> tuple[tuple[st
             hidden = [name for name in names if fnmatchcase(name, pattern)]
             if hidden:
                 raise ValueError(
-                    f"PerParameter: {pattern!r} gets no parameter, since patterns before it take all that it matches: "
+                    f"PerParameter: {pattern!r} gets no parameter, since earlier patterns match all of its names: "
                     f"{ {name: choice[name] for name in hidden} }. The first pattern that matches a name decides; put "
                     "special patterns before general ones, or leave this one out."
                 )

@@ -1,4 +1,4 @@
-"""Rates and other hyper-parameters of a rule: numbers, tensors, learned parameters or schedules."""
+"""Rates, the hyper-parameters of a rule: numbers, tensors, learned parameters or schedules."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from torch import Tensor, nn
 from fewstep.pytorch import transforms
 
 Rate = float | Tensor | Callable[[int], "float | Tensor"]
-"""A number; a 0-dim tensor; an ``nn.Parameter`` (learned); or a schedule: inner step (from 0) → number or tensor."""
+"""A number, a scalar tensor, an ``nn.Parameter`` (learned), or a schedule from the inner step (from 0) to either."""
 
 
 def keep_rate(owner: nn.Module, argument: str, value: Rate, positive: bool = False) -> None:
-    """Checks a rate and makes it an attribute of its rule, so that ``learner.parameters()`` has what is learned.
+    """Check a rate and make it an attribute of its rule, so that ``learner.parameters()`` holds what is learned.
 
-    An ``nn.Parameter`` or a module is registered as such. Another tensor becomes a buffer, which moves along with the
-    rule and gets its gradient where it requires one, but is not part of the ``state_dict``.
+    An ``nn.Parameter`` or a module is registered. Another tensor becomes a buffer that is not part of the
+    ``state_dict``: it moves to other devices with the rule, and gets a gradient if it requires one.
 
     Args:
         owner: the rule or transform.
-        argument: name of the attribute.
+        argument: the name of the attribute.
         value: the rate.
         positive: whether 0 is refused.
 
     Raises:
-        TypeError: the value is none of those that :data:`Rate` lists.
-        ValueError: a tensor that is no scalar, or a number out of range.
+        TypeError: the value is not a rate.
+        ValueError: a tensor is not a scalar, or a number is out of range.
     """
     if not isinstance(value, Tensor) and callable(value) and not isinstance(value, type):
         setattr(owner, argument, value)
         return
     if isinstance(value, Tensor):
         _check_tensor(owner, argument, value)
-        # Inside vmap or grad the number cannot be read.
+        # Under vmap or grad the number cannot be read.
         readable = value.device.type != "meta" and not transforms()
         if readable:
             _check_number(owner, argument, value.item(), positive)
@@ -52,8 +52,8 @@ def rate_at(owner: nn.Module, argument: str, step: int) -> float | Tensor:
     """The value of a rate at an inner step.
 
     Raises:
-        TypeError: a schedule gave neither a number nor a tensor.
-        ValueError: a schedule gave a tensor that is no scalar, or a number that is negative or not finite.
+        TypeError: a schedule returned neither a number nor a tensor.
+        ValueError: a schedule returned a tensor that is not a scalar, or a number that is negative or not finite.
     """
     rate = getattr(owner, argument)
     if isinstance(rate, (float, Tensor)) or not callable(rate):
@@ -67,12 +67,12 @@ def rate_at(owner: nn.Module, argument: str, step: int) -> float | Tensor:
 
 
 def is_zero(rate: Rate) -> bool:
-    """Whether a rate is the number 0, which switches its part of a rule off."""
+    """Whether a rate is the number 0, which switches off its part of a rule."""
     return isinstance(rate, float) and rate == 0
 
 
 def checked(owner: nn.Module, argument: str, value: Any, positive: bool = False, below: float = math.inf) -> float:
-    """A number of a rule, which must be at least 0 (or positive) and less than ``below``."""
+    """Check a number of a rule: at least 0 (or positive), and less than ``below``."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(
             f"{_name(owner)}: {argument} must be a number{_ALSO if below == math.inf else ''}; "
@@ -98,7 +98,7 @@ def _check_tensor(owner: nn.Module, argument: str, value: Tensor) -> None:
     if value.ndim != 0 or not value.is_floating_point():
         raise ValueError(
             f"{_name(owner)}: {argument} must be a floating-point scalar if it is a tensor; got shape "
-            f"{tuple(value.shape)} of {value.dtype}. fewstep.LearnedRates has rates per tensor and per entry."
+            f"{tuple(value.shape)} of {value.dtype}. Use fewstep.LearnedRates for rates per tensor or per entry."
         )
 
 
@@ -107,7 +107,7 @@ def _name(owner: nn.Module) -> str:
 
 
 def described(owner: nn.Module, **defaults: Any) -> str:
-    """The options of a rule that differ from their defaults, for its ``repr``; submodules show themselves."""
+    """The options of a rule that differ from their defaults, for its ``repr``; submodules are shown separately."""
     shown = []
     for name, default in defaults.items():
         value = getattr(owner, name)

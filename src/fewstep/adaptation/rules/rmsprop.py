@@ -10,25 +10,36 @@ from fewstep.adaptation.rules.rule import Params
 from fewstep.adaptation.rules.weight_decay import decayed
 
 State = tuple[Params, Params, Params]
-"""Averages of squared gradients, of gradients (if centered), and the momentum (if there is any)."""
+"""Averages of the squared gradients, averages of the gradients (if centered), and the momentum (if not 0)."""
 
 
 class RMSprop(nn.Module):
-    """φ ← φ − α·g/(√v + ε) with v ← ρ·v + (1 − ρ)·g² (Tieleman and Hinton 2012, lecture 6.5).
+    """RMSprop (Tieleman and Hinton 2012, lecture 6.5).
 
-    The numbers are those of ``torch.optim.RMSprop``, except that a centered v that rounding has made negative counts
-    as 0, where PyTorch's root is NaN. The derivative also exists where a gradient is exactly 0.
+    φ ← φ − α·g/(√v + ε) with v ← ρ·v + (1 − ρ)·g². The numbers are those of ``torch.optim.RMSprop``, with one
+    exception: where rounding makes a centered v negative, 0 is used, and PyTorch's result is NaN. The derivative of the
+        update is
+    finite where a gradient is exactly 0.
 
     Args:
-        lr: the step size α: a number, a scalar tensor, an ``nn.Parameter`` (then learned), or a schedule.
-        alpha: ρ, decay of the averages.
+        lr: the learning rate α: a number, a scalar tensor, a learned ``nn.Parameter`` or
+            [`LearnedRate`][fewstep.LearnedRate], or a schedule ``step -> rate`` with steps from 0.
+        alpha: ρ, the decay rate of the averages.
         eps: ε, added to the root.
-        weight_decay: λ in g = ∇L(φ) + λ·φ; likewise a rate.
-        momentum: μ in m ← μ·m + g/(√v + ε), φ ← φ − α·m; likewise a rate.
-        centered: v − ḡ² stands for v, with ḡ the average gradient (Graves 2013, equations 38 to 45).
+        weight_decay: λ in g = ∇L(φ) + λ·φ; the same types as for ``lr``.
+        momentum: μ in m ← μ·m + g/(√v + ε), φ ← φ − α·m; the same types as for ``lr``.
+        centered: whether to replace v by v − ḡ², where ḡ is the average gradient (Graves 2013, equations 38 to 45).
 
     Raises:
-        ValueError: a number out of range.
+        TypeError: an argument has the wrong type.
+        ValueError: a number is out of range.
+
+    Examples:
+        >>> import torch, fewstep
+        >>> theta, x = {"w": torch.tensor(1.0)}, torch.tensor(1.0)
+        >>> phi = fewstep.adapt(lambda params, x: (params["w"] * x).square(), theta, x, RMSprop(0.01), steps=1)
+        >>> print(f"{phi['w']:.4f}")
+        0.9000
     """
 
     lr: Rate

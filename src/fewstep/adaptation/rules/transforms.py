@@ -1,4 +1,4 @@
-"""Transforms of gradients, to be put before a rule: ``fewstep.chain(clip_by_norm(1.0), Adam(0.01))``."""
+"""Gradient transforms that are applied before a rule: ``fewstep.chain(clip_by_norm(1.0), Adam(0.01))``."""
 
 from __future__ import annotations
 
@@ -14,77 +14,128 @@ from fewstep.adaptation.rules.rule import Params
 
 
 class Transform(Protocol):
-    """What is done to the gradients of an inner step before the rule sees them.
+    """The interface of gradient transforms, which change the gradients before the rule uses them.
 
-    It is pure, like a :class:`fewstep.Rule`, and an ``nn.Module`` if it has learned weights.
+    A transform is a pure function, like a [`Rule`][fewstep.Rule], and an ``nn.Module`` if it has learned weights.
 
-    >>> import torch, fewstep
-    >>> class Sign:
-    ...     def init(self, params):
-    ...         return None
-    ...
-    ...     def transform(self, grads, params, state, step):
-    ...         return {name: value.sign() for name, value in grads.items()}, state
-    >>> rule = fewstep.chain(Sign(), fewstep.SGD(0.5))
-    >>> theta, x = {"w": torch.tensor(3.0)}, torch.tensor(1.0)
-    >>> fewstep.adapt(lambda params, x: (params["w"] * x).square(), theta, x, rule, steps=2)["w"].item()
-    2.0
+    Examples:
+        >>> import torch, fewstep
+        >>> class Sign:
+        ...     def init(self, params):
+        ...         return None
+        ...
+        ...     def transform(self, grads, params, state, step):
+        ...         return {name: value.sign() for name, value in grads.items()}, state
+        >>> rule = fewstep.chain(Sign(), fewstep.SGD(0.5))
+        >>> theta, x = {"w": torch.tensor(3.0)}, torch.tensor(1.0)
+        >>> fewstep.adapt(lambda params, x: (params["w"] * x).square(), theta, x, rule, steps=2)["w"].item()
+        2.0
     """
 
     def init(self, params: Params) -> Any:
-        """The state before the first step: any pytree of tensors, ``None`` where there is none."""
+        """Make the state before the first step.
+
+        Args:
+            params: the adapted parameters, φ_0.
+
+        Returns:
+            Any pytree of tensors, or ``None``.
+        """
         ...
 
     def transform(self, grads: Params, params: Params, state: Any, step: int) -> tuple[Params, Any]:
-        """New gradients, under the same names, and state, at the parameters of inner step ``step`` (from 0)."""
+        """Transform the gradients of one inner step.
+
+        Args:
+            grads: the gradients by name.
+            params: the adapted parameters before the step.
+            state: the state before the step.
+            step: the index of the inner step, from 0.
+
+        Returns:
+            The new gradients, with the same names, and the new state.
+        """
         ...
 
 
 def clip_by_norm(max_norm: Rate) -> Transform:
-    """g·min(1, c/(‖g‖ + 1e-6)), with the norm over all parameters together, as ``torch.nn.utils.clip_grad_norm_``.
+    """Scale the gradients such that their joint norm is at most c, as ``torch.nn.utils.clip_grad_norm_`` does.
 
-    The derivative is that of the formula; where all gradients are 0, that of the identity.
+    g·min(1, c/(‖g‖ + 1e-6)), where ‖g‖ is the norm over all parameters together. The derivative is that of the formula;
+    where all gradients are 0, it is that of the identity.
 
     Args:
-        max_norm: c, a number, scalar tensor, ``nn.Parameter`` (then learned) or schedule.
+        max_norm: c: a number, scalar tensor, learned ``nn.Parameter``, or schedule ``step -> number``.
 
-    >>> import torch
-    >>> clip = clip_by_norm(1.0)
-    >>> clip.transform({"a": torch.tensor(3.0), "b": torch.tensor(4.0)}, {}, None, 0)[0]
-    {'a': tensor(0.6000), 'b': tensor(0.8000)}
+    Raises:
+        TypeError: ``max_norm`` has the wrong type.
+        ValueError: ``max_norm`` is not positive.
+
+    Examples:
+        >>> import torch
+        >>> clip = clip_by_norm(1.0)
+        >>> clip.transform({"a": torch.tensor(3.0), "b": torch.tensor(4.0)}, {}, None, 0)[0]
+        {'a': tensor(0.6000), 'b': tensor(0.8000)}
     """
     return _Stateless(_clipped_by_norm, "max_norm", max_norm, positive=True)
 
 
 def clip_by_value(limit: Rate) -> Transform:
-    """Every entry of the gradients between −c and c, as ``torch.nn.utils.clip_grad_value_``.
+    """Clamp every entry of the gradients to [−c, c], as ``torch.nn.utils.clip_grad_value_`` does.
 
     Args:
-        limit: c, a number, scalar tensor, ``nn.Parameter`` (then learned) or schedule.
+        limit: c: a number, scalar tensor, learned ``nn.Parameter``, or schedule ``step -> number``.
+
+    Raises:
+        TypeError: ``limit`` has the wrong type.
+        ValueError: ``limit`` is not positive.
+
+    Examples:
+        >>> import torch
+        >>> clip_by_value(1.0).transform({"a": torch.tensor([0.5, -3.0])}, {}, None, 0)[0]
+        {'a': tensor([ 0.5000, -1.0000])}
     """
     return _Stateless(_clipped_by_value, "limit", limit, positive=True)
 
 
 def decay_weights(rate: Rate) -> Transform:
-    """g + λ·φ, the gradient of an L2 penalty.
+    """Add the gradient of an L2 penalty: g + λ·φ.
 
     Args:
-        rate: λ, a number, scalar tensor, ``nn.Parameter`` (then learned) or schedule.
+        rate: λ: a number, scalar tensor, learned ``nn.Parameter``, or schedule ``step -> number``.
+
+    Raises:
+        TypeError: ``rate`` has the wrong type.
+        ValueError: ``rate`` is negative.
+
+    Examples:
+        >>> import torch
+        >>> decay_weights(0.1).transform({"a": torch.tensor(1.0)}, {"a": torch.tensor(2.0)}, None, 0)[0]
+        {'a': tensor(1.2000)}
     """
     return _Stateless(_with_decay, "rate", rate)
 
 
 def scale_by(factor: Rate) -> Transform:
-    """c·g.
+    """Multiply the gradients by a factor: c·g.
 
     Args:
-        factor: c, a number, scalar tensor, ``nn.Parameter`` (then learned) or, mostly, a schedule of the inner step.
+        factor: c: a number, scalar tensor, learned ``nn.Parameter``, or schedule ``step -> number``.
+
+    Raises:
+        TypeError: ``factor`` has the wrong type.
+        ValueError: ``factor`` is negative.
+
+    Examples:
+        >>> import torch
+        >>> scale_by(lambda step: 1 / (step + 1)).transform({"a": torch.tensor(3.0)}, {}, None, 2)[0]
+        {'a': tensor(1.)}
     """
     return _Stateless(_scaled, "factor", factor)
 
 
 class _Stateless(nn.Module):
-    """A transform by a function of the gradients, the parameters and one rate."""
+    """A transform that is a function of the gradients, the parameters and one rate."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from fewstep.adaptation.rules.rule import Params
 
 
 def decayed(rule: nn.Module, params: Params, grads: Params, step: int) -> Params:
-    """∇L + λ·φ with the rule's ``weight_decay`` λ, for the parameters φ."""
+    """∇L + λ·φ, where λ is the ``weight_decay`` of the rule, for the parameters in ``params``."""
     grads = {name: grads[name] for name in params}
     if is_zero(rule.weight_decay):
         return grads
