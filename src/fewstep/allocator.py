@@ -1,8 +1,10 @@
-"""The memory allocator of the process: glibc's gives big tensors back to the system, and faults them in anew each time.
+"""The memory allocator of the process, which affects the speed of training on CPUs.
 
-Zeroing and mapping those pages again costs up to half the time of work on big tensors. Two remedies: tell glibc to keep
-what it has (:func:`tune`; costs nothing to try, but fragments over many steps), or run on tcmalloc, which is as fast
-and stays flat (:func:`restart_with`; needs the library and a fresh process, so it is for command-line programs).
+glibc returns the memory of large tensors to the system, and requests it again for the next ones. Mapping and zeroing
+these pages takes up to half the time of work with large tensors. There are two remedies:
+[`tune`][fewstep.allocator.tune] makes glibc keep its memory (needs nothing, but memory fragments over many steps), and
+[`restart_with`][fewstep.allocator.restart_with] uses tcmalloc, which is as fast without fragmentation (needs the
+library and a new process, and so is meant for command-line programs).
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ import sys
 from pathlib import Path
 
 NAMES = ("auto", "tcmalloc", "glibc", "default")
-"""What :func:`restart_with` takes."""
+"""The allocators that ``restart_with`` accepts."""
 
 MARKER = "FEWSTEP_ALLOCATOR"
-"""Environment variable that tells a restarted process, and its children, that it has been restarted."""
+"""The environment variable that marks a restarted process and its children."""
 
 _LIBRARIES = ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4")
 _FOLDERS = ("/usr/lib/*-linux-gnu*", "/usr/lib64", "/usr/lib", "/usr/local/lib", "/lib64", "/lib")
@@ -25,31 +27,40 @@ _FOLDERS = ("/usr/lib/*-linux-gnu*", "/usr/lib64", "/usr/lib", "/usr/local/lib",
 # Numbers of mallopt's options in glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _TRIM_BYTES = 2**30
-_MMAP_BYTES = (2**28, 2**25)  # before glibc 2.35 the most that is taken is 32 MiB
+_MMAP_BYTES = (2**28, 2**25)  # before glibc 2.35 the maximum is 32 MiB
 
 _tuned = False
 
 
 def choose() -> str:
-    """What ``"auto"`` means here: ``"tcmalloc"`` where it is installed, else ``"glibc"``, else ``"default"``.
+    """Choose an allocator: ``"tcmalloc"`` if it is installed, else ``"glibc"``, else ``"default"``.
 
-    Someone else's allocator, put in place with ``LD_PRELOAD``, is left alone: ``"default"``.
+    An allocator that was selected with ``LD_PRELOAD`` is kept: ``"default"``.
+
+    Examples:
+        >>> from fewstep import allocator
+        >>> allocator.choose() in allocator.NAMES
+        True
     """
     if current() not in NAMES:
         return "default"
-    if _restarted() and current() != "tcmalloc":  # the loader refused the library: see its message
+    if _restarted() and current() != "tcmalloc":  # the loader refused the library and printed why
         return "glibc" if _is_glibc() else "default"
     return "tcmalloc" if _find_tcmalloc() else "glibc" if _is_glibc() else "default"
 
 
 def tune() -> bool:
-    """Tells glibc to keep the memory of big tensors instead of returning it, for the rest of this process.
+    """Make glibc keep the memory of large tensors, for the rest of this process.
 
-    Call it before big tensors are made. Training of convolutional networks on a CPU is up to twice as fast; the process
-    holds on to up to 1 GiB more.
+    Call it before large tensors are made. Training of convolutional networks on a CPU is up to twice as fast; the
+    process holds up to 1 GiB more memory.
 
     Returns:
-        Whether it took effect: not where the allocator is another than glibc's.
+        Whether it took effect; it does not with another allocator than glibc's.
+
+    Examples:
+        >>> from fewstep import allocator
+        >>> effective = allocator.tune()
     """
     global _tuned
     if _is_glibc() and _malloc_library().startswith(("libc.", "libc-")):
@@ -60,9 +71,13 @@ def tune() -> bool:
 
 
 def current() -> str:
-    """The allocator that serves this process: ``"tcmalloc"``, ``"glibc"`` (tuned) or ``"default"``.
+    """The allocator of this process: ``"tcmalloc"``, ``"glibc"`` (tuned) or ``"default"``.
 
-    Another library that has taken the place of malloc is given by its file name, such as ``"libjemalloc.so.2"``.
+    Another library that replaces malloc is returned by its file name, such as ``"libjemalloc.so.2"``.
+
+    Examples:
+        >>> from fewstep import allocator
+        >>> name = allocator.current()
     """
     library = _malloc_library()
     if library.startswith("libtcmalloc"):
@@ -73,23 +88,29 @@ def current() -> str:
 
 
 def restart_with(name: str) -> None:
-    """Puts an allocator in place, once; where that is tcmalloc, the program starts itself anew and this never returns.
+    """Switch to an allocator; for tcmalloc, the program is restarted once and this function does not return.
 
-    For the first lines of a command-line program, before torch is imported: what was done until then is done twice.
+    Call it in the first lines of a command-line program, before torch is imported, since everything before the call is
+    executed twice.
 
     Args:
-        name: ``"auto"`` (see :func:`choose`), ``"tcmalloc"``, ``"glibc"`` (see :func:`tune`) or ``"default"``.
+        name: ``"auto"`` (see [`choose`][fewstep.allocator.choose]), ``"tcmalloc"``, ``"glibc"`` (see
+            [`tune`][fewstep.allocator.tune]) or ``"default"``.
 
     Raises:
-        ValueError: there is no such allocator, or not here; tells what to install.
+        ValueError: the allocator is unknown or not available; the message says what to install.
+
+    Examples:
+        >>> from fewstep import allocator
+        >>> allocator.restart_with("default")
     """
     if name not in NAMES:
         raise ValueError(f"allocator must be one of {', '.join(NAMES)}; got {name!r}.")
     chosen = choose() if name == "auto" else name
     if chosen == "glibc" and not tune() and name != "auto":
         raise ValueError(
-            f"allocator='glibc' sets options of glibc's malloc, and this process runs on another ({current()}). "
-            "Take 'default', or unset LD_PRELOAD."
+            f"allocator='glibc' sets options of glibc's malloc, but this process uses another one ({current()}). "
+            "Use 'default', or unset LD_PRELOAD."
         )
     if chosen == "tcmalloc" and current() != "tcmalloc":
         _restart_with_tcmalloc()
@@ -100,17 +121,17 @@ def _restart_with_tcmalloc() -> None:
     if library is None:
         raise ValueError(
             f"allocator='tcmalloc' needs {' or '.join(_LIBRARIES)}, which was not found. Install it (Debian, Ubuntu: "
-            "apt install libtcmalloc-minimal4) or take 'glibc' or 'default'."
+            "apt install libtcmalloc-minimal4) or use 'glibc' or 'default'."
         )
     if _restarted() or not sys.executable:
         raise ValueError(
-            f"allocator='tcmalloc': {library} did not take the place of malloc when the program was started with it "
+            f"allocator='tcmalloc': {library} did not replace malloc when the program was restarted with it "
             f"(LD_PRELOAD={os.environ.get('LD_PRELOAD', '')!r}, malloc from {_malloc_library() or 'the system'!r}). "
-            "Take 'glibc' or 'default'."
+            "Use 'glibc' or 'default'."
         )
     preloaded = [entry for entry in os.environ.get("LD_PRELOAD", "").replace(":", " ").split() if entry != library]
     environment = {
-        "TCMALLOC_LARGE_ALLOC_REPORT_THRESHOLD": str(2**60),  # else it reports every tensor above 1 GiB
+        "TCMALLOC_LARGE_ALLOC_REPORT_THRESHOLD": str(2**60),  # otherwise it reports every tensor above 1 GiB
         **os.environ,
         "LD_PRELOAD": ":".join([*preloaded, library]),
         MARKER: "tcmalloc",
@@ -125,7 +146,7 @@ def _restarted() -> bool:
 
 
 def _find_tcmalloc() -> str | None:
-    """The path of the library, or its name if only the system's loader knows where it is."""
+    """The path of the library, or its name if only the system's loader knows its path."""
     if sys.platform != "linux":
         return None
     for library in _LIBRARIES:
@@ -141,7 +162,7 @@ def _is_glibc() -> bool:
 
 
 def _malloc_library() -> str:
-    """The file name of the library whose malloc this process calls; empty where that cannot be asked."""
+    """The file name of the library whose malloc this process calls; empty if unknown."""
     if sys.platform != "linux":
         return ""
 
@@ -156,4 +177,4 @@ def _malloc_library() -> str:
     program, origin = ctypes.CDLL(None), Origin()
     found = program.dladdr(ctypes.cast(program.malloc, ctypes.c_void_p), ctypes.byref(origin))
     name = Path(os.fsdecode(origin.file)).name if found and origin.file else ""
-    return name if ".so" in name else ""  # a program may hold an entry of its own for malloc
+    return name if ".so" in name else ""  # a program may have its own entry for malloc

@@ -1,6 +1,7 @@
-"""PyTorch's private interfaces that are in use, all in one place.
+"""All private interfaces of PyTorch that the library uses.
 
-Where the version of PyTorch is another than :data:`CAN_COMPILE_DIRECTLY` names, graphs are compiled the public way.
+With a version of PyTorch other than the one that ``CAN_COMPILE_DIRECTLY`` names, graphs are compiled through public
+interfaces.
 """
 
 from __future__ import annotations
@@ -24,69 +25,69 @@ OPERATOR = torch._ops.OpOverload
 """The class of an operation in a traced graph."""
 
 without_dead_wrappers = unwrap_dead_wrappers
-"""Arguments of an ``autograd.Function``, as its ``apply`` passes them on."""
+"""The arguments of an ``autograd.Function``, as its ``apply`` passes them on."""
 
 without_function_modes = torch._C.DisableTorchFunction
-"""A context in which no ``TorchFunctionMode`` is asked."""
+"""A context in which no ``TorchFunctionMode`` is called."""
 
 CAN_COMPILE_DIRECTLY = torch.__version__.startswith("2.13.")
-"""Whether this is the PyTorch whose inner functions are known; with others graphs take the public way."""
+"""Whether the internal functions of this version of PyTorch are known; others use public interfaces."""
 
 
 def transforms() -> int:
-    """How many transformations of ``torch.func``, such as ``vmap`` and ``grad``, are under way."""
+    """The number of active transforms of ``torch.func``, such as ``vmap`` and ``grad``."""
     return len(retrieve_all_functorch_interpreters())
 
 
 def transforming() -> bool:
-    """The same as :func:`transforms` ``> 0``, at less cost."""
+    """Whether ``transforms()`` is not 0; faster than computing it."""
     return bool(torch._C._are_functorch_transforms_active())
 
 
 def under_vmap() -> bool:
-    """Whether a vmap is under way, at any level."""
+    """Whether a ``vmap`` is active, at any level."""
     return any(level.key() == TransformType.Vmap for level in retrieve_all_functorch_interpreters())
 
 
 def mixing_modes() -> bool:
-    """Whether ``torch.func`` takes forward-mode derivatives of reverse-mode ones or the other way round."""
+    """Whether ``torch.func`` is nesting forward-mode and reverse-mode derivatives."""
     return {TransformType.Jvp, TransformType.Grad} <= {level.key() for level in retrieve_all_functorch_interpreters()}
 
 
 def in_forward_mode() -> bool:
-    """Whether forward-mode derivatives are being taken."""
+    """Whether forward-mode derivatives are being computed."""
     return forward_ad._current_level >= 0
 
 
 def keeps_through_hooks() -> bool:
-    """Whether hooks are in force for the tensors that autograd keeps, such as those of a checkpoint."""
+    """Whether hooks on saved tensors are active, such as those of a checkpoint."""
     return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def is_innermost(mode: TorchFunctionMode) -> bool:
-    """Whether a mode is the innermost of those that are active in this thread."""
+    """Whether a mode is the innermost active mode of this thread."""
     depth = torch._C._len_torch_function_stack()
     return depth > 0 and torch._C._get_function_stack_at(depth - 1) is mode
 
 
 def traced() -> bool:
-    """Whether what runs now is traced into a graph."""
+    """Whether the running code is being traced into a graph."""
     return get_proxy_mode() is not None
 
 
 def dispatched() -> bool:
-    """Whether operations go to a mode of dispatch, such as a tracer, instead of being worked out."""
+    """Whether a dispatch mode, such as a tracer, intercepts operations."""
     return _get_current_dispatch_mode() is not None
 
 
 def compile_graph(graph: GraphModule, example: Sequence[Tensor], options: dict[str, Any]) -> Any:
-    """A traced graph compiled by TorchInductor, the public way."""
+    """Compile a traced graph with TorchInductor's public interface."""
     return torch._inductor.compile(graph, list(example), options=options)
 
 
 @contextmanager
 def tracing_context() -> Iterator[Any]:
-    """Inside, one fake mode serves all nodes' tensors, instead of one for each; gives the mode."""
+    """A context in which one fake mode, which it yields, serves the tensors of all nodes."""
     from torch._guards import TracingContext, tracing
     from torch._subclasses import FakeTensorMode
 
@@ -96,7 +97,7 @@ def tracing_context() -> Iterator[Any]:
 
 
 def trace(function: Callable[..., Any], example: Sequence[Tensor], decomposed: bool = False) -> GraphModule:
-    """A function of tensors as a graph; if ``decomposed``, of the operations that TorchInductor compiles."""
+    """Trace a function of tensors to a graph; ``decomposed`` uses the operations that TorchInductor compiles."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
     if not decomposed:
@@ -107,7 +108,7 @@ def trace(function: Callable[..., Any], example: Sequence[Tensor], decomposed: b
 
 
 def compile_decomposed(graph: GraphModule, example: Sequence[Tensor], mode: Any, options: dict[str, Any]) -> Any:
-    """A decomposed graph compiled by TorchInductor without its second trace, which is for autograd's sake."""
+    """Compile a decomposed graph with TorchInductor, without its second trace, which serves autograd."""
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
 

@@ -1,4 +1,4 @@
-"""PyTorch's global random generators, from which dropout draws."""
+"""The states of PyTorch's global random generators, which dropout uses."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from fewstep.pytorch import dispatched
 
 
 def recorded() -> bool:
-    """Whether what runs now is recorded, to be run again later: traced for a compiler, or as a CUDA graph.
+    """Whether the running code is being traced by a compiler or recorded as a CUDA graph, to be executed later.
 
-    There are no states of generators then.
+    The states of generators cannot be read then.
     """
     capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
     return capturing or dispatched()
 
 
 def random_state() -> dict[str, Tensor]:
-    """The state of the generators: the CPU's, and the current CUDA device's where one is in use."""
+    """The states of the generators of the CPU and, if it is in use, of the current CUDA device."""
     cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {}
     return {"cpu": torch.get_rng_state(), **cuda}
 
 
 def set_random_state(state: dict[str, Tensor]) -> None:
-    """Restores what :func:`random_state` gave."""
+    """Restore the result of ``random_state()``."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
@@ -35,7 +35,7 @@ def set_random_state(state: dict[str, Tensor]) -> None:
 
 @contextmanager
 def replayed(state: dict[str, Tensor] | None = None) -> Iterator[None]:
-    """Inside, numbers are drawn from ``state``, or from the present one; outside, nothing was drawn."""
+    """A context that draws from ``state``, or from the current one, and restores the current state at the end."""
     outside = random_state()
     if state is not None:
         set_random_state(state)

@@ -1,4 +1,4 @@
-"""A function and its gradient as one compiled graph. The learner asks for it; nothing else needs it."""
+"""Compilation of a function and its gradient as one graph, for ``MetaLearner(compile=True)``."""
 
 from fewstep.compiling.compiled_gradient import CompiledGradient, compiler_missing
 

@@ -1,4 +1,4 @@
-"""On a GPU: the kernels of one call, recorded as a CUDA graph and from then on launched together."""
+"""CUDA graphs: the kernels of one call, recorded and then launched together."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from fewstep.adaptation.random_numbers import replayed
 from fewstep.compiling.garbage import without_garbage_collection
 
 WARM_UP = 2
-"""Calls before the one that is recorded: libraries make their workspaces and choose their kernels."""
+"""Calls before the recorded one, in which libraries allocate workspaces and select kernels."""
 
 
 def captured(
     function: Callable[..., list[Tensor]], example: Sequence[Tensor], memory: Any
 ) -> Callable[..., Sequence[Tensor]]:
-    """``function`` for CUDA tensors like those of ``example``, without Python or launches of single kernels.
+    """Record ``function`` as a CUDA graph, for arguments like ``example``.
 
-    Small kernels take less time than Python needs to launch them one by one; recorded, they follow each other at once.
+    Python takes longer to launch a small kernel than the GPU takes to run it. Recorded kernels are launched together.
 
     Args:
-        function: what is recorded; it leaves nothing in memory but what it returns.
-        example: its arguments.
-        memory: from ``torch.cuda.graph_pool_handle()``; functions of which one runs at a time can share it.
+        function: the function to record; it allocates no memory except for its results.
+        example: its arguments, on a GPU.
+        memory: from ``torch.cuda.graph_pool_handle()``. Functions that do not run at the same time can share it.
+
+    Returns:
+        A function of tensors with the shapes, dtypes and strides of ``example``.
 
     Raises:
-        RuntimeError: the function waits for the GPU, as it does to read a number back.
+        RuntimeError: the function waits for the GPU, for example to read a number back.
     """
     inputs = [tensor.clone() for tensor in example]
     graph = torch.cuda.CUDAGraph()
@@ -41,19 +44,19 @@ def captured(
                 function(*inputs)
         gc.collect()
         try:
-            # A graph recorded before that the collector freed meanwhile would spoil this one.
+            # If the collector freed an older graph during the recording, the recording would fail.
             with without_garbage_collection(), torch.cuda.graph(graph, memory, stream):
                 outputs = function(*inputs)
         except RuntimeError as error:
             raise RuntimeError(
                 f"compile=True records the meta-step as a CUDA graph, which failed: {str(error).splitlines()[0]} "
                 "Model, loss and rule must not read numbers back while they run (.item(), bool(tensor), "
-                "tensor[mask]) nor make tensors from numbers of Python; or pass compile=False."
+                "tensor[mask]) nor make tensors from Python numbers. Change them, or use compile=False."
             ) from error
 
     def replay(*tensors: Tensor) -> list[Tensor]:
         torch._foreach_copy_(inputs, tensors)
         graph.replay()
-        return [output.clone() for output in outputs]  # the next replay writes to the same memory
+        return [output.clone() for output in outputs]  # the next replay overwrites them
 
     return replay

@@ -1,4 +1,4 @@
-"""The whole meta-step as one compiled graph: adaptation, query loss and the meta-gradient, no autograd at run time."""
+"""The whole meta-step as one compiled graph: adaptation, query loss and meta-gradient, without autograd at run time."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from fewstep.pytorch import has_cpp_compiler
 from fewstep.tasks.trees import Rebuild, constants, split
 
 Parts = Callable[[Any], Sequence[Any]]
-"""From a meta-batch to the parts of it that are worked out by themselves, each a meta-batch."""
+"""From a meta-batch to the parts that are evaluated separately, each a meta-batch."""
 
 Function = Callable[[Sequence[Tensor], Any], Tensor]
-"""The mean loss of some tasks, of the tensors that it depends on and the tasks."""
+"""The mean loss of tasks, as a function of the tensors that it depends on and the tasks."""
 
 
 class CompiledGradient:
-    """The mean loss of tasks and its gradient in the tensors that require one, compiled.
+    """The mean loss of tasks and its gradient for all tensors that require one, compiled.
 
-    On a CPU by TorchInductor, on a GPU fused by it and recorded as a CUDA graph, the parts of a meta-batch side by
-    side. Anew for another ``kind`` and under other settings of precision.
+    On a CPU, TorchInductor compiles them. On a GPU, it fuses kernels, which are then recorded as a CUDA graph; the
+    parts of a meta-batch run concurrently. Another ``kind``, or other precision settings, are compiled separately.
 
     Args:
-        fuses: whether kernels are fused on a GPU, or only recorded.
+        fuses: whether kernels are fused on a GPU before they are recorded.
     """
 
     def __init__(self, fuses: bool = True) -> None:
@@ -40,25 +40,28 @@ class CompiledGradient:
         self._memory: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CompiledGradient, (self.fuses,)  # copied or pickled without what is compiled
+        return CompiledGradient, (self.fuses,)  # without compiled functions
 
     def __call__(
         self, function: Function, tensors: Sequence[Tensor], tasks: Any, kind: Hashable, parts: Parts
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """The loss, and its gradient in every tensor that requires one; ``None`` where it does not reach.
+        """Compute the loss, and its gradient for each tensor that requires one.
 
         Args:
-            function: what is compiled.
-            tensors: what it depends on.
-            tasks: a meta-batch, whose tensors may require gradients too; theirs come after the others.
-            kind: tells what would be compiled in another way: shapes, dtypes, devices, choices.
-            parts: into which parts a GPU takes a meta-batch.
+            function: the function to compile.
+            tensors: the tensors that it depends on.
+            tasks: a meta-batch. Tensors in it that require a gradient come after ``tensors``.
+            kind: identifies what would be compiled differently: shapes, dtypes, devices, choices.
+            parts: divides a meta-batch into the parts that a GPU evaluates concurrently.
+
+        Returns:
+            The loss, and the gradients; ``None`` for tensors that the loss does not depend on.
         """
         leaves, rebuild = split(tasks)
         layout = tuple([(t.stride(), t.requires_grad) for t in leaves])
         learns = tuple([tensor.requires_grad for tensor in tensors])
         key = kind, layout, learns, constants(tasks), _precision(leaves[0].device.type)
-        found = self._compiled.get(key)  # once: hashing and comparing trees takes time in a loop of short steps
+        found = self._compiled.get(key)  # a single lookup, since hashing and comparing trees takes time
         if found is None:
             found = self._compiled[key] = self._compile(function, tensors, leaves, rebuild, parts)
         compiled, reached = found
@@ -95,7 +98,7 @@ class CompiledGradient:
         rebuild: Rebuild,
         parts_of: Parts,
     ) -> Any:
-        """The CUDA graph of all parts of a meta-batch; each part's value and gradient is fused for itself."""
+        """The CUDA graph of all parts of a meta-batch; the value and gradient of each part are fused separately."""
         made: dict[Hashable, Callable[..., Sequence[Tensor]]] = {}
 
         def of_part(state: Sequence[Tensor], part: Any) -> Sequence[Tensor]:
@@ -114,14 +117,14 @@ class CompiledGradient:
             shares = [len(part) / len(tasks) for part in parts]
             return [_weighted(values, shares) for values in zip(*found, strict=True)]
 
-        for part in parts_of(rebuild(list(leaves))):  # compiled before anything is recorded
+        for part in parts_of(rebuild(list(leaves))):  # compiled before the recording starts
             of_part(state, part)
         self._memory = self._memory or torch.cuda.graph_pool_handle()
         return captured(of_all, [*state, *leaves], self._memory)
 
 
 def _precision(device: str) -> tuple[Any, ...]:
-    """PyTorch's settings of precision that a graph is made under: autocast, and on a GPU that of float32 factors."""
+    """The precision settings that a graph depends on: autocast, and on a GPU the precision of float32 products."""
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     if device != "cuda":
         return (autocast,)
@@ -135,11 +138,11 @@ def _weighted(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
 
 @functools.cache
 def compiler_missing() -> bool:
-    """Whether there is no C++ compiler; says so, once, if there is none."""
+    """Whether there is no C++ compiler; warns once if so."""
     if not has_cpp_compiler():
         warnings.warn(
-            "compile=True needs a C++ compiler and none was found; going on without compiling. Install one "
-            "(Debian: apt install g++) or name it in the environment variable CXX.",
+            "compile=True needs a C++ compiler, and none was found. The meta-step is not compiled. Install one "
+            "(Debian: apt install g++), or set the environment variable CXX to its path.",
             stacklevel=3,
         )
         return True

@@ -1,4 +1,4 @@
-"""On a GPU: a function of tensors traced, and its elementwise operations, reductions and views fused."""
+"""Fusion on a GPU: a function is traced, and its elementwise operations, reductions and views are fused."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from fewstep.compiling.inductor import compiled
 
 
 def fused(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
-    """``function`` with fewer kernels, for tensors like those of ``example``, or itself where that is not possible.
+    """Compile ``function`` to fewer kernels, for arguments like ``example``; returns it unchanged if that fails.
 
-    Convolutions and products of matrices stay the kernels that they are.
+    Convolutions and matrix products remain separate kernels.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a compiler, on how it might have been asked otherwise
+            warnings.simplefilter("ignore")  # the compiler's advice on other settings
             return compiled(function, example)
-    except Exception as error:  # whatever a tracer and a compiler raise, the kernels themselves are there
+    except Exception as error:  # whatever the tracer or compiler raises, the original function still works
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         warnings.warn(
             f"compile=True records the meta-step without fusing its kernels: {type(error).__name__}: {reason} "
-            'compile="record" does so without asking.',
+            'Use compile="record" to record without this warning.',
             stacklevel=2,
         )
         return function

@@ -1,4 +1,4 @@
-"""Python's garbage collector, at rest while a meta-step is compiled or recorded."""
+"""Suspension of Python's garbage collector while a meta-step is compiled or recorded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Inside, the collector does not run."""
+    """A context in which the garbage collector does not run."""
     enabled = gc.isenabled()
     gc.disable()
     try:

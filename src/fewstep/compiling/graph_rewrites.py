@@ -1,4 +1,4 @@
-"""A traced graph rewritten, with the same numbers: fewer nodes to compile, and faster products."""
+"""Rewrites of a traced graph that keep its results: fewer nodes to compile, and faster products."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ VIEWS = (aten.view.default, aten.permute.default, aten.expand.default)
 
 
 def simplify(graph: Graph) -> None:
-    """Leaves out what changes nothing, and then what nothing uses: derivatives of derivatives are full of it.
+    """Remove operations without effect, and then those whose results are not used.
 
-    The graph's operations are functions of their inputs' numbers, and its nodes know their tensors (``meta["val"]``,
-    noted by ``make_fx``). What is returned keeps a memory of its own.
+    Second derivatives contain many of them. The operations must be functions of the values of their inputs, and the
+    nodes must know their tensors (``meta["val"]``, from ``make_fx``). Returned tensors keep separate memory.
     """
     returned = set(graph.output_node().all_input_nodes)
     for node in reversed(graph.nodes):
@@ -31,9 +31,9 @@ def simplify(graph: Graph) -> None:
 
 
 def avoid_transposed_factors(graph: Graph) -> None:
-    """Aᵀ·Bᵀ as (B·A)ᵀ: MKL takes seven times as long for a batch of small products whose factors are both transposed.
+    """Replace Aᵀ·Bᵀ by (B·A)ᵀ, of which second derivatives contain many.
 
-    Second derivatives are full of them.
+    MKL takes seven times as long for a batch of small products if both factors are transposed.
     """
     bmm, permute = aten.bmm.default, aten.permute.default
     for node in graph.find_nodes(op="call_function", target=bmm):
@@ -46,7 +46,7 @@ def avoid_transposed_factors(graph: Graph) -> None:
 
 
 def _join_views(node: Any) -> None:
-    """A view of a view is a view, a permutation of a permutation a permutation."""
+    """Replace a view of a view by one view, and a permutation of a permutation by one permutation."""
     if node.target not in (aten.view.default, aten.permute.default):
         return
     inner = node.args[0]
@@ -57,7 +57,7 @@ def _join_views(node: Any) -> None:
 
 
 def _without_effect(node: Node) -> Any:
-    """x, where the node is an alias of x, a view with its shape and strides, x·1 or x¹."""
+    """x if the node is an alias of x, a view with the same shape and strides, x·1 or x¹; else ``None``."""
     if node.target in ALIASES:
         return node.args[0]
     by_one = node.target in (aten.mul.Scalar, aten.pow.Tensor_Scalar) and node.args[1] == 1
@@ -65,7 +65,7 @@ def _without_effect(node: Node) -> Any:
 
 
 def _without_neutral(node: Node) -> Any:
-    """x, where the node is x + 0 or x·1 with a tensor full of zeros or ones."""
+    """x if the node is x + 0 or x·1 with a tensor of zeros or ones; else ``None``."""
     if node.target not in (aten.add.Tensor, aten.mul.Tensor) or node.kwargs:
         return None
     neutral = 0 if node.target is aten.add.Tensor else 1
@@ -73,7 +73,7 @@ def _without_neutral(node: Node) -> Any:
 
 
 def _filling(node: Any) -> Any:
-    """The number that a tensor is full of; ``None`` where that is not known."""
+    """The number that all entries of a tensor have; ``None`` if unknown."""
     while isinstance(node, Node) and node.target in (*VIEWS, aten.clone.default):
         node = node.args[0]
     if isinstance(node, Node) and node.target is aten.full.default:
@@ -82,7 +82,7 @@ def _filling(node: Any) -> Any:
 
 
 def _same(node: Node, other: Any) -> bool:
-    """Whether the tensors agree in all but their numbers."""
+    """Whether two tensors have the same dtype, shape and strides."""
     if not isinstance(other, Node):
         return False
     one, two = node.meta["val"], other.meta["val"]

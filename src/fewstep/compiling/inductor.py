@@ -1,4 +1,4 @@
-"""From a function of tensors to one C++ file, by TorchInductor, with as little waiting as it allows."""
+"""Compilation of a function of tensors by TorchInductor, on CPUs to one C++ file, with short compile times."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from fewstep.pytorch import (
 )
 
 # One C++ file for the whole graph, kernels and calls: one run of the compiler, and no Python between kernels.
-# Precompiled headers and the trial compilation of vector instructions cost more than they save here.
+# Precompiled headers and the trial compilation of vector instructions take longer than they save.
 CPU_OPTIONS: dict[str, Any] = {
     "cpp_wrapper": True,
     "size_asserts": False,
     "cpp.vec_isa_ok": True,
     "cpp_cache_precompile_headers": False,
 }
-# What is fused is recorded as a CUDA graph by us; random numbers are drawn as outside.
+# The fused function is recorded as a CUDA graph by this library; random numbers are the same as without compilation.
 GPU_OPTIONS: dict[str, Any] = {
     "triton.cudagraphs": False,
     "size_asserts": False,
@@ -41,18 +41,18 @@ GPU_OPTIONS: dict[str, Any] = {
     "fallback_random": True,
 }
 SHORT_CUT = CAN_COMPILE_DIRECTLY
-"""Whether graphs take the short way to the compiler."""
+"""Whether graphs are passed to the compiler directly, with one trace."""
 
 FEW_ELEMENTS = 2**16
-# Where no tensor has more, the kernels are short, and -O3 spends most of its time on the calls between them. -O1 costs
-# such a step 2%, a larger convolutional network a third. The text goes into the command line as it stands.
+# If no tensor has more elements, kernels are short, and -O3 spends most of its time on the calls between them. With -O1
+# such a step takes 2% longer, a larger convolutional network a third. The text is inserted into the command line as is.
 LIGHT_OPTIONS: dict[str, Any] = {"cpp.march": "native -O1", "cpp.max_horizontal_fusion_size": 2}
 
 
 def compiled(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
-    """``function``, derivatives and all, as one graph, compiled for tensors like those of ``example``."""
+    """Compile ``function``, including the derivatives in it, for arguments like ``example``."""
     on_cpu = example[0].device.type == "cpu"
-    # Compiling makes millions of small objects; the collector looks through them for a tenth of the time.
+    # Compilation makes millions of small objects; the garbage collector would take a tenth of the time.
     with without_garbage_collection(), torch.no_grad():
         if on_cpu and SHORT_CUT:
             return _compiled_directly(function, example)
@@ -64,13 +64,13 @@ def compiled(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -
 def _compiled_publicly(graph: GraphModule, example: Sequence[Tensor], options: dict[str, Any]) -> Any:
     if options is CPU_OPTIONS:
         avoid_transposed_factors(graph.graph)
-    for node in graph.graph.nodes:  # what the trace noted of its tensors, which the compiler works out again
+    for node in graph.graph.nodes:  # the compiler computes these again
         node.meta.pop("val", None)
     return compile_graph(graph, example, options)
 
 
 def _compiled_directly(function: Callable[..., list[Tensor]], example: Sequence[Tensor]) -> Any:
-    """Traced once, into the operations that Inductor compiles; its usual second trace is for autograd's sake."""
+    """Trace once, into the operations that TorchInductor compiles; its usual second trace serves autograd."""
     with replayed(), tracing_context() as mode:
         graph = trace(function, example, decomposed=True)
     if not _is_functional(graph.graph):
@@ -85,7 +85,7 @@ def _compiled_directly(function: Callable[..., list[Tensor]], example: Sequence[
 
 
 def _is_functional(graph: torch.fx.Graph) -> bool:
-    """Whether all operations are functions of their inputs' numbers: none writes, draws, or looks at strides."""
+    """Whether all operations are functions of the values of their inputs: none writes, draws or reads strides."""
     for node in graph.nodes:
         if node.op in ("placeholder", "output") or node.target is operator.getitem:
             continue

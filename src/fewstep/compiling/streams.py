@@ -1,4 +1,4 @@
-"""Work that is independent of each other, side by side on a GPU."""
+"""Concurrent execution of independent work on a GPU."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import torch
 Found = TypeVar("Found")
 
 AT_MOST = 8
-"""Streams that are used at once; a GPU that is full has nothing left for more."""
+"""The maximum number of concurrent streams; more of them bring nothing once the GPU is busy."""
 
 
 def side_by_side(calls: Sequence[Callable[[], Found]], device: torch.device) -> list[Found]:
-    """What each call gives, each on a stream of its own, forked from the current stream and joined to it again.
+    """Call functions concurrently, on separate streams that fork from the current stream and join it.
 
-    Kernels that do not fill the GPU then run at the same time, in a CUDA graph too. A call may read what was there
-    before; no call may read what another one makes.
+    Kernels that do not fill the GPU then run at the same time, in a CUDA graph too. A call must not read what another
+    call computes.
 
     Args:
         calls: functions without arguments.
         device: the GPU.
+
+    Returns:
+        The results of the calls.
     """
     if len(calls) == 1:
         return [calls[0]()]

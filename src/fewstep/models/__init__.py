@@ -1,4 +1,4 @@
-"""Networks; plain modules that know nothing of meta-learning."""
+"""Networks, as plain modules that do not depend on meta-learning, and normalisation layers."""
 
 from fewstep.models.context_conv4 import ContextChannel, ContextConv4
 from fewstep.models.conv4 import Conv4, ConvBlock

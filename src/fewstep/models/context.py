@@ -1,4 +1,4 @@
-"""What a layer may know of the adaptation that it takes part in: the inner step, and the support set's statistics."""
+"""The context in which a layer is evaluated: the inner step, and the statistics of the support set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fewstep.models.stand_in import origin
 
 Statistics = dict[nn.Module, tuple[Tensor, Tensor]]
-"""Mean and variance of what a layer was called with, ``[channels]`` each, by layer."""
+"""Mean and variance of the input of each layer, ``[channels]`` each."""
 
 _evaluating: ContextVar[bool] = ContextVar("evaluating", default=False)
 _step: ContextVar[int | None] = ContextVar("step", default=None)
@@ -20,13 +20,13 @@ _given: ContextVar[Statistics | None] = ContextVar("given", default=None)
 
 
 def evaluating() -> bool:
-    """Whether learners are being evaluated, so that their models are in evaluation mode whatever mode they are in."""
+    """Whether learners are being evaluated; their models are then in evaluation mode, whatever ``training`` says."""
     return _evaluating.get()
 
 
 @contextmanager
 def evaluation_mode() -> Iterator[None]:
-    """Inside, and in no other thread, :func:`evaluating`."""
+    """A context, of this thread only, in which ``evaluating()`` is true."""
     token = _evaluating.set(True)
     try:
         yield
@@ -35,13 +35,13 @@ def evaluation_mode() -> Iterator[None]:
 
 
 def current_step() -> int | None:
-    """The inner step, counted from 0, that a loss is evaluated in; ``None`` outside of adaptation."""
+    """The inner step, from 0, in which a loss is evaluated; ``None`` outside of adaptation."""
     return _step.get()
 
 
 @contextmanager
 def inner_step(step: int) -> Iterator[None]:
-    """Inside, :func:`current_step` is ``step``."""
+    """A context in which ``current_step()`` is ``step``."""
     token = _step.set(step)
     try:
         yield
@@ -51,7 +51,7 @@ def inner_step(step: int) -> Iterator[None]:
 
 @contextmanager
 def recording() -> Iterator[Statistics]:
-    """Inside, layers that ask for it have their statistics noted in what this gives."""
+    """A context in which layers that call ``record_statistics`` add their statistics to the yielded dictionary."""
     recorded: Statistics = {}
     token = _recorded.set(recorded)
     try:
@@ -62,7 +62,7 @@ def recording() -> Iterator[Statistics]:
 
 @contextmanager
 def given(statistics: Statistics) -> Iterator[None]:
-    """Inside, :func:`given_statistics` are these."""
+    """A context in which ``given_statistics(layer)`` returns these statistics."""
     token = _given.set(statistics)
     try:
         yield
@@ -71,7 +71,7 @@ def given(statistics: Statistics) -> Iterator[None]:
 
 
 def record_statistics(layer: nn.Module, x: Tensor) -> None:
-    """Notes the mean and variance of each channel of ``[examples, channels, ...]``, if anybody is recording.
+    """Record the mean and variance of each channel of ``[examples, channels, ...]``, inside ``recording()`` only.
 
     Raises:
         ValueError: the layer is called twice in one pass.
@@ -80,14 +80,14 @@ def record_statistics(layer: nn.Module, x: Tensor) -> None:
     if recorded is not None:
         if layer in recorded:
             raise ValueError(
-                f"{layer} is called twice for one batch, so its statistics are not those of one place; use a layer of "
-                "its own for each place, or the policy 'batch'."
+                f"{layer} is called twice for one batch, so its statistics would be those of two places. Use a "
+                "separate layer for each place, or the policy 'batch'."
             )
         over = [axis for axis in range(x.ndim) if axis != 1]
         recorded[layer] = (x.mean(over), x.var(over, correction=0))
 
 
 def given_statistics(layer: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """The statistics that a layer is to normalise by, if there are any."""
+    """The statistics that a layer should normalise by, or ``None``."""
     statistics = _given.get()
     return None if statistics is None else statistics.get(origin(layer))

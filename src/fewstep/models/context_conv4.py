@@ -1,4 +1,4 @@
-"""Networks for images with context parameters, which alone are adapted."""
+"""Convolutional networks with context parameters, for algorithms that adapt only these."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from fewstep.models.conv4 import Conv4
 
 
 class ContextConv4(nn.Module):
-    """Conv4 whose third block's maps are scaled and shifted by a linear function of context parameters (FiLM).
+    """Conv4 with context parameters that scale and shift the feature maps of its third block (FiLM).
 
-    The context is all that :func:`fewstep.cavia` adapts (Zintgraf et al. 2019, section 4 and appendix).
+    Scale and shift are a linear function of ``context``, which [`cavia`][fewstep.cavia] adapts (Zintgraf et al. 2019,
+    section 4 and appendix).
 
     Args:
         network: the convolutional network.
-        filters: of its third block.
-        size: number of context parameters.
+        filters: the number of filters of its third block.
+        size: the number of context parameters.
 
-    >>> ContextConv4(Conv4(in_channels=1, ways=5), filters=64)(torch.rand(10, 1, 28, 28)).shape
-    torch.Size([10, 5])
+    Examples:
+        >>> ContextConv4(Conv4(in_channels=1, ways=5), filters=64)(torch.rand(10, 1, 28, 28)).shape
+        torch.Size([10, 5])
     """
 
     def __init__(self, network: Conv4, filters: int, size: int = 100) -> None:
@@ -30,7 +32,7 @@ class ContextConv4(nn.Module):
         self.film = nn.Linear(size, 2 * filters)
 
     def forward(self, images: Tensor) -> Float[Tensor, "images ways"]:
-        """``[images, channels, height, width]`` to logits ``[images, ways]``."""
+        """Map images ``[images, channels, height, width]`` to logits ``[images, ways]``."""
         scale, shift = self.film(self.context).view(2, 1, -1, 1, 1)
         first, second, third, fourth = self.network.body
         maps = third(second(first(images)))
@@ -38,16 +40,17 @@ class ContextConv4(nn.Module):
 
 
 class ContextChannel(nn.Module):
-    """A network that sees free parameters as one more channel beside those of the images (MAML, appendix C.2).
+    """A network with context parameters that are an additional input channel (MAML, appendix C.2).
 
-    The paper's comparison with adapting a context vector: only ``context`` is adapted, and all is learned.
+    In the paper's comparison only ``context`` is adapted, and all parameters are learned.
 
     Args:
-        network: of images with one channel more than there are.
-        image_size: height and width.
+        network: a network for images with one more channel.
+        image_size: height and width of the images, in pixels.
 
-    >>> ContextChannel(Conv4(in_channels=2, ways=5), image_size=28)(torch.rand(10, 1, 28, 28)).shape
-    torch.Size([10, 5])
+    Examples:
+        >>> ContextChannel(Conv4(in_channels=2, ways=5), image_size=28)(torch.rand(10, 1, 28, 28)).shape
+        torch.Size([10, 5])
     """
 
     def __init__(self, network: nn.Module, image_size: int) -> None:
@@ -56,6 +59,6 @@ class ContextChannel(nn.Module):
         self.context = nn.Parameter(torch.zeros(1, image_size, image_size))
 
     def forward(self, images: Tensor) -> Float[Tensor, "images ways"]:
-        """``[images, channels, height, width]`` to logits ``[images, ways]``."""
+        """Map images ``[images, channels, height, width]`` to logits ``[images, ways]``."""
         logits: Tensor = self.network(torch.cat([images, self.context.expand(len(images), -1, -1, -1)], 1))
         return logits

@@ -15,19 +15,23 @@ from fewstep.models.second_order import convolve, max_pool
 
 
 class ConvBlock(nn.Module):
-    """3×3 convolution, normalisation, ReLU or leaky ReLU, and half the resolution by a stride of 2 or 2×2 max-pooling.
+    """A 3×3 convolution, normalisation, an activation, and half the resolution.
 
-    The convolution has a bias only where there is no normalisation, which would take it out again. After batch
-    statistics, scale, shift and activation come after the pooling, where there is a quarter of the data. This is exact:
-    the maximum commutes with whatever grows, and a channel whose scale is negative is convolved with its weights
-    negated.
+    The resolution is halved by 2×2 max-pooling or by a stride of 2. The convolution has a bias only without
+    normalisation, which would cancel it. After batch normalisation, scale, shift and activation are applied after
+    pooling, to a quarter of the data. The result is the same: the maximum commutes with increasing functions, and a
+    channel with negative scale is convolved with negated weights.
 
     Args:
         in_channels: channels of the input.
-        out_channels: filters.
-        norm: normalises ``out_channels`` channels, such as :class:`fewstep.models.BatchNorm`.
-        pool: max-pooling, else a stride of 2.
-        activation: a function that nowhere falls, as ReLU and leaky ReLU, and unlike GELU: pooling comes before it.
+        out_channels: the number of filters.
+        norm: normalises ``out_channels`` channels, such as [`BatchNorm`][fewstep.models.BatchNorm].
+        pool: whether to use max-pooling instead of a stride of 2.
+        activation: must not decrease anywhere, like ReLU and leaky ReLU and unlike GELU, since pooling comes before it.
+
+    Examples:
+        >>> ConvBlock(3, 64, BatchNorm(64), pool=True)(torch.rand(10, 3, 28, 28)).shape
+        torch.Size([10, 64, 14, 14])
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class ConvBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images filters newheight newwidth"]:
-        """``[images, in_channels, height, width]`` to ``[images, out_channels, height/2, width/2]``.
+        """Map ``[images, in_channels, height, width]`` to ``[images, out_channels, height/2, width/2]``.
 
         An odd size is rounded up with a stride and down with pooling.
         """
@@ -69,27 +73,32 @@ class ConvBlock(nn.Module):
 
 
 class Conv4(nn.Module):
-    """Four convolution blocks and a linear head, the backbone of few-shot classification since Vinyals et al. (2016).
+    """Four convolution blocks and a linear head (Vinyals et al. 2016, section 4.1.1; MAML, section 5.2).
 
-    ``body`` holds the blocks and ``head`` the linear layer, so that ``adapts="head.*"`` is ANIL. The networks of the
-    MAML paper are :meth:`omniglot` and :meth:`mini_imagenet`, and MAML++'s is :meth:`maml_plus_plus`.
+    ``body`` holds the blocks and ``head`` the linear layer, so that ``adapts="head.*"`` is ANIL. The class methods make
+    the networks of the papers: [`omniglot`][fewstep.models.Conv4.omniglot] and
+    [`mini_imagenet`][fewstep.models.Conv4.mini_imagenet] of MAML,
+    [`maml_plus_plus`][fewstep.models.Conv4.maml_plus_plus] of MAML++.
 
     Args:
-        in_channels: of the images.
-        ways: classes of a task, the outputs.
-        filters: of every block.
-        image_size: height and width.
-        pool: halve the resolution by max-pooling, else by a stride of 2.
-        spatial_mean: average the last feature maps over their positions, else flatten them.
-        norm: from the number of channels to their normalisation, such as ``fewstep.models.norm_layer("support")``.
-        activation: of every block; see :class:`ConvBlock`.
+        in_channels: channels of the images.
+        ways: the number of classes of a task, which is the number of outputs.
+        filters: the number of filters of every block.
+        image_size: height and width of the images, in pixels.
+        pool: whether to halve the resolution by max-pooling instead of a stride of 2.
+        spatial_mean: whether to average the last feature maps over their positions instead of flattening them.
+        norm: a function from the number of channels to their normalisation, such as
+            ``fewstep.models.norm_layer("support")``.
+        activation: of every block; see [`ConvBlock`][fewstep.models.ConvBlock].
 
     Raises:
-        ValueError: images come that are not ``[images, in_channels, image_size, image_size]``.
+        ValueError: ``image_size`` is too small; or, when it is called, the images are not
+            ``[images, in_channels, image_size, image_size]``.
 
-    >>> network = Conv4(in_channels=1, ways=5)
-    >>> network(torch.rand(10, 1, 28, 28)).shape
-    torch.Size([10, 5])
+    Examples:
+        >>> network = Conv4(in_channels=1, ways=5)
+        >>> network(torch.rand(10, 1, 28, 28)).shape
+        torch.Size([10, 5])
     """
 
     def __init__(
@@ -124,10 +133,17 @@ class Conv4(nn.Module):
     def omniglot(
         cls, ways: int, filters: int = 64, norm: Policy = "batch", steps: int = 1, in_channels: int = 1
     ) -> Conv4:
-        """The MAML paper's network for Omniglot: stride 2, spatial mean, a head that starts from N(0, 1).
+        """Make the MAML paper's network for Omniglot: stride 2, spatial mean, a head initialised from N(0, 1).
 
-        A shift but no scale, ε = 1e-3, and by default the statistics of the batch, as in the paper's code. ``steps`` is
-        that of :func:`fewstep.models.norm_layer`.
+        The norms have a shift but no scale, ε = 1e-3, and by default the statistics of the batch, as in the paper's
+        code.
+
+        Args:
+            ways: the number of classes of a task.
+            filters: the number of filters of every block.
+            norm: the normalisation policy; see [`norm_layer`][fewstep.models.norm_layer].
+            steps: the number of inner steps in training, for ``norm="per_step"``.
+            in_channels: channels of the images, which are 28 × 28.
         """
         network = cls(in_channels, ways, filters, pool=False, spatial_mean=True, norm=_paper_norm(norm, steps))
         nn.init.normal_(network.head.weight)
@@ -143,7 +159,19 @@ class Conv4(nn.Module):
         image_size: int = 84,
         in_channels: int = 3,
     ) -> Conv4:
-        """The MAML paper's network for miniImageNet: max-pooling, flattened features; norms as for Omniglot."""
+        """Make the MAML paper's network for miniImageNet: max-pooling, flattened features.
+
+        The norms have a shift but no scale, ε = 1e-3, and by default the statistics of the batch, as in the paper's
+        code.
+
+        Args:
+            ways: the number of classes of a task.
+            filters: the number of filters of every block.
+            norm: the normalisation policy; see [`norm_layer`][fewstep.models.norm_layer].
+            steps: the number of inner steps in training, for ``norm="per_step"``.
+            image_size: height and width of the images, in pixels.
+            in_channels: channels of the images.
+        """
         return cls(in_channels, ways, filters, image_size, norm=_paper_norm(norm, steps))
 
     @classmethod
@@ -156,35 +184,51 @@ class Conv4(nn.Module):
         norm: Policy = "per_step",
         steps: int = 5,
     ) -> Conv4:
-        """MAML++'s network: leaky ReLU of slope 0.01, max-pooling, flattened features, a scale and a shift per step.
+        """Make the network of MAML++: leaky ReLU of slope 0.01, max-pooling, flattened features.
 
-        It has 64 filters for Omniglot and 48 for miniImageNet. Padding, ε = 1e-5 and initialisation (Xavier, zero
-        biases) are those of the authors' code. Their convolutions have biases, which the batch's statistics take out
-        again, and their norms keep running averages, which no output depends on; here there are neither.
+        It has 64 filters for Omniglot and 48 for miniImageNet, and a scale and a shift per inner step. Padding,
+        ε = 1e-5 and initialisation (Xavier, zero biases) are those of the authors' code. Two things that do not affect
+        the output are left out: their convolutions have biases, which batch normalisation cancels, and their norms keep
+        running averages.
 
-        ``steps`` is that of :func:`fewstep.models.norm_layer`: the inner steps in training.
+        Args:
+            ways: the number of classes of a task.
+            in_channels: channels of the images.
+            image_size: height and width of the images, in pixels.
+            filters: the number of filters of every block.
+            norm: the normalisation policy; see [`norm_layer`][fewstep.models.norm_layer].
+            steps: the number of inner steps in training, for ``norm="per_step"``.
 
-        >>> Conv4.maml_plus_plus(5, in_channels=3, image_size=84, filters=48).features
-        1200
+        Examples:
+            >>> Conv4.maml_plus_plus(5, in_channels=3, image_size=84, filters=48).features
+            1200
         """
         made = norm_layer(norm, steps=steps)
         return cls(in_channels, ways, filters, image_size, norm=made, activation=functional.leaky_relu)
 
     def forward(self, images: Tensor) -> Float[Tensor, "images ways"]:
-        """``[images, in_channels, image_size, image_size]`` to logits ``[images, ways]``."""
+        """Map images ``[images, in_channels, image_size, image_size]`` to logits ``[images, ways]``."""
         return self.head(self.embed(images))
 
     def embed(self, images: Tensor) -> Float[Tensor, "images features"]:
-        """The features before the head, ``[images, features]``."""
+        """Compute the features before the head, ``[images, features]``.
+
+        Args:
+            images: ``[images, in_channels, image_size, image_size]``.
+        """
         check_images(images, self.in_channels, self.image_size, "Conv4")
         return self.features_of(self.body(images))
 
     def encoder(self) -> nn.Sequential:
-        """The network without its head, images to features; it shares the parameters."""
+        """The network without its head, from images to features; it shares the parameters."""
         return nn.Sequential(self.body, *([nn.AdaptiveAvgPool2d(1)] if self.spatial_mean else []), nn.Flatten())
 
     def features_of(self, maps: Float[Tensor, "images filters height width"]) -> Float[Tensor, "images features"]:
-        """The features of the last block's maps, ``[images, features]``."""
+        """Compute the features from the maps of the last block.
+
+        Args:
+            maps: ``[images, filters, height, width]``.
+        """
         return maps.mean((2, 3)) if self.spatial_mean else maps.flatten(1)
 
 

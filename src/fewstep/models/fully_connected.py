@@ -1,4 +1,4 @@
-"""The network without convolutions of the MAML paper (appendix A.1)."""
+"""The fully connected network of the MAML paper (appendix A.1)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fewstep.models.normalization import BatchNorm, Policy, norm_layer
 
 
 class DenseBlock(nn.Module):
-    """A linear layer, normalisation, ReLU.
+    """A linear layer, normalisation and ReLU.
 
-    The linear layer has a bias only where there is no normalisation, which brings a shift of its own.
+    The linear layer has a bias only without normalisation, which has its own shift.
 
     Args:
-        inputs: number of input features.
-        outputs: number of output features.
+        inputs: the number of input features.
+        outputs: the number of output features.
         norm: normalises ``outputs`` channels.
     """
 
@@ -29,29 +29,31 @@ class DenseBlock(nn.Module):
         self.norm = norm
 
     def forward(self, x: Float[Tensor, "examples inputs"]) -> Float[Tensor, "examples outputs"]:
-        """``[examples, inputs]`` to ``[examples, outputs]``."""
+        """Map ``[examples, inputs]`` to ``[examples, outputs]``."""
         return torch.relu(self.norm(self.linear(x)))
 
 
 class FullyConnected(nn.Module):
-    """Linear layers with normalisation and ReLU between them, and a linear head, for inputs of any shape.
+    """Linear layers with normalisation and ReLU, and a linear head, for inputs of any shape (MAML, appendix A.1).
 
-    ``body`` holds the hidden layers and ``head`` the last one, so that ``adapts="head.*"`` is ANIL. All weights start
-    from a normal of deviation 0.01 truncated at two deviations, as in the MAML paper's code, and biases from zero. The
-    paper's network is :meth:`maml`.
+    ``body`` holds the hidden layers and ``head`` the last one, so that ``adapts="head.*"`` is ANIL. As in the MAML
+    paper's code, weights are drawn from a normal distribution with standard deviation 0.01, truncated at two standard
+    deviations, and biases start at 0. [`maml`][fewstep.models.FullyConnected.maml] makes the paper's network.
 
     Args:
-        inputs: number of numbers in an example, such as 28·28.
-        ways: classes of a task, the outputs.
-        hidden: width of each hidden layer.
-        norm: from the number of channels to their normalisation, such as ``fewstep.models.norm_layer("support")``.
+        inputs: the number of entries of an example, such as 28·28.
+        ways: the number of classes of a task, which is the number of outputs.
+        hidden: the width of each hidden layer.
+        norm: a function from the number of channels to their normalisation, such as
+            ``fewstep.models.norm_layer("support")``.
 
     Raises:
-        ValueError: examples come that do not hold ``inputs`` numbers.
+        ValueError: when it is called, the examples do not have ``inputs`` entries.
 
-    >>> network = FullyConnected(28 * 28, ways=5)
-    >>> network(torch.rand(10, 1, 28, 28)).shape
-    torch.Size([10, 5])
+    Examples:
+        >>> network = FullyConnected(28 * 28, ways=5)
+        >>> network(torch.rand(10, 1, 28, 28)).shape
+        torch.Size([10, 5])
     """
 
     def __init__(
@@ -72,18 +74,26 @@ class FullyConnected(nn.Module):
 
     @classmethod
     def maml(cls, ways: int, inputs: int = 28 * 28, norm: Policy = "batch", steps: int = 1) -> FullyConnected:
-        """The MAML paper's: 256-128-64-64; norms with a shift but no scale and ε = 1e-3, as in its convolutional ones.
+        """Make the MAML paper's network: 256-128-64-64, norms with a shift but no scale and ε = 1e-3.
 
-        ``steps`` is that of :func:`fewstep.models.norm_layer`.
+        Args:
+            ways: the number of classes of a task.
+            inputs: the number of entries of an example.
+            norm: the normalisation policy; see [`norm_layer`][fewstep.models.norm_layer].
+            steps: the number of inner steps in training, for ``norm="per_step"``.
         """
         return cls(inputs, ways, norm=norm_layer(norm, scale=False, eps=1e-3, steps=steps))
 
     def forward(self, x: Tensor) -> Float[Tensor, "examples ways"]:
-        """``[examples, ...]`` to logits ``[examples, ways]``."""
+        """Map ``[examples, ...]`` to logits ``[examples, ways]``."""
         return self.head(self.embed(x))
 
     def embed(self, x: Tensor) -> Float[Tensor, "examples features"]:
-        """The features before the head, ``[examples, features]``."""
+        """Compute the features before the head, ``[examples, features]``.
+
+        Args:
+            x: ``[examples, ...]`` with ``inputs`` entries per example.
+        """
         if x.ndim < 2 or x[0].numel() != self.inputs:
             raise ValueError(
                 f"FullyConnected expects examples of {self.inputs} numbers, [examples, ...]; got {list(x.shape)}."
@@ -91,5 +101,5 @@ class FullyConnected(nn.Module):
         return self.body(x.flatten(1))
 
     def encoder(self) -> nn.Sequential:
-        """The network without its head, examples to features; it shares the parameters."""
+        """The network without its head, from examples to features; it shares the parameters."""
         return nn.Sequential(nn.Flatten(), self.body)

@@ -1,4 +1,4 @@
-"""A model that is only a function of a dictionary of parameters."""
+"""A module made from a function of a dictionary of parameters."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from torch import Tensor, nn
 
 
 class Function(nn.Module):
-    """Makes ``function(params, x)`` a module, for models that were never written as one.
+    """A module made from ``function(params, x)``, for models that are not an ``nn.Module``.
 
     Args:
-        function: takes a dictionary of tensors and the inputs.
-        params: the initial parameters; names must not contain a dot. They are copied.
+        function: a function of a dictionary of tensors and the inputs.
+        params: the initial parameters, which are copied. Names must not contain a dot.
 
-    >>> import torch
-    >>> line = Function(lambda p, x: p["slope"] * x, {"slope": torch.tensor(2.0)})
-    >>> line(torch.tensor(3.0)).item()
-    6.0
+    Raises:
+        KeyError: a name contains a dot.
+
+    Examples:
+        >>> import torch
+        >>> line = Function(lambda p, x: p["slope"] * x, {"slope": torch.tensor(2.0)})
+        >>> line(torch.tensor(3.0)).item()
+        6.0
     """
 
     def __init__(self, function: Callable[..., Any], params: Mapping[str, Tensor]) -> None:

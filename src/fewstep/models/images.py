@@ -1,4 +1,4 @@
-"""What convolutional networks share: which images they take, and how these lie in memory."""
+"""What the convolutional networks share: checks of the images, and their memory format."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from fewstep.models.normalization import BatchNorm
 
 
 class Blocks(nn.Sequential):
-    """Blocks of convolutions, one after the other.
+    """A sequence of convolution blocks, whose input is converted to the channels-last memory format.
 
-    Images are laid out with the channels last, as CPUs and tensor cores like it best.
+    That format is the fastest on CPUs and tensor cores.
     """
 
     def forward(
         self, images: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images filters newheight newwidth"]:
-        """``[images, channels, height, width]`` to what the last block gives."""
+        """Map ``[images, channels, height, width]`` to the output of the last block."""
         if images.stride(1) != 1:
             images = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         return super().forward(images)
 
 
 def normed(norm: nn.Module, x: Tensor) -> Tensor:
-    """``norm(x)``; PyTorch's own norms under vmap know images only with the channels first."""
+    """``norm(x)``; under vmap, PyTorch's own norms need the channels-first memory format."""
     own = isinstance(norm, (BatchNorm, nn.Identity))
     return norm(x if own else x.clone(memory_format=torch.contiguous_format))
 
 
 def check_images(images: Tensor, in_channels: int, image_size: int, network: str) -> None:
-    """Raises if a network was made for other images.
+    """Raise if images do not have the shape that a network was made for.
 
     Args:
-        images: should be ``[images, in_channels, image_size, image_size]``.
-        in_channels: what the network was made for.
-        image_size: what the network was made for.
-        network: its name, for the message.
+        images: expected to be ``[images, in_channels, image_size, image_size]``.
+        in_channels: channels of the images.
+        image_size: height and width of the images, in pixels.
+        network: the name of the network, for the message.
 
     Raises:
         ValueError: the images have another shape.

@@ -9,24 +9,26 @@ from torch import nn
 
 
 class MLP(nn.Sequential):
-    """Linear layers with a nonlinearity between them; the paper's sinusoid network is ``MLP(1, [40, 40], 1)``.
+    """A multilayer perceptron; ``MLP(1, [40, 40], 1)`` is the network of MAML's sine waves (section 5.1).
 
     Args:
-        inputs: number of input features.
-        hidden: width of each hidden layer.
-        outputs: number of output features.
-        activation: makes the nonlinearity, a module.
-        weight_std: if given, weights are drawn from a normal truncated at two of these standard deviations and
-            biases are zero (the reference sinusoid network uses 0.01); otherwise PyTorch's initialisation stays.
+        inputs: the number of input features.
+        hidden: the width of each hidden layer.
+        outputs: the number of output features.
+        activation: a function without arguments that makes the module between two layers.
+        weight_std: if given, weights are drawn from a normal distribution with this standard deviation, truncated at
+            two standard deviations, and biases are 0 (0.01 in the authors' code for sine waves). ``None`` keeps
+            PyTorch's initialisation.
 
-    >>> MLP(1, [40, 40], 1)
-    MLP(
-      (0): Linear(in_features=1, out_features=40, bias=True)
-      (1): ReLU()
-      (2): Linear(in_features=40, out_features=40, bias=True)
-      (3): ReLU()
-      (4): Linear(in_features=40, out_features=1, bias=True)
-    )
+    Examples:
+        >>> MLP(1, [40, 40], 1)
+        MLP(
+          (0): Linear(in_features=1, out_features=40, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=40, out_features=40, bias=True)
+          (3): ReLU()
+          (4): Linear(in_features=40, out_features=1, bias=True)
+        )
     """
 
     def __init__(

@@ -1,20 +1,17 @@
-"""Normalisation as one explicit choice: by whose statistics, with which scale and shift.
+"""Normalisation layers, and the choice between them: which statistics they use, with which scale and shift.
 
-What a number is worth depends on the policy under which it was measured:
+The policy decides what an accuracy means, so name it when you report results:
 
-======== ===================================================== =========================================================
-policy   normalised by                                         what it means
-======== ===================================================== =========================================================
-batch    the batch at hand; at test, the whole query set       transductive: queries are classified together, as in the
-                                                               MAML paper; one query at a time loses most accuracy
-support  the support set of the task, for queries too          not transductive; queries may come one at a time
-running  training: the batch; evaluation: running averages     not transductive; the averages are of all training tasks
-per_step the batch, scale and shift of each inner step         as batch (MAML++)
-group    groups of channels of one image                       no statistics shared by images
-layer    all channels of one image                             no statistics shared by images
-none     nothing                                               no statistics
-======== ===================================================== =========================================================
-"""
+| policy | statistics of | consequence |
+|---|---|---|
+| `batch` | the current batch; in evaluation, the whole query set | transductive, as in the MAML paper: the queries are classified together, and accuracy drops if they come one at a time |
+| `support` | the support set of the task, also for queries | not transductive: queries may come one at a time |
+| `running` | the batch in training, running averages in evaluation | not transductive; the averages are over all training tasks |
+| `per_step` | the batch, with a scale and shift for each inner step | transductive (MAML++) |
+| `group` | groups of channels of one image | images share no statistics |
+| `layer` | all channels of one image | images share no statistics |
+| `none` | | no normalisation |
+"""  # noqa: E501 - a table
 
 from __future__ import annotations
 
@@ -32,19 +29,20 @@ Policy = Literal["batch", "support", "running", "per_step", "group", "layer", "n
 
 
 class BatchNorm(nn.Module):
-    """Normalises each channel by the mean and variance of the batch that it is called with; nothing is tracked.
+    """Batch normalisation by the mean and variance of the current batch, without running averages.
 
     In few-shot learning the query set is one batch, so its examples are classified together: the transductive setting
-    of the MAML paper. Twice differentiable in a few fused passes.
+    of the MAML paper. First and second derivatives are computed in a few fused passes.
 
     Args:
-        channels: number of channels.
-        scale: learn a factor per channel, ``weight``; the MAML paper has none.
-        shift: learn a summand per channel, ``bias``.
+        channels: the number of channels.
+        scale: whether to learn a factor per channel, ``weight``. The MAML paper has none.
+        shift: whether to learn an offset per channel, ``bias``.
         eps: added to the variance; 1e-3 in the paper's code.
 
-    >>> BatchNorm(3)(torch.rand(8, 3, 5, 5)).std((0, 2, 3), correction=0).round(decimals=2).tolist()
-    [1.0, 1.0, 1.0]
+    Examples:
+        >>> BatchNorm(3)(torch.rand(8, 3, 5, 5)).std((0, 2, 3), correction=0).round(decimals=2).tolist()
+        [1.0, 1.0, 1.0]
     """
 
     def __init__(self, channels: int, scale: bool = True, shift: bool = True, eps: float = 1e-5) -> None:
@@ -54,44 +52,63 @@ class BatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels)) if shift else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[examples, channels, ...]`` to the same shape."""
+        """Normalise ``[examples, channels, ...]``; the shape does not change."""
         return self.scale_and_shift(self.normalize(x))
 
     def normalize(self, x: Tensor) -> Tensor:
-        """The first half: mean 0 and variance 1."""
+        """Normalise to mean 0 and variance 1, without scale and shift."""
         return normalize(x, self.eps)
 
     def normalize_and_pool(self, x: Tensor) -> Tensor:
-        """The first half, and 2×2 max-pooling after it."""
+        """Normalise without scale and shift, then apply 2×2 max-pooling."""
         return normalize_and_pool(x, self.eps)
 
     def scale_and_shift(self, x: Tensor) -> Tensor:
-        """The second half."""
+        """Apply the scale and the shift."""
         scale, shift = self.scale(), self.shift()
         x = x if scale is None else x * _per_channel(scale, x)
         return x if shift is None else x + _per_channel(shift, x)
 
     def scale(self) -> Tensor | None:
-        """The factor of each channel, ``[channels]``."""
+        """The factor of each channel, ``[channels]``, or ``None``."""
         return self.weight
 
     def shift(self) -> Tensor | None:
-        """The summand of each channel, ``[channels]``."""
+        """The offset of each channel, ``[channels]``, or ``None``."""
         return self.bias
 
     def settle(self, step: int, statistics: tuple[Tensor, Tensor] | None) -> None:
-        """Makes the norm that of a model adapted by ``step`` inner steps to a support set with these statistics."""
+        """Store what the layer of an adapted model needs to know of its adaptation.
+
+        Args:
+            step: the number of inner steps that were taken.
+            statistics: mean and variance of the support set, ``[channels]`` each, if the layer records them.
+        """
 
     def extra_repr(self) -> str:
         return f"{self.channels}, scale={self.weight is not None}, shift={self.bias is not None}, eps={self.eps}"
 
 
 class SupportNorm(BatchNorm):
-    """Normalises query examples by the mean and variance of the task's support set (Bronskill et al. 2020, section 3).
+    """Batch normalisation by the statistics of the support set, for queries too (Bronskill et al. 2020, section 3).
 
-    The learner sees to it: the query loss goes through the support set first. A model that
-    :meth:`fewstep.MetaLearner.adapt` returns keeps the support set's statistics. Called on its own it is
-    :class:`BatchNorm`.
+    The learner evaluates the support set before the query set. The model that
+    [`MetaLearner.adapt`][fewstep.MetaLearner.adapt] returns keeps the statistics of the support set. On its own, the
+    layer is [`BatchNorm`][fewstep.models.BatchNorm].
+
+    Args:
+        channels: the number of channels.
+        scale: whether to learn a factor per channel.
+        shift: whether to learn an offset per channel.
+        eps: added to the variance.
+
+    Examples:
+        >>> import fewstep
+        >>> network = torch.nn.Sequential(torch.nn.Linear(1, 8), SupportNorm(8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        >>> learner = fewstep.maml(network, fewstep.mse, inner_lr=0.01)
+        >>> adapted = learner.adapt(fewstep.tasks.Sinusoids(shots=5).sample(1)[0].support)
+        >>> adapted(torch.zeros(1, 1)).shape  # a single query
+        torch.Size([1, 1])
     """
 
     mean: Tensor
@@ -124,17 +141,21 @@ class SupportNorm(BatchNorm):
 
 
 class RunningNorm(BatchNorm):
-    """Normalises by the batch while training, and by running averages over the training tasks in evaluation.
+    """Batch normalisation by the current batch in training, and by running averages in evaluation.
 
-    After every meta-step the learner moves the averages towards the statistics of one task's query set, adapted; no
-    gradient goes through them, and nothing of a test task reaches them.
+    After every meta-step, the learner updates the averages with the statistics of one adapted task's query set. No
+    gradient flows through the averages, and test tasks do not change them.
 
     Args:
-        channels: number of channels.
-        scale: learn a factor per channel.
-        shift: learn a summand per channel.
+        channels: the number of channels.
+        scale: whether to learn a factor per channel.
+        shift: whether to learn an offset per channel.
         eps: added to the variance.
-        momentum: weight of the newest task in the averages.
+        momentum: the weight of the newest task in the averages.
+
+    Examples:
+        >>> RunningNorm(3).eval()(torch.full((1, 3), 2.0)).round(decimals=2).tolist()  # initially mean 0, variance 1
+        [[2.0, 2.0, 2.0]]
     """
 
     mean: Tensor
@@ -155,21 +176,30 @@ class RunningNorm(BatchNorm):
         return normalize(x, self.eps)
 
     def update(self, mean: Tensor, variance: Tensor) -> None:
-        """Moves the averages towards these statistics, ``[channels]`` each."""
+        """Move the averages towards the given statistics.
+
+        Args:
+            mean: the mean of each channel, ``[channels]``.
+            variance: the variance of each channel, ``[channels]``.
+        """
         self.mean.lerp_(mean, self.momentum)
         self.variance.lerp_(variance, self.momentum)
 
 
 class PerStepNorm(BatchNorm):
-    """Batch statistics, with a scale and a shift for each inner step (MAML++, section 4).
+    """Batch normalisation by the current batch, with a scale and a shift for each inner step (MAML++, section 4).
 
-    They are learned by the outer loop only: leave them out of ``adapts``. The query loss after step k takes those of
-    step k; later steps than there were in training take the last.
+    Scale and shift should be learned by the outer loop only, so leave them out of ``adapts``. The query loss after step
+    k uses those of step k. If there are more steps than in training, the last ones are used.
 
     Args:
-        channels: number of channels.
-        steps: inner steps in training.
+        channels: the number of channels.
+        steps: the number of inner steps in training.
         eps: added to the variance.
+
+    Examples:
+        >>> PerStepNorm(64, steps=5).weight.shape
+        torch.Size([5, 64])
     """
 
     def __init__(self, channels: int, steps: int, eps: float = 1e-5) -> None:
@@ -203,20 +233,27 @@ class PerStepNorm(BatchNorm):
 def norm_layer(
     policy: Policy, scale: bool = True, shift: bool = True, eps: float = 1e-5, steps: int = 1
 ) -> Callable[[int], nn.Module]:
-    """From a policy to a function that makes the normalisation of some channels; see this module for what each means.
+    """Make a function from a number of channels to a normalisation layer.
 
     Args:
-        policy: ``"batch"``, ``"support"``, ``"running"``, ``"per_step"``, ``"group"``, ``"layer"`` or ``"none"``.
-        scale: learn a factor per channel.
-        shift: learn a summand per channel.
+        policy: ``"batch"``, ``"support"``, ``"running"``, ``"per_step"``, ``"group"``, ``"layer"`` or ``"none"``. The
+            first three and ``"per_step"`` are [`BatchNorm`][fewstep.models.BatchNorm],
+            [`SupportNorm`][fewstep.models.SupportNorm], [`RunningNorm`][fewstep.models.RunningNorm] and
+            [`PerStepNorm`][fewstep.models.PerStepNorm].
+        scale: whether to learn a factor per channel.
+        shift: whether to learn an offset per channel.
         eps: added to the variance.
-        steps: inner steps in training, for ``"per_step"``.
+        steps: the number of inner steps in training, for ``"per_step"``.
+
+    Returns:
+        A function, to be passed as ``norm`` to the networks of this library.
 
     Raises:
-        ValueError: there is no such policy.
+        ValueError: the policy is unknown.
 
-    >>> norm_layer("support", scale=False)(64)
-    SupportNorm(64, scale=False, shift=True, eps=1e-05)
+    Examples:
+        >>> norm_layer("support", scale=False)(64)
+        SupportNorm(64, scale=False, shift=True, eps=1e-05)
     """
     if policy == "per_step":
         return partial(PerStepNorm, steps=steps, eps=eps)
@@ -229,12 +266,12 @@ def norm_layer(
     kinds: dict[str, type[BatchNorm]] = {"batch": BatchNorm, "support": SupportNorm, "running": RunningNorm}
     if policy not in kinds:
         known = [*kinds, "per_step", "group", "layer", "none"]
-        raise ValueError(f"There is no normalisation policy {policy!r}; there are {known}.")
+        raise ValueError(f"Unknown normalisation policy {policy!r}; expected one of {known}.")
     return partial(kinds[policy], scale=scale, shift=shift, eps=eps)
 
 
 def _groups(channels: int) -> int:
-    """Eight groups, or as many as divide the channels."""
+    """The largest number of groups, up to eight, that divides the channels."""
     return max(groups for groups in range(1, 9) if channels % groups == 0)
 
 

@@ -1,4 +1,4 @@
-"""ResNet-12, the deeper backbone of few-shot classification (Oreshkin et al. 2018; Lee et al. 2019)."""
+"""ResNet-12, a deeper network for few-shot classification (Oreshkin et al. 2018; Lee et al. 2019)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from fewstep.models.second_order import convolve, max_pool
 class NormedConvolution(nn.Module):
     """A convolution that keeps the resolution, and a normalisation.
 
-    The convolution has a bias only where there is no normalisation. Weights start from He's normal initialisation for
-    the filters' outputs.
+    The convolution has a bias only without normalisation. Weights are initialised from He's normal distribution, scaled
+    by the number of outputs (``mode="fan_out"``).
 
     Args:
         in_channels: channels of the input.
-        out_channels: filters.
-        size: of the filters, odd.
+        out_channels: the number of filters.
+        size: height and width of the filters, odd.
         norm: normalises ``out_channels`` channels.
     """
 
@@ -35,20 +35,21 @@ class NormedConvolution(nn.Module):
         nn.init.kaiming_normal_(self.weight, mode="fan_out")
 
     def forward(self, x: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images filters height width"]:
-        """``[images, in_channels, height, width]`` to ``[images, out_channels, height, width]``."""
+        """Map ``[images, in_channels, height, width]`` to ``[images, out_channels, height, width]``."""
         x = convolve(x, self.weight)
         return normed(self.norm, x if self.bias is None else x + self.bias.view(1, -1, 1, 1))
 
 
 class ResidualBlock(nn.Module):
-    """Three normed 3×3 convolutions beside a normed 1×1 convolution, added; leaky ReLU of slope 0.1; 2×2 max-pooling.
+    """A residual block: three normalised 3×3 convolutions, a normalised 1×1 shortcut, leaky ReLU, 2×2 max-pooling.
 
-    The last ReLU comes after the pooling: it is increasing, so that the two commute exactly.
+    The slope of the leaky ReLU is 0.1. The last one is applied after pooling; it is increasing, so the result is the
+    same.
 
     Args:
         in_channels: channels of the input.
-        out_channels: filters of every convolution.
-        norm: from the number of channels to their normalisation.
+        out_channels: the number of filters of every convolution.
+        norm: a function from the number of channels to their normalisation.
     """
 
     def __init__(self, in_channels: int, out_channels: int, norm: Callable[[int], nn.Module]) -> None:
@@ -61,34 +62,38 @@ class ResidualBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "images channels height width"]
     ) -> Float[Tensor, "images filters height//2 width//2"]:
-        """``[images, in_channels, height, width]`` to ``[images, out_channels, height/2, width/2]``, rounded down."""
+        """Map ``[images, in_channels, height, width]`` to ``[images, out_channels, ⌊height/2⌋, ⌊width/2⌋]``."""
         deep = functional.leaky_relu(self.first(x), 0.1)
         deep = functional.leaky_relu(self.second(deep), 0.1)
         return functional.leaky_relu(max_pool(self.third(deep) + self.shortcut(x)), 0.1)
 
 
 class ResNet12(nn.Module):
-    """Four residual blocks, the mean over positions, and a linear head.
+    """Four residual blocks, the mean over positions, and a linear head (Oreshkin et al. 2018; Lee et al. 2019).
 
-    ``body`` holds the blocks and ``head`` the linear layer, so that ``adapts="head.*"`` is ANIL. Initialisation and
-    widths are those of MetaOptNet (Lee et al. 2019), which UNICORN-MAML (Ye and Chao 2022) took over; 64-128-256-512
-    are those of TADAM (Oreshkin et al. 2018). Unlike theirs it has no DropBlock and no dropout, which regularise their
-    training on all classes. The last maps are averaged, as in UNICORN-MAML; MetaOptNet flattens them. Where
-    UNICORN-MAML's code adapts, its blocks end in a plain ReLU, although they were pretrained with the leaky one.
+    ``body`` holds the blocks and ``head`` the linear layer, so that ``adapts="head.*"`` is ANIL.
+
+    Initialisation and widths are those of MetaOptNet (Lee et al. 2019), which UNICORN-MAML (Ye and Chao 2022) uses too;
+    TADAM (Oreshkin et al. 2018) has 64-128-256-512. There is no DropBlock and no dropout, which regularise their
+    training on all classes. The last maps are averaged, as in UNICORN-MAML; MetaOptNet flattens them. The blocks end in
+    a leaky ReLU; in UNICORN-MAML's code they end in a ReLU during adaptation, and in a leaky ReLU during pretraining.
 
     Args:
-        in_channels: of the images.
-        ways: classes of a task, the outputs.
-        widths: filters of each block.
-        image_size: height and width.
-        norm: from the number of channels to their normalisation, such as ``fewstep.models.norm_layer("support")``.
+        in_channels: channels of the images.
+        ways: the number of classes of a task, which is the number of outputs.
+        widths: the number of filters of each block.
+        image_size: height and width of the images, in pixels.
+        norm: a function from the number of channels to their normalisation, such as
+            ``fewstep.models.norm_layer("support")``.
 
     Raises:
-        ValueError: images come that are not ``[images, in_channels, image_size, image_size]``.
+        ValueError: ``image_size`` is too small; or, when it is called, the images are not
+            ``[images, in_channels, image_size, image_size]``.
 
-    >>> network = ResNet12(in_channels=3, ways=5, widths=(4, 8, 16, 32), image_size=32)
-    >>> network(torch.rand(10, 3, 32, 32)).shape
-    torch.Size([10, 5])
+    Examples:
+        >>> network = ResNet12(in_channels=3, ways=5, widths=(4, 8, 16, 32), image_size=32)
+        >>> network(torch.rand(10, 3, 32, 32)).shape
+        torch.Size([10, 5])
     """
 
     def __init__(
@@ -112,14 +117,18 @@ class ResNet12(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images: Tensor) -> Float[Tensor, "images ways"]:
-        """``[images, in_channels, image_size, image_size]`` to logits ``[images, ways]``."""
+        """Map images ``[images, in_channels, image_size, image_size]`` to logits ``[images, ways]``."""
         return self.head(self.embed(images))
 
     def embed(self, images: Tensor) -> Float[Tensor, "images features"]:
-        """The features before the head, ``[images, features]``."""
+        """Compute the features before the head, ``[images, features]``.
+
+        Args:
+            images: ``[images, in_channels, image_size, image_size]``.
+        """
         check_images(images, self.in_channels, self.image_size, "ResNet12")
         return self.body(images).mean((2, 3))
 
     def encoder(self) -> nn.Sequential:
-        """The network without its head, images to features; it shares the parameters."""
+        """The network without its head, from images to features; it shares the parameters."""
         return nn.Sequential(self.body, nn.AdaptiveAvgPool2d(1), nn.Flatten())

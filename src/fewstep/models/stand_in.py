@@ -1,10 +1,9 @@
-"""A stand-in for a module: the same module, computing with other tensors in place of its parameters.
+"""Stand-ins: copies of a module that compute with other tensors in place of its parameters.
 
-``torch.func.functional_call`` writes other tensors into the module and puts its own back when the call returns. What
-enters the module again later, such as the recomputation of activation checkpointing in the backward pass, then computes
-with the module's own parameters. A stand-in is an object of its own that keeps the tensors for as long as anything
-refers to it, so the time of a call does not matter, and neither do other threads. What a forward pass assigns to
-``self`` stays on the stand-in as well: nothing is written into the module.
+``torch.func.functional_call`` writes other tensors into the module and restores its parameters when the call returns.
+If the module is called again later, as activation checkpointing does in the backward pass, it computes with its own
+parameters. A stand-in is a separate object that holds its tensors as long as it exists, so it may be called at any time
+and from any thread. What a forward pass assigns to ``self`` is assigned to the stand-in; the module is never modified.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 Module = TypeVar("Module", bound=nn.Module)
 
 Tensors = Mapping[int, Tensor]
-"""The tensors to compute with, by ``id`` of the parameter or buffer that each stands for."""
+"""The tensors to compute with, by ``id`` of the parameter or buffer that each replaces."""
 
 ORIGIN = "_stands_for"
 REGISTRIES = ("_parameters", "_buffers", "_modules")
@@ -29,22 +28,23 @@ REGISTRIES = ("_parameters", "_buffers", "_modules")
 def stand_in(
     module: Module, tensors: Tensors, training: bool | None = None, known: dict[int, Any] | None = None
 ) -> Module:
-    """An object of the module's class with the same attributes, and ``tensors`` in place of those that they stand for.
+    """Make an object of the module's class with the same attributes and other tensors.
 
-    Sub-modules are stand-ins too. A module or parameter that is reachable in several ways remains one object: under two
-    names, in a list, or through a ``forward``, hook or function that holds a reference to it.
+    Sub-modules are replaced by stand-ins too. A module or parameter that is reachable in several ways remains one
+    object: under two names, in a list, or through a ``forward``, hook or function that holds a reference to it.
 
     Args:
-        module: is not changed.
-        tensors: see :data:`Tensors`; parameters and buffers that are not among them are shared.
-        training: the mode of every module; their own if not given.
-        known: stand-ins of sub-modules that are to be used, by ``id``; those that are made are added.
+        module: the module, which is not modified.
+        tensors: by ``id`` of the parameter or buffer that each replaces; all other parameters and buffers are shared.
+        training: the mode of every module; ``None`` keeps their modes.
+        known: existing stand-ins of sub-modules, by ``id``, which are used; new ones are added.
 
-    >>> import torch
-    >>> line = nn.Linear(1, 1, bias=False)
-    >>> twice = stand_in(line, {id(line.weight): torch.tensor([[2.0]])})
-    >>> twice(torch.ones(1, 1)).item(), type(twice).__name__
-    (2.0, 'Linear')
+    Examples:
+        >>> import torch
+        >>> line = nn.Linear(1, 1, bias=False)
+        >>> twice = stand_in(line, {id(line.weight): torch.tensor([[2.0]])})
+        >>> twice(torch.ones(1, 1)).item(), type(twice).__name__
+        (2.0, 'Linear')
     """
     known = {} if known is None else known
     made: list[nn.Module] = []
@@ -56,20 +56,20 @@ def stand_in(
 
 
 def origin(module: nn.Module) -> nn.Module:
-    """The module that a stand-in stands for; a module that is none itself."""
+    """The module that a stand-in replaces; any other module itself."""
     found: nn.Module = module.__dict__.get(ORIGIN, module)
     return found
 
 
 def own_copy(objects: Any) -> Any:
-    """A deep copy of modules, and of whatever holds them, that does not refer to the originals.
+    """A deep copy of modules, and of objects that hold modules, without references to the originals.
 
-    ``copy.deepcopy`` does not look into functions: a ``forward`` or a hook that is a closure over a module, as a lambda
-    in ``__init__`` is over ``self``, would go on to call the original. Tensors that a forward pass left on a module
-    are copied without their graph.
+    ``copy.deepcopy`` does not copy functions: a ``forward`` or a hook that is a closure over a module, such as a lambda
+    over ``self``, would still call the original. Tensors that a forward pass stored in a module are copied without
+    their graph.
 
     Raises:
-        TypeError: something cannot be copied, with the reason.
+        TypeError: an object cannot be copied; the message gives the reason.
     """
     originals = [module for each in objects if isinstance(each, nn.Module) for module in each.modules()]
     memo: dict[int, Any] = {}
@@ -86,7 +86,7 @@ def own_copy(objects: Any) -> Any:
 
 
 def note_live_tensors(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None:
-    """Notes in a ``memo`` of ``copy.deepcopy`` copies, without their graph, of tensors that a forward pass left."""
+    """Add detached copies of tensors that a forward pass stored in modules to a ``memo`` of ``copy.deepcopy``."""
     for module in modules:
         for value in _leaves(module.__dict__):
             if isinstance(value, Tensor) and not value.is_leaf:
@@ -95,14 +95,14 @@ def note_live_tensors(modules: Iterable[nn.Module], memo: dict[int, Any]) -> Non
 
 
 def rebind_copies(memo: Mapping[int, Any]) -> None:
-    """Lets the functions that the modules in a ``memo`` of ``copy.deepcopy`` hold refer to the copies too."""
+    """Make functions held by the modules in a ``memo`` of ``copy.deepcopy`` refer to the copies."""
     changed = {key: value for key, value in memo.items() if isinstance(value, (nn.Module, Tensor))}
     for module in {id(m): m for m in changed.values() if isinstance(m, nn.Module)}.values():
         _rebind(module, changed)
 
 
 def _rebind(module: nn.Module, changed: Mapping[int, Any]) -> None:
-    """Lets what a module's attributes hold refer to the objects in ``changed``."""
+    """Make the attributes of a module refer to the objects in ``changed``."""
     for name, value in module.__dict__.items():
         if type(value) not in _PLAIN and name not in _NEVER and not _is_empty(value):
             bound = rebound(value, changed)
@@ -111,10 +111,10 @@ def _rebind(module: nn.Module, changed: Mapping[int, Any]) -> None:
 
 
 def rebound(value: Any, changed: Mapping[int, Any], made: dict[int, Any] | None = None) -> Any:
-    """``value`` with the objects in ``changed`` in place of those whose ``id`` they have; itself if it holds none.
+    """``value`` with objects replaced by those that ``changed`` holds for their ``id``.
 
-    Looks into dictionaries, lists, tuples, sets, methods, partial functions, functions (their closures) and other
-    objects that can be called.
+    Searches dictionaries, lists, tuples, sets, methods, partial functions, closures and defaults of functions, and
+    other callable objects. Returns ``value`` itself if nothing is replaced.
     """
     made = {} if made is None else made
     key = id(value)
@@ -125,7 +125,7 @@ def rebound(value: Any, changed: Mapping[int, Any], made: dict[int, Any] | None 
     kind = type(value)
     if kind in _PLAIN or isinstance(value, (type, types.ModuleType, Tensor, nn.Module)):
         return value
-    made[key] = value  # in a cycle: as it is
+    made[key] = value  # inside a cycle, the object itself
     inner = functools.partial(rebound, changed=changed, made=made)
     found = value
     if isinstance(value, dict):
@@ -158,7 +158,7 @@ def rebound(value: Any, changed: Mapping[int, Any], made: dict[int, Any] | None 
 
 
 def _function(value: types.FunctionType, inner: Callable[[Any], Any]) -> types.FunctionType:
-    """A function over the same code, whose closure and defaults hold other objects."""
+    """A function with the same code, whose closure and defaults hold other objects."""
     cells = value.__closure__ or ()
     contents = [_content(cell) for cell in cells]
     parts = [*contents, value.__defaults__, value.__kwdefaults__, value.__dict__ or None]
@@ -181,7 +181,7 @@ def _stand_in(
     found = known.get(id(module))
     if found is not None:
         return found
-    if type(module).__module__.startswith("torch._dynamo"):  # compiled by torch.compile, with its own parameters
+    if type(module).__module__.startswith("torch._dynamo"):  # made by torch.compile; it uses its own parameters
         found = known[id(module)] = _stand_in(module._orig_mod, tensors, training, known, made)
         return found
     found = known[id(module)] = object.__new__(type(module))
@@ -189,11 +189,11 @@ def _stand_in(
     attributes = found.__dict__
     attributes.update(module.__dict__)
     attributes[ORIGIN] = module.__dict__.get(ORIGIN, module)
-    attributes["_compiled_call_impl"] = None  # of the module, with its own parameters
+    attributes["_compiled_call_impl"] = None  # would use the parameters of the module
     if training is not None:
         attributes["training"] = training
     for name, value in module.__dict__.items():
-        if type(value) in _CONTAINERS and name not in _OF_ALL:  # what forward adds stays on the stand-in too
+        if type(value) in _CONTAINERS and name not in _OF_ALL:  # additions by forward stay on the stand-in
             attributes[name] = value.copy()
     for registry in ("_parameters", "_buffers"):
         held = attributes[registry]
@@ -215,7 +215,7 @@ def _is_empty(value: Any) -> bool:
 def _content(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # not filled yet
+    except ValueError:  # the cell is empty
         return None
 
 

@@ -1,4 +1,4 @@
-"""PyTorch's operations where their second derivatives are wrong or missing: replaced, or an error that says so."""
+"""Replacements for PyTorch's operations with wrong or missing second derivatives, and errors for the rest."""
 
 from fewstep.adaptation.operations.errors import explained
 from fewstep.adaptation.operations.replacing import twice_differentiable

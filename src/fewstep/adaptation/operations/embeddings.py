@@ -1,4 +1,4 @@
-"""Embeddings and bags of them: with second derivatives, and the same gradient in a loop and under vmap."""
+"""Embeddings and embedding bags with second derivatives, and the same gradient in a loop and under vmap."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _embedding(
         raise RuntimeError("torch.nn.Embedding(scale_grad_by_freq=True) has a wrong second derivative under vmap.")
     if padding_idx is None or not under_vmap():
         return functional.embedding(input, weight, padding_idx, None, norm_type, scale_grad_by_freq, sparse)
-    # vmap forgets that the padding gets no gradient.
+    # vmap ignores that padding gets no gradient.
     found = functional.embedding(input, weight, None, None, norm_type, scale_grad_by_freq, sparse)
     padding = (input == padding_idx % weight.shape[0]).unsqueeze(-1)
     return torch.where(padding, found.detach(), found)
@@ -45,7 +45,7 @@ def _embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Tensor:
-    """Bags of one size as an embedding and a reduction; others as PyTorch has them, without second derivatives."""
+    """Bags of equal size as an embedding and a reduction; other bags use PyTorch's, without second derivatives."""
     _refuse_max_norm("EmbeddingBag", max_norm)
     if input.ndim != 2 or padding_idx is not None or scale_grad_by_freq or sparse or 0 in input.shape:
         return functional.embedding_bag(
@@ -59,7 +59,7 @@ def _embedding_bag(
         return found.max(1).values
     if per_sample_weights is not None:
         if mode != "sum":
-            raise NotImplementedError(f'per_sample_weights go with mode="sum" only; got mode={mode!r}.')
+            raise NotImplementedError(f'per_sample_weights requires mode="sum"; got mode={mode!r}.')
         found = found * per_sample_weights.unsqueeze(-1)
     return found.sum(1) if mode == "sum" else found.mean(1)
 
@@ -67,9 +67,9 @@ def _embedding_bag(
 def _refuse_max_norm(layer: str, max_norm: float | None) -> None:
     if max_norm is not None:
         raise ValueError(
-            f"torch.nn.{layer} with max_norm={max_norm} writes into its parameters when it is called, which has no "
-            "derivative, and here they are shared between tasks. Leave max_norm out, and normalise the layer's output, "
-            "as torch.nn.functional.normalize does."
+            f"torch.nn.{layer} with max_norm={max_norm} modifies its parameters in forward, which has no derivative "
+            "and would affect other tasks. Leave max_norm out, and normalise the layer's output, "
+            "for example with torch.nn.functional.normalize."
         )
 
 
@@ -77,4 +77,4 @@ EMBEDDINGS: dict[Any, Callable[..., Any]] = {
     functional.embedding: _embedding,
     functional.embedding_bag: _embedding_bag,
 }
-"""What stands in for each of PyTorch's embeddings."""
+"""The replacement for each of PyTorch's embeddings."""

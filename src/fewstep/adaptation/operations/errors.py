@@ -1,4 +1,4 @@
-"""PyTorch's errors about missing derivatives, as errors that name the operation and what to do."""
+"""PyTorch's errors about missing derivatives, as errors that name the operation and the fix."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ INTERNAL_NAMES = {
     "euclidean_dist": "torch.cdist",
     "pack_padded_sequence": "torch.nn.utils.rnn.pack_padded_sequence",
 }
-"""Public names by internal ones, where they differ in more than a prefix or suffix."""
+"""Public names of operations by their internal names, if they differ in more than a prefix or suffix."""
 
 FORMULATIONS = {
     "torch.nn.EmbeddingBag": "give it bags of one size, [bags, size], without offsets or padding_idx",
-    "torch.nn.functional.multilabel_margin_loss": "take torch.nn.functional.multilabel_soft_margin_loss",
+    "torch.nn.functional.multilabel_margin_loss": "use torch.nn.functional.multilabel_soft_margin_loss",
     "torch.nn.functional.scaled_dot_product_attention": "write it as a softmax of products",
-    "a function compiled by torch.compile": "pass the model as it was before torch.compile, and compile=True",
-    "torch.nn.CrossMapLRN2d": "take torch.nn.LocalResponseNorm",
+    "a function compiled by torch.compile": "pass the model without torch.compile, and set compile=True",
+    "torch.nn.CrossMapLRN2d": "use torch.nn.LocalResponseNorm",
 }
-"""By public name, another way to the same or a similar number that can be differentiated twice."""
+"""An equal or similar operation that can be differentiated twice, by public name."""
 
 SECOND = "no second derivative"
 FORWARD = "no forward-mode derivative"
@@ -53,20 +53,21 @@ DESCRIBED = {
         "a torch.autograd.Function whose backward writes into tensors (such as torch.nn.CrossMapLRN2d)"
     ),
 }
-"""Of what PyTorch does not name an operation for."""
+"""Descriptions where PyTorch's error names no operation."""
 
 
 def explained(error: BaseException) -> NotImplementedError | None:
-    """What an error of PyTorch's about a missing derivative means for a meta-gradient.
+    """Translate an error of PyTorch about a missing derivative.
 
     Args:
         error: raised while a loss is differentiated.
 
     Returns:
-        An error that names the operation, what it lacks and the fix; ``None`` if it was about something else.
+        An error that names the operation, the missing derivative and the fix; ``None`` if ``error`` has another cause.
 
-    >>> str(explained(NotImplementedError("the derivative for '_pdist_backward' is not implemented.")))[:56]
-    'torch.nn.functional.pdist has no second derivative in Py'
+    Examples:
+        >>> str(explained(NotImplementedError("the derivative for '_pdist_backward' is not implemented.")))[:56]
+        'torch.nn.functional.pdist has no second derivative in Py'
     """
     for pattern, lack in PATTERNS:
         match = pattern.search(str(error))
@@ -86,10 +87,11 @@ def explained(error: BaseException) -> NotImplementedError | None:
 
 
 def public_name(internal: str) -> str:
-    """The name under which PyTorch's documentation has an operation.
+    """The name of an operation in PyTorch's documentation.
 
-    >>> public_name("_cdist_backward"), public_name("multi_margin_loss_backward")
-    ('torch.cdist', 'torch.nn.functional.multi_margin_loss')
+    Examples:
+        >>> public_name("_cdist_backward"), public_name("multi_margin_loss_backward")
+        ('torch.cdist', 'torch.nn.functional.multi_margin_loss')
     """
     name = internal.strip("_")
     while name.endswith(("_backward", "_forward", "_ex")):

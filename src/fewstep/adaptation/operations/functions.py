@@ -1,4 +1,4 @@
-"""Attention, weight norm, distances and losses in operations that have all second derivatives."""
+"""Attention, weight norm, distances and losses, written with operations that have all second derivatives."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Products and a softmax: the fused kernels have neither a double backward nor a forward-mode derivative."""
+    """Matrix products and a softmax: the fused kernels have neither second nor forward-mode derivatives."""
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -math.inf)
     plain: Any = torch._scaled_dot_product_attention_math
@@ -36,7 +36,7 @@ def _attention(
 
 
 def _with_globals(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
-    """The same code that finds other things under some names of its module."""
+    """A copy of a function with other values for some global names."""
     assert isinstance(function, FunctionType)
     changed = FunctionType(
         function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__
@@ -74,7 +74,7 @@ def _pdist(input: Tensor, p: float = 2.0) -> Tensor:
 
 
 def _norm(difference: Tensor, p: float) -> Tensor:
-    """Its derivatives are 0 where the difference is, as those of PyTorch's distances are."""
+    """A norm whose derivatives are 0 where the difference is 0, as for PyTorch's distances."""
     apart = (difference != 0).any(-1, keepdim=True)
     return torch.linalg.vector_norm(torch.where(apart, difference, 1.0), p, dim=-1) * apart.squeeze(-1)
 
@@ -91,7 +91,7 @@ def _reduced(values: Tensor, reduction: str) -> Tensor:
 
 
 def _of_old(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    """The reduction, which used to be two arguments."""
+    """The reduction, from PyTorch's two deprecated arguments."""
     if size_average is None and reduce is None:
         return reduction
     return "none" if reduce is False else "sum" if size_average is False else "mean"
@@ -114,7 +114,7 @@ def _mse_loss(
     reduction: str = "mean",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """The mean apart, in forward mode: PyTorch's own mean of squares fails there when the target is a constant."""
+    """In forward mode, the mean is a separate operation: PyTorch's fails there if the target is a constant."""
     reduction = _of_old(size_average, reduce, reduction)
     if weight is not None:
         weighted: Any = functional.mse_loss
@@ -160,33 +160,33 @@ def _gaussian_nll_loss(
     eps: float = 1e-6,
     reduction: str = "mean",
 ) -> Tensor:
-    """Without the look at the variances' signs, which vmap does not support."""
+    """Without the check that variances are positive, which vmap does not support."""
     if not under_vmap():
         return functional.gaussian_nll_loss(input, target, var, full, eps, reduction)
     return _unchecked_gaussian_nll_loss(input, target, var, full, eps, reduction)
 
 
 def _one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
-    """Without the look at the largest class, which vmap does not support."""
+    """Without the check of the largest class, which vmap does not support."""
     if num_classes < 1 or not under_vmap():
         return functional.one_hot(input, num_classes)
     return (input.unsqueeze(-1) == torch.arange(num_classes, device=input.device)).long()
 
 
 def _cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
-    """The forward-mode derivative of PyTorch's own gradient is wrong."""
+    """The forward-mode derivative of the gradient of PyTorch's own is wrong."""
     identity = torch.eye(input.shape[-1], dtype=input.dtype, device=input.device).expand_as(input)
     return torch.cholesky_solve(identity, input, upper)
 
 
 def _select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
-    """Under vmap the gradient of PyTorch's own leaves the second derivative in ``src`` out."""
+    """Under vmap, the gradient of PyTorch's own has no second derivative with respect to ``src``."""
     place = torch.tensor([index % input.shape[dim]], device=input.device)
     return input.index_copy(dim, place, src.unsqueeze(dim))
 
 
 class _AsNegligible:
-    """``torch`` without ``torch.any``."""
+    """``torch``, except that ``any`` is always false."""
 
     def __getattr__(self, name: str) -> Any:
         return (lambda condition: False) if name == "any" else getattr(torch, name)
@@ -219,4 +219,4 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     torch.select_scatter: _select_scatter,
     Tensor.select_scatter: _select_scatter,
 }
-"""What stands in for each function of PyTorch's."""
+"""The replacement for each of PyTorch's functions."""

@@ -1,8 +1,8 @@
-"""Normalisation whose second derivative is right under vmap.
+"""Normalisation with correct second derivatives under vmap.
 
-Differentiated twice under vmap, PyTorch's fused operations give a wrong gradient as soon as the scale differs between
-tasks: their backward takes the mean and the deviation for constants (https://github.com/pytorch/functorch/issues/534).
-With scale and shift in operations of their own, the same numbers have the right derivatives.
+Differentiated twice under vmap, PyTorch's fused operations give a wrong gradient if the scale differs between tasks:
+their backward treats mean and deviation as constants (https://github.com/pytorch/functorch/issues/534). With scale and
+shift as separate operations, the result is the same and the derivatives are correct.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _native_layer_norm(
 
 
 def _statistics_first(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``batch_norm`` and ``instance_norm`` of ``torch.nn.functional``, which take the statistics before the scale."""
+    """Replace ``batch_norm`` or ``instance_norm`` of ``torch.nn.functional``, whose statistics precede the scale."""
 
     def norm(
         input: Tensor,
@@ -62,7 +62,7 @@ def _statistics_first(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _scale_first(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same two of ``torch``, which take the scale before the statistics."""
+    """Replace ``batch_norm`` or ``instance_norm`` of ``torch``, whose scale precedes the statistics."""
 
     def norm(input: Tensor, weight: Tensor | None, bias: Tensor | None, *args: Any, **options: Any) -> Any:
         if not under_vmap():
@@ -94,4 +94,4 @@ NORMS: dict[Any, Callable[..., Any]] = {
     torch.native_batch_norm: _scale_first(torch.native_batch_norm),
     torch.instance_norm: _scale_first(torch.instance_norm),
 }
-"""What stands in for each of PyTorch's norms."""
+"""The replacement for each of PyTorch's norms."""

@@ -1,7 +1,7 @@
-"""LSTM, GRU and RNN written out step by step, where PyTorch takes a fused kernel without second derivatives.
+"""LSTM, GRU and RNN computed step by step, where PyTorch uses a fused kernel without second derivatives.
 
-oneDNN's LSTM has no forward-mode derivative and does not run under vmap; cuDNN's networks have no double backward.
-The numbers are those of the kernels: dropout between layers, both directions, projections, packed sequences.
+oneDNN's LSTM has no forward-mode derivative and does not run under vmap; cuDNN's kernels have no second derivative. The
+results are those of the kernels, with dropout between layers, both directions, projections and packed sequences.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _from_hidden(hidden: Tensor, weights: Sequence[Tensor], biased: bool) -> Ten
 
 
 def _fused(input: Tensor, function: Any) -> bool:
-    """Whether PyTorch would take a kernel of cuDNN's or oneDNN's, or one without a batching rule."""
+    """Whether PyTorch would use a kernel of cuDNN or oneDNN, or one that vmap does not support."""
     if input.device.type != "cpu" or under_vmap():
         return True
     return function is torch.lstm and input.dtype != torch.float64 and bool(torch.backends.mkldnn.enabled)
@@ -96,7 +96,7 @@ def _step_by_step(function: Callable[..., Any], cell: Cell) -> Callable[..., Any
 def _forwards(
     cell: Cell, steps: Sequence[Tensor], state: State, weights: Sequence[Tensor], biased: bool
 ) -> tuple[list[Tensor], State]:
-    """Sequences that are over are the last ones of the batch, and drop out."""
+    """Sequences that have ended are the last ones of the batch, and are removed."""
     outputs, over = [], []
     for given in steps:
         count = given.shape[0]
@@ -111,7 +111,7 @@ def _forwards(
 def _backwards(
     cell: Cell, steps: Sequence[Tensor], start: State, weights: Sequence[Tensor], biased: bool
 ) -> tuple[list[Tensor], State]:
-    """The longest sequences begin; the others join in at their last step."""
+    """The longest sequences start; each of the others joins at its last step."""
     outputs: list[Tensor] = []
     batched = steps[0].ndim > 1
     state = tuple(part[: steps[-1].shape[0]] for part in start) if batched else start
@@ -147,4 +147,4 @@ RECURRENCE: dict[Any, Callable[..., Any]] = {
     torch.rnn_tanh: _step_by_step(torch.rnn_tanh, _tanh_cell),
     torch.rnn_relu: _step_by_step(torch.rnn_relu, _relu_cell),
 }
-"""What stands in for each of PyTorch's recurrent networks."""
+"""The replacement for each of PyTorch's recurrent networks."""

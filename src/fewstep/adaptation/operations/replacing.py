@@ -1,4 +1,4 @@
-"""PyTorch's operations with second derivatives that are right, or an error that says that there is none."""
+"""A context in which operations with wrong or missing second derivatives are replaced."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from fewstep.pytorch import in_forward_mode, is_innermost
 
 
 def twice_differentiable() -> AbstractContextManager[Any]:
-    """Inside, and in this thread only, operations are replaced whose second derivative PyTorch has wrong or lacks.
+    """A context, of this thread only, that replaces operations whose second derivative is wrong or missing.
 
-    The numbers are the same. What has no replacement raises PyTorch's own error when it is differentiated twice, which
-    :func:`fewstep.adaptation.operations.explained` makes readable. ``docs/reference/operations.md`` lists all.
+    Replacements have the same results. An operation without a replacement raises PyTorch's error when it is
+    differentiated twice, which ``explained`` translates. ``docs/reference/operations.md`` lists all operations.
     """
     return _ALREADY if is_innermost(_REPLACING) else _REPLACING
 
@@ -37,13 +37,13 @@ class _Replacing(TorchFunctionMode):
 def _scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, **options: Any) -> Tensor:
     if reduce == "prod" and in_forward_mode():
         raise NotImplementedError(
-            'Trying to use forward AD with scatter_reduce("prod"), whose forward-mode derivative PyTorch has wrong.'
+            'Trying to use forward AD with scatter_reduce("prod"), whose forward-mode derivative is wrong in PyTorch.'
         )
     return torch.scatter_reduce(input, dim, index, src, reduce, **options)
 
 
 def _as_strided_scatter(*args: Any, **options: Any) -> Tensor:
-    raise NotImplementedError("torch.as_strided_scatter has a wrong gradient in PyTorch; write into views instead.")
+    raise NotImplementedError("torch.as_strided_scatter has a wrong gradient in PyTorch. Assign to views instead.")
 
 
 _REPLACED: dict[Any, Callable[..., Any]] = {
@@ -56,5 +56,5 @@ _REPLACED: dict[Any, Callable[..., Any]] = {
     torch.as_strided_scatter: _as_strided_scatter,
     Tensor.as_strided_scatter: _as_strided_scatter,
 }
-_REPLACING = _Replacing()  # it has no state, and each thread a stack of its own
+_REPLACING = _Replacing()  # shared, since it has no state and each thread has its own stack of modes
 _ALREADY: AbstractContextManager[None] = nullcontext()

@@ -1,7 +1,7 @@
-"""Convolution, batch normalisation and max-pooling whose second derivatives take few and fast kernels.
+"""Convolution, batch normalisation and max-pooling with closed-form second derivatives, which take few kernels.
 
-PyTorch takes the derivative of their gradients apart into dozens of elementwise operations, which is most of the time
-of a meta-gradient of a convolutional network. All have closed forms made of the kernels of the gradient itself.
+PyTorch computes the derivatives of their gradients with dozens of elementwise operations, which take most of the time
+of a meta-gradient of a convolutional network. The closed forms use the kernels of the first derivatives.
 """
 
 from fewstep.models.second_order.convolution import convolve

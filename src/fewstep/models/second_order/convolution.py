@@ -1,4 +1,4 @@
-"""Convolution."""
+"""Convolution with closed-form first and second derivatives."""
 
 from __future__ import annotations
 
@@ -17,22 +17,26 @@ def convolve(
     weight: Float[Tensor, "filters channels size size"],
     stride: int = 1,
 ) -> Float[Tensor, "examples filters newheight newwidth"]:
-    """The convolution of images with square filters of odd size, padded by zeros to keep the size if the stride is 1.
+    """Convolve images with square filters of odd size; zero padding keeps the size if the stride is 1.
 
     Args:
         x: ``[examples, channels, height, width]``.
         weight: ``[filters, channels, size, size]``.
         stride: of the filters, in both directions.
 
-    >>> convolve(torch.rand(2, 3, 28, 28), torch.rand(8, 3, 3, 3), stride=2).shape
-    torch.Size([2, 8, 14, 14])
+    Returns:
+        ``[examples, filters, ⌈height/stride⌉, ⌈width/stride⌉]``.
+
+    Examples:
+        >>> convolve(torch.rand(2, 3, 28, 28), torch.rand(8, 3, 3, 3), stride=2).shape
+        torch.Size([2, 8, 14, 14])
     """
     return _Convolve.apply(x, channels_last(weight), stride)
 
 
-# Convolution is linear in the images and in the weights, and so are its two gradients, each of which is the derivative
-# of another: the three are closed under differentiation. Weights are [filters, size, size, channels] from here on, as
-# they lie in memory.
+# Convolution is linear in the images and in the weights, and so are its two gradients. The derivatives of each of the
+# three functions are the other two, so no further functions are needed. From here on weights are
+# [filters, size, size, channels], which is their order in memory.
 
 
 class _Convolve(Operation):
@@ -66,7 +70,7 @@ class _Convolve(Operation):
 
 
 class _InputGradient(Operation):
-    """The gradient of ⟨g, W ∗ x⟩ for x, of some height and width."""
+    """The gradient of ⟨g, W ∗ x⟩ with respect to x, for a given height and width."""
 
     @staticmethod
     def forward(g: Tensor, weight: Tensor, height: int, width: int, stride: int) -> Tensor:
@@ -97,7 +101,7 @@ class _InputGradient(Operation):
 
 
 class _WeightGradient(Operation):
-    """The gradient of ⟨g, W ∗ x⟩ for W, of some size."""
+    """The gradient of ⟨g, W ∗ x⟩ with respect to W, for a given filter size."""
 
     @staticmethod
     def forward(g: Tensor, x: Tensor, size: int, stride: int) -> Tensor:
@@ -126,7 +130,7 @@ class _WeightGradient(Operation):
         return add(of_g, None if dx is None else _WeightGradient.apply(g, dx, *options))
 
 
-# Weights that all tasks share: one convolution of all their images.
+# If all tasks share the weights: one convolution of all their images.
 
 
 def _is_shared(weight: Tensor) -> bool:
@@ -138,7 +142,7 @@ def _of_all(weight: Tensor) -> Tensor:
 
 
 def _images(x: Tensor) -> Tensor:
-    """All tasks' images; the strides of one channel say channels last as well, by which the kernels go."""
+    """The images of all tasks. With one channel, the strides are changed to channels-last, which select the kernel."""
     x = x.flatten(0, -4)
     return channels_first(x.squeeze(1).unsqueeze(-1)) if x.shape[1] == 1 else x
 

@@ -1,4 +1,4 @@
-"""Normalisation by the statistics of a batch."""
+"""Normalisation by the statistics of a batch, with closed-form first and second derivatives."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ aten = torch.ops.aten
 
 
 def normalize(x: Float[Tensor, "examples channels *places"], eps: float) -> Float[Tensor, "examples channels *places"]:
-    """z = (x − mean)/√(variance + ε), per channel over the examples and positions of a batch.
+    """Normalise each channel of a batch: z = (x − mean)/√(variance + ε), over the examples and positions.
 
     Args:
         x: ``[examples, channels, ...]``.
         eps: ε.
 
-    >>> x = torch.randn(8, 3, 5, 5)
-    >>> torch.allclose(normalize(x, 1e-5), torch.nn.functional.batch_norm(x, None, None, training=True), atol=1e-5)
-    True
+    Examples:
+        >>> x = torch.randn(8, 3, 5, 5)
+        >>> torch.allclose(normalize(x, 1e-5), torch.nn.functional.batch_norm(x, None, None, training=True), atol=1e-5)
+        True
     """
     return _Normalize.apply(x, eps, 1 - x.ndim)[0]
 
@@ -31,30 +32,31 @@ def normalize(x: Float[Tensor, "examples channels *places"], eps: float) -> Floa
 def normalize_and_pool(
     x: Float[Tensor, "examples channels height width"], eps: float
 ) -> Float[Tensor, "examples channels height//2 width//2"]:
-    """``max_pool(normalize(x, eps))``, in a third of the time: only the largest values are normalised.
+    """``max_pool(normalize(x, eps))`` in a third of the time, since only the largest values are normalised.
 
     Args:
         x: ``[examples, channels, height, width]``.
         eps: ε.
 
-    >>> x = torch.randn(8, 3, 6, 6)
-    >>> normalize_and_pool(x, 1e-5).shape
-    torch.Size([8, 3, 3, 3])
+    Examples:
+        >>> x = torch.randn(8, 3, 6, 6)
+        >>> normalize_and_pool(x, 1e-5).shape
+        torch.Size([8, 3, 3, 3])
     """
     return _NormalizeAndPool.apply(x, eps, -3)[0]
 
 
-# With r = 1/√(variance + ε), n values per channel and means over them, the Jacobian of normalisation is symmetric:
+# With r = 1/√(variance + ε) and means over the n values of a channel, the Jacobian of normalisation is symmetric:
 #     B(g) = r·(g − mean(g) − z·mean(z·g)).
-# The derivative of ⟨v, B(g)⟩ in x is symmetric in g and v as well:
+# The derivative of ⟨v, B(g)⟩ with respect to x is symmetric in g and v:
 #     D(g, v) = r²·(mean(z·v)·(z·mean(z·g) − g) + mean(z·g)·(z·mean(z·v) − v) + mean(z·v)·mean(g) + mean(z·g)·mean(v))
 #               − r·z·mean(v·B(g)).
-# With pooling after it, J(v) takes the values of B(v) at the places of the largest, and Jᵀ(g) is B of g put there among
-# zeros; nothing but the last line of each is worked out for all positions.
+# If pooling follows, J(v) gathers the values of B(v) at the places of the maxima, and Jᵀ(g) is B applied to g scattered
+# to these places; only the last line of each is computed for all positions.
 
 
 class _Normalize(Operation):
-    """z, and what the derivatives go by: mean, r, and with pooling z again and the places of the largest."""
+    """z, and what the derivatives need: mean, r, and with pooling z again and the places of the maxima."""
 
     @staticmethod
     def forward(x: Tensor, eps: float, channel: int) -> tuple[Tensor, ...]:
@@ -157,7 +159,7 @@ class _Forth(Operation):
 
 
 class _Second(Operation):
-    """D(g, v), from what is known of g and v."""
+    """D(g, v), from g, v and their means."""
 
     @staticmethod
     def forward(
@@ -190,7 +192,7 @@ class _Second(Operation):
     @staticmethod
     def backward(ctx: Any, u: Tensor | None) -> tuple[None, ...]:
         if u is not None:
-            raise NotImplementedError("Normalisation by the batch has no third derivatives here.")
+            raise NotImplementedError("Batch normalisation has no third derivatives here. Use torch.nn.BatchNorm2d.")
         return (None,) * 13
 
 
@@ -213,7 +215,7 @@ def _statistics(x: Tensor, eps: float, channel: int) -> tuple[Tensor, Tensor]:
 
 def _means(v: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, channel: int) -> tuple[Tensor, Tensor]:
     """mean(v), mean(z·v) over all positions."""
-    # CUDA's kernel makes these sums only with weights.
+    # The CUDA kernel computes these sums only if there are weights.
     if x.ndim == v.ndim == 4 and x.device.type == "cpu" and not fused(x):
         per_channel = mean.flatten(), rstd.flatten()
         _, sum_zv, sum_v = aten.native_batch_norm_backward(
@@ -234,7 +236,7 @@ def _sum(x: Tensor, channel: int) -> Tensor:
 
 
 def _others(x: Tensor, channel: int) -> list[int]:
-    """The axes over which a channel's statistics are taken: the examples, in front of it, and the positions behind."""
+    """The axes over which statistics are computed: that of the examples, and those of the positions."""
     return [channel - 1, *range(channel + 1, 0)]
 
 

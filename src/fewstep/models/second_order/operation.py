@@ -1,4 +1,4 @@
-"""What the operations share: how they are called, what they keep, and how they take tasks at once."""
+"""The base class of the operations: how they are called, what they save, and how they handle task axes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from fewstep.pytorch import traced, transforming, without_dead_wrappers, without
 
 
 class Operation(torch.autograd.Function):
-    """A differentiable function that is called often, with positional arguments only.
+    """An ``autograd.Function`` with little overhead per call, which takes positional arguments only.
 
-    Axes in front of those that it speaks of are those of tasks, each for itself; of size 1 where all tasks share a
-    tensor. So vmap puts its axis in front.
+    Any number of task axes may precede the axes of an operation. An axis has size 1 if all tasks share a tensor. The
+    batching rule of vmap therefore only moves its axis to the front.
     """
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
         if transforming():
             return super().apply(*args)
-        # What torch.autograd.Function does, without looking up the signature at every call.
+        # As torch.autograd.Function.apply, but without inspecting the signature at every call.
         below: Any = super(torch.autograd.Function, cls)
-        with without_function_modes():  # they have nothing to change in here, and look at every call
+        with without_function_modes():  # modes do not need to see what happens inside, and add overhead
             return below.apply(*without_dead_wrappers(args))
 
     @classmethod
@@ -37,27 +37,27 @@ class Operation(torch.autograd.Function):
 
     @staticmethod
     def keep(ctx: Any, *tensors: Tensor | None) -> None:
-        """Keeps tensors for all derivatives, of which none is worked out with a tangent that is zero throughout."""
+        """Save tensors for all derivatives; derivatives with respect to tangents that are zero are not computed."""
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
 
 
 def fused(x: Tensor) -> bool:
-    """Whether what runs now is traced for a compiler that fuses elementwise operations, as on a GPU."""
+    """Whether the running code is being traced for a compiler that fuses elementwise operations, as on a GPU."""
     return x.is_cuda and traced()
 
 
 def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """The sum, where ``None`` is zero."""
+    """The sum, where ``None`` means zero."""
     return second if first is None else first if second is None else first + second
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """``[..., channels, height, width]`` as ``[..., height, width, channels]``, in which order images lie in memory."""
+    """``[..., channels, height, width]`` to ``[..., height, width, channels]``, the order of images in memory."""
     return x.movedim(-3, -1)
 
 
 def channels_first(x: Tensor) -> Tensor:
-    """Back again."""
+    """``[..., height, width, channels]`` to ``[..., channels, height, width]``."""
     return x.movedim(-1, -3)

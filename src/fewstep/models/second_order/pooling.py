@@ -1,4 +1,4 @@
-"""Max-pooling."""
+"""Max-pooling with closed-form first and second derivatives."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ aten = torch.ops.aten
 def max_pool(
     x: Float[Tensor, "examples channels height width"],
 ) -> Float[Tensor, "examples channels height//2 width//2"]:
-    """The largest of every 2×2 positions, ``[examples, channels, height, width]`` to half the height and width.
+    """Apply 2×2 max-pooling: ``[examples, channels, height, width]`` to half the height and width, rounded down.
 
-    >>> max_pool(torch.arange(16.0).view(1, 1, 4, 4))
-    tensor([[[[ 5.,  7.],
-              [13., 15.]]]])
+    Examples:
+        >>> max_pool(torch.arange(16.0).view(1, 1, 4, 4))
+        tensor([[[[ 5.,  7.],
+                  [13., 15.]]]])
     """
     return _MaxPool.apply(x)[0]
 
 
-# Pooling takes the values at some places, and both its derivatives take or place values there. Places are those in an
-# image laid out with its channels last, [..., examples, height/2 · width/2 · channels]. Where a compiler fuses
-# elementwise operations they are instead the positions 0 to 3 within each 2×2, [..., examples, height/2, width/2,
-# channels] in int8: then nothing is gathered or scattered, and all of it is elementwise.
+# Pooling gathers the values at some places, and its derivatives gather or scatter values there. Places are indices into
+# a channels-last image, [..., examples, height/2 · width/2 · channels]. If a compiler fuses elementwise operations,
+# they are instead the positions 0 to 3 within each 2×2 window, [..., examples, height/2, width/2, channels] in int8;
+# gather and scatter are then elementwise.
 
 
 def largest(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of every 2×2 positions, and their places."""
+    """The largest value of every 2×2 window, and its place."""
     if fused(x):
         return _largest_of_four(x)
     images = x.flatten(0, -4).contiguous(memory_format=torch.channels_last)
@@ -45,7 +46,7 @@ def largest(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def take_at(places: Tensor, x: Tensor) -> Tensor:
-    """The values of ``x`` at places."""
+    """The values of ``x`` at the given places."""
     rows = channels_last(x)
     if places.dtype == torch.int8:
         return channels_first(_one_of_four(places, _four(rows)))
@@ -56,7 +57,7 @@ def take_at(places: Tensor, x: Tensor) -> Tensor:
 
 
 def add_at(places: Tensor, values: Tensor, image: Tensor) -> Tensor:
-    """``image + values`` at places; the image, of all tasks, may be written to."""
+    """Add ``values`` to the image at the given places; may write to the image, which must have all task axes."""
     rows = channels_last(image)
     if places.dtype == torch.int8:
         return channels_first(rows + _spread(places, channels_last(values), *rows.shape[-3:-1]))
@@ -75,7 +76,7 @@ def _largest_of_four(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _four(rows: Tensor) -> list[Tensor]:
-    """The four positions of each 2×2 as an image each, ``[..., height/2, width/2, channels]``."""
+    """The four positions of all 2×2 windows as four images, ``[..., height/2, width/2, channels]``."""
     height, width = (side // 2 * 2 for side in rows.shape[-3:-1])
     return [rows[..., i:height:2, j:width:2, :] for i, j in product(range(2), repeat=2)]
 
@@ -88,14 +89,14 @@ def _one_of_four(positions: Tensor, images: list[Tensor]) -> Tensor:
 
 
 def _spread(positions: Tensor, values: Tensor, height: int, width: int) -> Tensor:
-    """Values at their positions among zeros, ``[..., height, width, channels]``."""
+    """Values at their positions, zeros elsewhere, ``[..., height, width, channels]``."""
     positions, values = (_each_four_times(t, height, width) for t in (positions, values))
     own = torch.arange(height, device=values.device)[:, None] % 2 * 2 + torch.arange(width, device=values.device) % 2
     return torch.where(positions == own[..., None], values, torch.zeros((), dtype=values.dtype, device=values.device))
 
 
 def _each_four_times(rows: Tensor, height: int, width: int) -> Tensor:
-    """Each position as the four of a 2×2; the last row and column of an odd size get −1, which is no position."""
+    """Each entry repeated for the four positions of its window; the last row and column of an odd size are −1."""
     *lead, half_height, half_width, channels = rows.shape
     repeated = rows[..., :, None, :, None, :].expand(*lead, half_height, 2, half_width, 2, channels)
     repeated = repeated.reshape(*lead, 2 * half_height, 2 * half_width, channels)
@@ -123,7 +124,7 @@ class _MaxPool(Operation):
 
 
 class _PutAt(Operation):
-    """Values at their places among zeros, in images of some height and width."""
+    """Values at their places, zeros elsewhere, in images of a given height and width."""
 
     @staticmethod
     def forward(places: Tensor, values: Tensor, height: int, width: int) -> Tensor:
@@ -147,7 +148,7 @@ class _PutAt(Operation):
 
 
 class _TakeAt(Operation):
-    """The values of ``x`` at places."""
+    """The values of ``x`` at the given places."""
 
     @staticmethod
     def forward(places: Tensor, x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Convolution by weights of each task's own, as products of matrices with a row for every place of every image.
+"""Convolution with separate weights for each task, as matrix products with a row for every place of every image.
 
-The patches of the images, which are several times as large as these, are written out for as many tasks at once as the
-cache holds. For few images a task this is faster than the kernels for convolution, grouped or task by task. On a GPU
-kernels in Triton do without writing them out (:mod:`fewstep.models.second_order.triton_convolution`).
+The patches of the images, which are several times as large as the images, are computed for as many tasks at once as fit
+into the cache. With few images per task this is faster than convolution kernels, grouped or one task after the other.
+On a GPU, Triton kernels compute the products without storing the patches (``triton_convolution.py``).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Filters = Float[Tensor, "... filters size size channels"]
 Maps = Float[Tensor, "... examples filters newheight newwidth"]
 
 AT_ONCE = 2**21, 2**23
-"""Bytes of patches that are written out at once on one CPU thread, as many as a core's cache holds, and on several."""
+"""Bytes of patches that are stored at once, on one CPU thread (the size of a core's cache) and on several."""
 
 FEW_ROWS = {"cpu": 500, "cuda": 2**13}
-"""A task with more places than this in its images is left to the kernels for convolution."""
+"""With more places than this in the images of a task, convolution kernels are used."""
 
 
 def convolution(x: Images, weight: Filters, stride: int) -> Maps:
@@ -49,17 +49,17 @@ def convolution(x: Images, weight: Filters, stride: int) -> Maps:
 
 
 def weight_gradient(g: Maps, x: Images, size: int, stride: int) -> Filters:
-    """The gradient of ⟨g, W ∗ x⟩ for W, ``[..., filters, size, size, channels]``."""
+    """The gradient of ⟨g, W ∗ x⟩ with respect to W, ``[..., filters, size, size, channels]``."""
     if triton_convolution.takes(g, x):
         (g, x), tasks = _flat(g, x)
         return _unflat(triton_convolution.weight_gradient(g, x, size, stride, present_precision()), tasks)
     g, x, tasks = _together(g, x)
-    if x.is_cuda and _has_many_rows(g[0].numel() // g.shape[2], x):  # products as deep as these leave a GPU idle
+    if x.is_cuda and _has_many_rows(g[0].numel() // g.shape[2], x):  # products of this depth do not fill a GPU
         pairs = zip(g.unbind(), x.unbind(), strict=True)
         found = torch.stack([weight_gradient_of_one(*pair, size, stride) for pair in pairs])
         return found.reshape(*tasks, *found.shape[1:])
     values = channels_last(g).flatten(1, 3)
-    if x.shape[2] == 1:  # few columns: faster the other way round
+    if x.shape[2] == 1:  # few columns: the transposed product is faster
         parts = [(patches.mT @ values[part]).mT for part, patches in _patches(x, size, stride)]
     else:
         parts = [values[part].mT @ patches for part, patches in _patches(x, size, stride)]
@@ -67,7 +67,7 @@ def weight_gradient(g: Maps, x: Images, size: int, stride: int) -> Filters:
 
 
 def input_gradient(g: Maps, weight: Filters, height: int, width: int, stride: int) -> Images:
-    """The gradient of ⟨g, W ∗ x⟩ for x, ``[..., examples, channels, height, width]``."""
+    """The gradient of ⟨g, W ∗ x⟩ with respect to x, ``[..., examples, channels, height, width]``."""
     if triton_convolution.takes(g, weight):
         (g, weight), tasks = _flat(g, weight)
         options = height, width, stride, present_precision()
@@ -84,7 +84,7 @@ def input_gradient(g: Maps, weight: Filters, height: int, width: int, stride: in
     x = create(len(g), g.shape[1], *sides, weight.shape[-1])
     for part in _parts(g, g[0].numel() * size**2 // stride**2):
         padded = _padded(g[part], size)
-        # Positions that are alike up to the stride are reached by the same entries of the filters.
+        # Positions with the same remainder modulo the stride depend on the same entries of the filters.
         for first in product(range(stride), repeat=2):
             reached = x[part, :, first[0] :: stride, first[1] :: stride]
             entries = [[i for i in range(size) if (start + margin - i) % stride == 0] for start in first]
@@ -100,19 +100,19 @@ def input_gradient(g: Maps, weight: Filters, height: int, width: int, stride: in
 
 
 def input_gradient_of_one(g: Tensor, weight: Tensor, height: int, width: int, stride: int) -> Tensor:
-    """The same by the kernel for convolution: g ``[examples, filters, ...]``, W ``[filters, channels, size, size]``."""
-    x = channels_first(g.new_empty(len(g), height, width, weight.shape[1]))  # only its shape counts
+    """``input_gradient`` of one task, by a convolution kernel: W is ``[filters, channels, size, size]``."""
+    x = channels_first(g.new_empty(len(g), height, width, weight.shape[1]))  # only its shape is used
     return convolution_backward(g, x, weight, stride, 0)
 
 
 def weight_gradient_of_one(g: Tensor, x: Tensor, size: int, stride: int) -> Tensor:
-    """Likewise that for W, ``[filters, size, size, channels]``: g ``[examples, filters, ...]``, x with its channels."""
-    weight = channels_first(g.new_empty(g.shape[1], size, size, x.shape[1]))  # only its shape counts
+    """``weight_gradient`` of one task, by a convolution kernel; the result is ``[filters, size, size, channels]``."""
+    weight = channels_first(g.new_empty(g.shape[1], size, size, x.shape[1]))  # only its shape is used
     return channels_last(convolution_backward(g, x, weight, stride, 1))
 
 
 def convolution_backward(g: Tensor, x: Tensor, weight: Tensor, stride: int, wanted: int) -> Tensor:
-    """PyTorch's gradient for the images (``wanted`` 0) or the weights (1)."""
+    """PyTorch's gradient with respect to the images (``wanted`` 0) or the weights (1)."""
     padding, mask = weight.shape[-1] // 2, [wanted == 0, wanted == 1, False]
     options = [stride, stride], [padding, padding], [1, 1], False, [0, 0], 1
     return aten.convolution_backward(g, x, weight, None, *options, mask)[wanted]
@@ -123,7 +123,7 @@ def _has_many_rows(rows: int, x: Tensor) -> bool:
 
 
 def _flat(*tensors: Tensor) -> tuple[list[Tensor], torch.Size]:
-    """Each with one task axis, of size 1 where tasks share it, and the task axes that it stands for."""
+    """The tensors with one task axis, of size 1 for a shared tensor, and the original task axes."""
     tasks = torch.broadcast_shapes(*(t.shape[:-4] for t in tensors))
     shared = (t.shape[:-4].numel() == 1 for t in tensors)
     flat = [
@@ -137,27 +137,27 @@ def _unflat(found: Tensor, tasks: torch.Size) -> Tensor:
 
 
 def _together(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-    """Both with one task axis, and the task axes that it stands for."""
+    """Both tensors with one task axis, and the original task axes."""
     tasks = torch.broadcast_shapes(first.shape[:-4], second.shape[:-4])
     first, second = (t.expand(*tasks, *t.shape[-4:]).reshape(-1, *t.shape[-4:]) for t in (first, second))
     return first, second, tasks
 
 
 def _patches(x: Tensor, size: int, stride: int) -> Iterator[tuple[slice, Tensor]]:
-    """``[tasks, examples · places, size² · channels]``, part by part of the tasks."""
+    """The patches ``[tasks, examples · places, size² · channels]``, for a slice of the tasks at a time."""
     for part in _parts(x, x[0].numel() * size**2 // stride**2):
-        windows = _padded(x[part], size).unfold(2, size, stride).unfold(3, size, stride)  # a window's axes come last
+        windows = _padded(x[part], size).unfold(2, size, stride).unfold(3, size, stride)  # adds the window axes last
         yield part, windows.movedim(4, -1).flatten(4).flatten(1, 3)
 
 
 def _padded(x: Tensor, size: int) -> Tensor:
-    """``[tasks, examples, height + size − 1, width + size − 1, channels]``."""
+    """Zero-padded images, ``[tasks, examples, height + size − 1, width + size − 1, channels]``."""
     margin, x = size // 2, channels_last(x)
     if margin == 0:
         return x
     height, width = x.shape[2:4]
     padded = x.new_empty(*x.shape[:2], height + 2 * margin, width + 2 * margin, x.shape[4])
-    for axis, side in (2, height), (3, width):  # only the border: to fill all with zeros takes longer than the copy
+    for axis, side in (2, height), (3, width):  # only the border, since filling everything takes longer than the copy
         padded.narrow(axis, 0, margin).zero_()
         padded.narrow(axis, margin + side, margin).zero_()
     padded[:, :, margin : margin + height, margin : margin + width] = x
@@ -165,7 +165,7 @@ def _padded(x: Tensor, size: int) -> Tensor:
 
 
 def _parts(x: Tensor, numbers: int) -> Iterator[slice]:
-    """Slices of the tasks, for each of which so many numbers are written out."""
+    """Slices of the tasks that fit into the cache, if each task stores this many numbers."""
     limit = AT_ONCE[torch.get_num_threads() > 1] if x.device.type == "cpu" else 2**30  # 1 GiB
     at_once = max(1, limit // (numbers * x.element_size()))
     return (slice(start, start + at_once) for start in range(0, len(x), at_once))

@@ -1,10 +1,10 @@
-"""Convolution by weights of each task's own, in one launch for all tasks: kernels in Triton, for GPUs.
+"""Convolution with separate weights for each task in one launch for all tasks: Triton kernels for GPUs.
 
-Each of the three is a product of matrices whose larger factor, the patches of the images, is never written out. A
-program works out one tile of one task's product and reads what it needs of the images where it lies. Images and weights
-are float32 and lie with their channels last in memory; so do the results. One task's numbers are counted in 32 bits.
+Each of the three functions is a matrix product whose larger factor, the patches of the images, is never stored. A
+program computes one tile of one task's product and reads the entries of the images that it needs. Images, weights and
+results are float32 with their channels last in memory. Offsets within one task are 32-bit integers.
 
-The tiles are chosen in ``triton_tiles.py``, the kernels are in ``triton_kernels.py``. Triton is imported at the first
+``triton_tiles.py`` chooses the tiles, and ``triton_kernels.py`` holds the kernels. Triton is imported at the first
 call.
 """
 
@@ -23,12 +23,12 @@ from fewstep.models.second_order.triton_kernels import launch
 from fewstep.models.second_order.triton_tiles import PRECISIONS, Tile, parts, tile_of_images, tile_of_weights
 
 ROWS_TO_TURN = 256
-"""From so many places on in a task's images, its filters are written out the other way round for products on the
-ordinary units: these read [depth, columns] with less waiting if columns are next to each other."""
+"""With at least this many places in the images of a task, the filters are stored transposed for products in full
+precision: reading [depth, columns] is faster if columns are adjacent in memory."""
 
 
 def takes(first: Tensor, second: Tensor) -> bool:
-    """Whether these kernels know such tensors: float32 on a CUDA device, where Triton is installed."""
+    """Whether the kernels support these tensors: float32 on a CUDA device, with Triton installed."""
     return first.is_cuda and first.dtype == second.dtype == torch.float32 and _installed()
 
 
@@ -38,7 +38,7 @@ def _installed() -> bool:
 
 
 def present_precision() -> str:
-    """What PyTorch's own setting for convolutions asks for: TF32, as it is by default, or full single precision."""
+    """The precision that PyTorch's setting for convolutions asks for: TF32 (its default) or full single precision."""
     convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     return "tf32" if convolutions.fp32_precision == "tf32" else "tf32x3"
 
@@ -49,11 +49,12 @@ def convolution(
     """W ∗ x, ``[tasks, examples, filters, ⌈height/stride⌉, ⌈width/stride⌉]``.
 
     Args:
-        x: ``[tasks, examples, channels, height, width]``. An axis of one task, here and below, is that of all tasks.
-        weight: ``[tasks, filters, size, size, channels]``, of an odd size.
+        x: ``[tasks, examples, channels, height, width]``. A task axis of size 1, here and below, is shared by all
+            tasks.
+        weight: ``[tasks, filters, size, size, channels]`` with an odd size.
         stride: of the filters, in both directions.
         precision: one of ``PRECISIONS``.
-        tile: a ``Tile`` instead of that which the sizes suggest.
+        tile: a ``Tile``; ``None`` chooses one by the sizes.
     """
     return channels_first(_convolution(_readable(channels_last(x)), weight, stride, precision, tile))
 
@@ -61,15 +62,15 @@ def convolution(
 def weight_gradient(
     g: Tensor, x: Tensor, size: int, stride: int, precision: str = "ieee", tile: Sequence[int] | None = None
 ) -> Tensor:
-    """The gradient of ⟨g, W ∗ x⟩ for W, ``[tasks, filters, size, size, channels]``.
+    """The gradient of ⟨g, W ∗ x⟩ with respect to W, ``[tasks, filters, size, size, channels]``.
 
     Args:
         g: ``[tasks, examples, filters, ⌈height/stride⌉, ⌈width/stride⌉]``.
         x: ``[tasks, examples, channels, height, width]``.
-        size: of the filters.
-        stride: likewise.
-        precision: likewise.
-        tile: likewise.
+        size: height and width of the filters.
+        stride: of the filters, in both directions.
+        precision: one of ``PRECISIONS``.
+        tile: a ``Tile``; ``None`` chooses one by the sizes.
     """
     g, x = (_readable(channels_last(images)) for images in (g, x))
     return _weight_gradient(g, x, size, stride, precision, tile).sum(0)
@@ -84,22 +85,22 @@ def input_gradient(
     precision: str = "ieee",
     tile: Sequence[int] | None = None,
 ) -> Tensor:
-    """The gradient of ⟨g, W ∗ x⟩ for x, ``[tasks, examples, channels, height, width]``.
+    """The gradient of ⟨g, W ∗ x⟩ with respect to x, ``[tasks, examples, channels, height, width]``.
 
     Args:
         g: ``[tasks, examples, filters, ⌈height/stride⌉, ⌈width/stride⌉]``.
         weight: ``[tasks, filters, size, size, channels]``.
         height: of the images.
-        width: likewise.
-        stride: of the filters.
+        width: of the images.
+        stride: of the filters, in both directions.
         precision: one of ``PRECISIONS``.
-        tile: a ``Tile`` instead of that which the sizes suggest.
+        tile: a ``Tile``; ``None`` chooses one by the sizes.
     """
     g, weight = _readable(channels_last(g)), _readable(weight)
     return channels_first(_input_gradient(g, weight, height, width, stride, precision, tile))
 
 
-# The operations as PyTorch knows them, each as one: images as they lie, [tasks, examples, height, width, channels].
+# Each function as one custom operator of PyTorch; images are [tasks, examples, height, width, channels].
 
 
 @torch.library.custom_op(
@@ -134,7 +135,7 @@ def _convolution(x: Tensor, weight: Tensor, stride: int, precision: str, tile: S
 def _weight_gradient(
     g: Tensor, x: Tensor, size: int, stride: int, precision: str, tile: Sequence[int] | None = None
 ) -> Tensor:
-    """In parts that are still to be added up, ``[splits, tasks, filters, size, size, channels]``."""
+    """Partial sums of the gradient, ``[splits, tasks, filters, size, size, channels]``."""
     sums = _weight_gradient_shape(g, x, size, stride, precision, tile)
     splits, tasks, filters, *_, channels = sums.shape
     chosen, of_split = _splits(sums, g, precision, tile)
@@ -165,9 +166,9 @@ def _input_gradient(
     x = _input_gradient_shape(g, weight, height, width, stride, precision)
     tasks, examples = x.shape[:2]
     filters, size, _, channels = weight.shape[1:]
-    rows = examples * parts(height, stride) * parts(width, stride)  # of those places that are reached likewise
+    rows = examples * parts(height, stride) * parts(width, stride)  # places with the same remainders modulo the stride
     depth = parts(size, stride) ** 2 * filters
-    problems = tasks * min(stride, 2)  # as if these were all: most kinds of places take less than the one of most
+    problems = tasks * min(stride, 2)  # an estimate: most kinds of places take less time than the longest one
     chosen = Tile(*tile) if tile else tile_of_images(problems, rows, channels, filters, depth, precision, True)
     grid = parts(rows, chosen.rows) * parts(channels, chosen.columns), tasks, stride**2
     g, weight = _readable(g), _readable(weight)
@@ -194,7 +195,7 @@ def _weight_gradient_shape(
 
 
 def _splits(sums: Tensor, g: Tensor, precision: str, tile: Sequence[int] | None) -> tuple[Tile, int]:
-    """The tile, and how many rows of a task's sum a program takes."""
+    """The tile, and how many rows of the sum one program adds."""
     tasks, filters, size, _, channels = sums.shape[1:]
     rows = g.shape[1:4].numel()
     chosen = Tile(*tile) if tile else tile_of_weights(tasks, filters, size**2 * channels, rows, precision)
@@ -215,23 +216,23 @@ def _input_gradient_shape(
 
 
 def _tasks(first: Tensor, second: Tensor, precision: str) -> int:
-    """How many; refuses what the kernels do not know."""
+    """The number of tasks; raises if the kernels do not support the tensors."""
     if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision}")
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
     if not first.dtype == second.dtype == torch.float32:
-        raise TypeError(f"only float32 is convolved here, not {first.dtype} and {second.dtype}")
+        raise TypeError(f"task convolution needs float32 tensors; got {first.dtype} and {second.dtype}.")
     if len(first) != len(second) and 1 not in (len(first), len(second)):
-        raise ValueError(f"{len(first)} tasks do not go with {len(second)}")
+        raise ValueError(f"task convolution needs the same number of tasks; got {len(first)} and {len(second)}.")
     return len(second) if len(first) == 1 else len(first)
 
 
 def _readable(x: Tensor) -> Tensor:
-    """With its last axis dense in memory."""
+    """The tensor with a contiguous last axis."""
     if x.shape[-1] == 1 or x.stride(-1) == 1:
         return x
     return (x[:1] if x.stride(0) == 0 else x).contiguous()
 
 
 def _strides(x: Tensor) -> list[int]:
-    """Zero for axes of one entry, such as that of tasks if all share the tensor."""
+    """The strides, with 0 for axes of size 1, such as the task axis of a shared tensor."""
     return [0 if side == 1 else stride for side, stride in zip(x.shape, x.stride(), strict=True)]

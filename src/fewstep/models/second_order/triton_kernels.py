@@ -1,7 +1,7 @@
-"""The Triton kernels of :mod:`fewstep.models.second_order.triton_convolution`, compiled when they are first launched.
+"""The Triton kernels of ``triton_convolution.py``, compiled when they are first launched.
 
-In capitals what a kernel is compiled for. A place's offset in memory is given by the strides of the axes of tasks,
-examples, lines and places; that of channels is 1. Filters are flattened to [lines, places, channels].
+Arguments in capitals are compile-time constants. The offset of a place in memory is given by the strides of the axes of
+tasks, examples, lines and places; the stride of channels is 1. Filters are flattened to [lines, places, channels].
 """
 
 # ruff: noqa: N803
@@ -25,18 +25,18 @@ _functions: dict[str, Callable[..., Any]] = {}
 
 
 def _for_triton(function: Function) -> Function:
-    """Has the function compiled once it is needed."""
+    """Register a function for compilation by Triton at its first use."""
     _functions[function.__name__] = function
     return function
 
 
 @cache
 def compiled_kernels() -> dict[str, Any]:
-    """The kernels by name, made by Triton, which compiles each for the sizes that it is launched with."""
+    """The kernels by name; Triton compiles each for the sizes that it is launched with."""
     import triton
 
     functions = {name: triton.jit(function) for name, function in _functions.items()}
-    globals().update(tl=triton.language, **functions)  # for the functions that they call
+    globals().update(tl=triton.language, **functions)  # the names that the kernels use
     return functions
 
 
@@ -44,9 +44,9 @@ def compiled_kernels() -> dict[str, Any]:
 def _entries(
     start: tl.tensor, lines: tl.tensor, places: tl.tensor, CHANNELS: tl.constexpr, COUNT: tl.constexpr
 ) -> tl.tensor:
-    """Line, place and channel of COUNT entries of a filter, and whether there is such an entry, each ``[1, COUNT]``.
+    """Line, place and channel of COUNT entries of a filter, and whether each entry exists, ``[1, COUNT]`` each.
 
-    Lines and places are numbers where they are the same for all.
+    Lines and places are scalars if they are the same for all entries.
     """
     if CHANNELS % COUNT == 0:
         at = start // CHANNELS
@@ -107,7 +107,7 @@ def _convolution_kernel(
     task = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) // tiles * ROWS + tl.arange(0, ROWS)[:, None]
     filter = tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    line = tl.where(row < rows, row // ACROSS % DOWN * STRIDE - SIZE // 2, -SIZE)  # no row: always outside
+    line = tl.where(row < rows, row // ACROSS % DOWN * STRIDE - SIZE // 2, -SIZE)  # rows that do not exist are outside
     place = row % ACROSS * STRIDE - SIZE // 2
     first = row // (DOWN * ACROSS) * x_example + line * x_line + place * x_place
     x += task * x_task
@@ -206,15 +206,15 @@ def _input_gradient_kernel(
 ) -> None:
     """Grid: tiles, tasks, STRIDE · STRIDE. x ``[tasks, examples, HEIGHT, WIDTH, CHANNELS]``.
 
-    Places that are alike up to the stride are reached by the same entries of the filters, every STRIDE-th from some
-    first one on: each kind of places is a problem of its own.
+    Places with the same remainders modulo the stride depend on the same entries of the filters: every STRIDE-th entry
+    from a first one. Each pair of remainders (``kind``) is a separate product.
     """
     ACROSS: tl.constexpr = (WIDTH + STRIDE - 1) // STRIDE
     DOWN: tl.constexpr = (HEIGHT + STRIDE - 1) // STRIDE
     MARGIN: tl.constexpr = SIZE // 2
     tiles: tl.constexpr = (CHANNELS + COLUMNS - 1) // COLUMNS
     task = tl.program_id(1).to(tl.int64)
-    kind = 0 if STRIDE == 1 else STRIDE * STRIDE - 1 - tl.program_id(2)  # those that take longest first
+    kind = 0 if STRIDE == 1 else STRIDE * STRIDE - 1 - tl.program_id(2)  # the longest products first
     top, left = kind // STRIDE, kind % STRIDE
     high, wide = (HEIGHT - top + STRIDE - 1) // STRIDE, (WIDTH - left + STRIDE - 1) // STRIDE
     first_i, first_j = (top + MARGIN) % STRIDE, (left + MARGIN) % STRIDE
@@ -222,9 +222,9 @@ def _input_gradient_kernel(
     row = tl.program_id(0) // tiles * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     valid = row < examples * high * wide
-    high, wide = tl.maximum(high, 1), tl.maximum(wide, 1)  # a divisor even if there is no such place
+    high, wide = tl.maximum(high, 1), tl.maximum(wide, 1)  # avoids division by zero if there is no such place
     example, down, across = row // (high * wide), row // wide % high, row % wide
-    line = tl.where(valid, down + (top + MARGIN) // STRIDE, -1)  # no row: always outside
+    line = tl.where(valid, down + (top + MARGIN) // STRIDE, -1)  # rows that do not exist are outside
     place = across + (left + MARGIN) // STRIDE
     first = example * g_example + line * g_line + place * g_place
     g += task * g_task
@@ -254,7 +254,7 @@ def launch(
     precision: str,
     tile: Tile,
 ) -> None:
-    """Runs a kernel: images ``[tasks, examples, height, width, channels]`` are those that the filters go over."""
+    """Launch a kernel; ``images`` ``[tasks, examples, height, width, channels]`` are those that the filters cover."""
     if 0 in grid:
         return
     options = {"num_warps": tile.warps, "num_stages": tile.stages}

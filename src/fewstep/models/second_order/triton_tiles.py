@@ -1,4 +1,4 @@
-"""How the products of :mod:`fewstep.models.second_order.triton_convolution` are cut into tiles, by their sizes."""
+"""The tile sizes of the matrix products in ``triton_convolution.py``, chosen by the sizes of the products."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ PRECISIONS = "ieee", "tf32", "tf32x3", "bf16"
 """Of the factors of a product; sums are float32. "tf32x3" multiplies high and low parts, nearly as exact as float32."""
 
 PROGRAMS = 256
-"""About two for each multiprocessor of an H100: so many at a time hide what each waits for."""
+"""The desired number of programs, about two per multiprocessor of an H100, which hides memory latency."""
 
 
 class Tile(NamedTuple):
-    """The part of a product [rows, depth] · [depth, columns] that a program works out, all powers of two from 16."""
+    """The part of a product [rows, depth] · [depth, columns] that one program computes; powers of two from 16."""
 
     rows: int
     columns: int
     depth: int
-    """How much of the sum is added at a time."""
+    """The number of terms of the sum that are added at a time."""
     warps: int
     stages: int
-    """How many such parts are on their way from memory."""
+    """The number of such parts that are loaded from memory concurrently."""
     splits: int = 1
-    """Among how many programs a sum is split: of the gradient for weights only."""
+    """The number of programs that share a sum, for the gradient of the weights only."""
 
 
 def tile_of_images(
     tasks: int, rows: int, columns: int, channels: int, depth: int, precision: str, gradient: bool = False
 ) -> Tile:
-    """That of a convolution, or of the gradient for its images.
+    """The tile of a convolution, or of its gradient with respect to the images.
 
     Args:
-        tasks: how many.
-        rows: places in all images of a task.
-        columns: filters, or channels if it is a gradient.
-        channels: of what is convolved.
-        depth: channels times the places of a filter.
+        tasks: the number of tasks.
+        rows: the number of places in all images of a task.
+        columns: the number of filters; for the gradient, of channels.
+        channels: of the convolved images.
+        depth: channels times the number of places of a filter.
         precision: one of ``PRECISIONS``.
-        gradient: whether it is one.
+        gradient: whether it is the gradient.
     """
     turned = gradient and precision == "tf32"
     high, wide = min(64 if turned else 128, _power(rows)), min(64, _power(columns))
@@ -55,13 +55,13 @@ def tile_of_images(
 
 
 def tile_of_weights(tasks: int, filters: int, columns: int, rows: int, precision: str) -> Tile:
-    """That of the gradient for weights, of which rows are filters.
+    """The tile of the gradient with respect to the weights, whose rows are filters.
 
     Args:
-        tasks: how many.
-        filters: of a task.
-        columns: channels times the places of a filter.
-        rows: places in all images of a task, over which the sum is.
+        tasks: the number of tasks.
+        filters: the number of filters of a task.
+        columns: channels times the number of places of a filter.
+        rows: the number of places in all images of a task, which is the length of the sum.
         precision: one of ``PRECISIONS``.
     """
     high, part = min(64, _power(filters)), min(32, _power(rows))
@@ -71,15 +71,15 @@ def tile_of_weights(tasks: int, filters: int, columns: int, rows: int, precision
 
 
 def splits_of_sum(programs: int, rows: int, depth: int) -> int:
-    """Among how many programs each of some is split, of which each adds up products of so many rows, depth by depth."""
+    """The number of programs among which a sum over ``rows`` is split; each adds ``depth`` products at a time."""
     return 1 if programs >= PROGRAMS else min(parts(3 * PROGRAMS, programs), max(1, rows // (4 * depth)))
 
 
 def _warps(rows: int, columns: int, precision: str, turned: bool) -> int:
-    """By how many numbers each thread has to keep.
+    """The number of warps, by how many numbers each thread has to hold.
 
-    Four share an instruction for 64 rows, which takes factors of "tf32" only with the axis of the sum dense in memory:
-    others would have to be turned round on their way, four bytes by four.
+    Four warps share an instruction for 64 rows. For "tf32" it needs factors whose summed axis is contiguous in memory;
+    other factors would have to be transposed while they are loaded.
     """
     if turned or rows * columns < 2048:
         return 2
@@ -87,17 +87,17 @@ def _warps(rows: int, columns: int, precision: str, turned: bool) -> int:
 
 
 def _part_of_depth(channels: int, depth: int, precision: str) -> int:
-    """Such that a part is of one place of the filters, if there are channels enough for that."""
+    """A depth that stays within one place of the filters, if there are enough channels."""
     if channels < 16:
         return min(32, _power(depth))
     return 32 if channels % 32 == 0 and precision != "ieee" else 16
 
 
 def _power(number: int) -> int:
-    """The next power of two, 16 or more: tensor cores take no less."""
+    """The next power of two, at least 16, the minimum of tensor cores."""
     return max(16, 1 << (number - 1).bit_length())
 
 
 def parts(number: int, size: int) -> int:
-    """How many parts of a size a number takes."""
+    """⌈number/size⌉."""
     return -(-number // size)
