@@ -214,5 +214,5 @@ def test_what_an_adjoint_cannot_do_is_refused() -> None:
     def in_between(loss: Any, path: list[Any], task: Task) -> Tensor:
         return loss(path[1], task.query)
 
-    with pytest.raises(ValueError, match=r"asks for the loss after step 1 of 2"):
+    with pytest.raises(ValueError, match=r"uses the loss after step 1 of 2"):
         fs.maml(SmoothNetwork(), fs.mse, 0.3, 2, adjoint=EndsOnly(), objective=in_between).meta_loss(regression_tasks())

@@ -166,7 +166,7 @@ def test_attention_with_masks_is_pytorchs() -> None:
         ("derivative for aten::multilabel_margin_loss_backward is not implemented", "multilabel_soft_margin_loss"),
         ("derivative for aten::_scaled_dot_product_flash_attention_for_cpu_backward is not implemented", "scaled_dot"),
         ("trying to differentiate twice a function that was marked with @once_differentiable", "autograd.Function"),
-        ("torch.compile with aot_autograd does not currently support double backward", "before torch.compile"),
+        ("torch.compile with aot_autograd does not currently support double backward", "without torch.compile"),
         ("derivative for aten::linalg_ldl_factor_ex is not implemented", r"torch\.linalg\.ldl_factor"),
     ],
 )
@@ -201,5 +201,5 @@ def test_first_order_takes_a_loss_without_second_derivatives() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 def test_scripted_modules_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"model\.layer is a .*ScriptModule.*before torch\.jit\.script"):
+    with pytest.raises(ValueError, match=r"model\.layer is a .*ScriptModule.*without torch\.jit\.script"):
         fs.maml(Checkpointed(torch.jit.script(networks()["mlp"]), False), fs.mse, 0.1)

@@ -142,9 +142,9 @@ def test_a_chain_in_a_chain():
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        ((), r"chain: the last part must be a rule.*got no part at all"),
+        ((), r"chain: the last part must be a rule.*got no part"),
         ((fs.clip_by_norm(1.0),), r"the last part must be a rule, such as.*got _?\w+"),
-        ((fs.Adam,), r"the last part must be a rule.*got Adam itself, which has to be called first: Adam\(\.\.\.\)"),
+        ((fs.Adam,), r"the last part must be a rule.*got Adam itself, which must be called first: Adam\(\.\.\.\)"),
         ((fs.clip_by_norm, fs.SGD(0.1)), r"must be a transform.*part 0 is clip_by_norm itself.*called first"),
         ((fs.SGD(0.1), fs.Adam(0.1)), r"part 0 is GradientDescent\. Only the last part may be a rule"),
         ((fs.clip_by_norm(1.0), 3, fs.Adam(0.1)), r"part 1 is int"),

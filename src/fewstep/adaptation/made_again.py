@@ -1,4 +1,4 @@
-"""Code that is run again in the backward pass, instead of keeping what it made."""
+"""Recomputation in the backward pass: its context, a check that nothing changed, and recomputed saved tensors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fewstep.tasks import trees
 
 
 class Unchanged:
-    """What code that is run again reads beside its arguments: it must be as it was, or the run would differ.
+    """A check that what recomputed code reads has not changed; otherwise the result would differ.
 
     Args:
-        state: gives what is compared, such as modes and plain attributes.
-        holders: modules or other objects, whose tensors may be neither written to nor exchanged.
-        tensors: others that may not be written to.
+        state: returns what is compared, such as modes and plain attributes.
+        holders: modules or other objects, whose tensors must be neither modified nor replaced.
+        tensors: further tensors that must not be modified.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class Unchanged:
 
     @classmethod
     def around(cls, loss: object, *others: object) -> Unchanged:
-        """What a task's loss reads, and other objects; nothing of a plain function, of which that is not known."""
+        """A check of what a loss and further objects read; of a plain function nothing is known or checked."""
         return cls(getattr(loss, "state", lambda: None), [*getattr(loss, "holders", ()), *others])
 
     def check(self) -> None:
-        """Raises ``RuntimeError`` if something changed."""
+        """Raise ``RuntimeError`` if something changed."""
         if self._state() != self._before:
             changed = "a mode or an attribute of the model or the loss"
         elif self._exchanged() or any(tensor._version != version for tensor, version in self._held):
@@ -47,8 +47,8 @@ class Unchanged:
         else:
             return
         raise RuntimeError(
-            f"The adjoint evaluates the model again in the backward pass, and {changed} has changed since the "
-            "meta-loss was computed. Call backward() before anything is changed, or use adjoint=Unrolled()."
+            f"The adjoint evaluates the model again in the backward pass, but {changed} has changed since the "
+            "meta-loss was computed. Call backward() before you change anything, or use adjoint=Unrolled()."
         )
 
     def _exchanged(self) -> bool:
@@ -67,11 +67,11 @@ def _held_by(holders: Sequence[object]) -> list[Tensor]:
 
 
 class MadeAgain(saved_tensors_hooks):
-    """Inside, what the graph would keep is not kept, but made again when the way back needs it.
+    """A context in which autograd saves nothing for the backward pass; saved tensors are recomputed when needed.
 
     Args:
-        function: does what is done inside, so that the same tensors are kept in the same order.
-        arguments: gives what it is called with. They are made to require gradients.
+        function: does the same computation again, and so saves the same tensors in the same order.
+        arguments: returns the argument of ``function``, whose tensors are made to require a gradient.
     """
 
     def __init__(self, function: Callable[[Params], object], arguments: Callable[[], Params]) -> None:
@@ -100,14 +100,14 @@ class MadeAgain(saved_tensors_hooks):
             self._function(arguments)
         if len(found) != self._count:
             raise RuntimeError(
-                f"The rule's update is evaluated again in the backward pass. It kept {len(found)} tensors for it, and "
-                f"{self._count} the first time. It must do the same each time; or use adjoint=Unrolled()."
+                f"The rule's update is evaluated again in the backward pass, where it saved {len(found)} tensors "
+                f"instead of {self._count}. Make it do the same computation every time, or use adjoint=Unrolled()."
             )
         return found
 
 
 class Surroundings:
-    """Random numbers and autocast as they are where this is made."""
+    """The random states and autocast settings at the time when it is made."""
 
     def __init__(self) -> None:
         self._random_state = None if recorded() else random_state()
@@ -115,7 +115,7 @@ class Surroundings:
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """Inside, they are so again; outside, no number was drawn."""
+        """A context with these states and settings, which restores the current ones at the end."""
         now = [torch.is_autocast_enabled(device) for device, _, _ in self._autocast]
         with ExitStack() as stack:
             if self._random_state is not None:

@@ -1,6 +1,6 @@
-"""Inner steps that are recomputed in the backward pass: the gradient as a function of its own, and the update.
+"""Inner steps that are recomputed in the backward pass: the gradient and the update.
 
-What is kept of a step is what it began with: the parameters and the rule's state.
+Only the parameters and the rule's state at the start of a step are kept.
 """
 
 from __future__ import annotations
@@ -29,10 +29,18 @@ def recomputed_gradient(
     mode: str = "reverse",
     without_forward_mode: Callable[[], None] = lambda: None,
 ) -> tuple[Params, Tensor]:
-    """∇_names L and L like :func:`gradient_and_value`, but nothing is kept for the backward pass except the inputs.
+    """A gradient function that keeps only its inputs for the backward pass.
 
-    ``mode`` is that of :class:`fewstep.Recomputed`; where an operation has no forward-mode derivative, a second
-    backward pass gives the same, and ``without_forward_mode`` is called.
+    Args:
+        loss: ``loss(params, batch)`` gives a scalar.
+        params: all parameters by name.
+        names: names of the parameters to differentiate with respect to.
+        batch: the support set.
+        mode: ``"reverse"`` or ``"forward"``; see [`Recomputed`][fewstep.Recomputed].
+        without_forward_mode: called if an operation has no forward-mode derivative; reverse mode is then used.
+
+    Returns:
+        ∇_names L(params; batch), and L.
     """
     return RecomputedStep(mode, without_forward_mode)(loss, params, names, batch)
 
@@ -40,14 +48,14 @@ def recomputed_gradient(
 class RecomputedStep:
     """One inner step: its gradient and its update.
 
-    The backward pass of an update needs the gradient, and tensors that the update made. In plain autograd both are made
-    again, and the graph of the gradient then serves for its own backward pass, which comes next. Forward mode has no
-    such graph; there the gradient is kept.
+    The backward pass of an update needs the gradient, and tensors that the update computed. With plain autograd both
+    are recomputed, and the graph of the gradient is then used for its own backward pass, which follows. Forward mode
+    has no such graph, so the gradient is kept.
 
     Args:
-        mode: that of :class:`fewstep.Recomputed`.
-        without_forward_mode: called where an operation has no forward-mode derivative.
-        unchanged: what loss and rule read, which all steps share; what the loss reads if not given.
+        mode: ``"reverse"`` or ``"forward"``; see [`Recomputed`][fewstep.Recomputed].
+        without_forward_mode: called if an operation has no forward-mode derivative.
+        unchanged: the check of what loss and rule read, shared by all steps; ``None`` checks what the loss reads.
     """
 
     def __init__(
@@ -66,7 +74,7 @@ class RecomputedStep:
     def update(
         self, rule: Rule, params: Params, grads: Params, state: Any, step: int, loss: Tensor
     ) -> tuple[Params, Any]:
-        """The rule's update with the gradient that was taken just before."""
+        """The rule's update, with the gradient that was just computed."""
         if transforms() or recorded() or not torch.is_grad_enabled():
             return rule.update(params, grads, state, step, loss)
         surroundings, began_with = Surroundings(), Unchanged(tensors=split((params, state))[0])
@@ -91,7 +99,7 @@ class RecomputedStep:
 
 
 class _Call:
-    """What the gradient is taken of, apart from the tensors."""
+    """The function whose gradient is taken, except for its tensors."""
 
     def __init__(
         self,
@@ -112,9 +120,9 @@ class _Call:
         return self.loss(params, batch)
 
     def graph(self, leaves: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Inputs, gradients and value with their graph, in plain autograd; kept until :meth:`taken_graph`.
+        """Inputs, gradients and value with their graph, in plain autograd; kept until ``taken_graph`` is called.
 
-        To be called in the surroundings of the forward pass.
+        Call it in the context of the forward pass.
         """
         if self._graph is None:
             inputs = [leaf.detach().requires_grad_(leaf.requires_grad) for leaf in leaves]
@@ -127,17 +135,17 @@ class _Call:
         return self._graph
 
     def taken_graph(self, leaves: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """The same, which is not kept any longer."""
+        """The result of ``graph``, which is not kept any longer."""
         graph, self._graph = self.graph(leaves), None
         return graph
 
 
 class _RecomputedGradient(torch.autograd.Function):
-    """g = ∇_φ L(φ, η) forward; backward (w, u) ↦ ∂/∂(φ, η) of ⟨w, g⟩ + u·L.
+    """Forward g = ∇_φ L(φ, η); backward (w, u) ↦ ∂/∂(φ, η) of ⟨w, g⟩ + u·L.
 
-    It is one backward pass through the gradient. By symmetry of second derivatives it is also the derivative of the
-    full gradient ∇_{φ,η} L in the direction (w, 0), one forward-mode product, plus u times the full gradient. η is all
-    else that needs a gradient: parameters that are not adapted, a learned loss, the batch.
+    This is one backward pass through the gradient. By symmetry of second derivatives it is also the derivative of the
+    full gradient ∇_{φ,η} L in the direction (w, 0), a forward-mode product, plus u times the full gradient. η is
+    everything else that needs a gradient: parameters that are not adapted, a learned loss, the batch.
     """
 
     generate_vmap_rule = True
@@ -175,7 +183,7 @@ def _products(
         product = _PRODUCTS[mode, bool(transforms())]
         if torch.is_grad_enabled() and not transforms():
             raise NotImplementedError(
-                "Recomputed gives no derivative of the meta-gradient where tasks are taken one by one; use Unrolled()."
+                "Recomputed gives no derivative of the meta-gradient if tasks are evaluated in a loop. Use Unrolled()."
             )
         with call.surroundings.again():
             return list(product(call, leaves, wanted, direction, value_cotangent))
@@ -186,7 +194,7 @@ def _products(
             return worked_out("forward")
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError:  # an operation without a forward-mode derivative; what else is wrong, is so in reverse too
+        except RuntimeError:  # an operation has no forward-mode derivative; any other error occurs in reverse mode too
             call.without_forward_mode()
     return worked_out("reverse")
 
@@ -194,7 +202,7 @@ def _products(
 def _by_dual_numbers(
     call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
 ) -> Iterable[Tensor]:
-    """The products as a forward-mode derivative of the full gradient, in plain autograd."""
+    """The products as a forward-mode derivative of the full gradient, with plain autograd."""
     with torch.enable_grad(), forward_ad.dual_level(), _ConstantTangents():
         inputs = [leaf.detach().requires_grad_(i in wanted) for i, leaf in enumerate(leaves)]
         for i, tangent in direction.items():
@@ -208,9 +216,9 @@ def _by_dual_numbers(
 
 
 class _ConstantTangents(TorchFunctionMode):
-    """Keeps autograd's graph of an operation and drops that of its tangent, which nothing differentiates.
+    """A context that keeps autograd's graph of an operation but drops that of its tangent, which is not differentiated.
 
-    Not where tensors are kept through hooks, as in checkpoints: what these keep must be the same the second time.
+    Not applied inside checkpoints and other hooks on saved tensors, which must save the same tensors again.
     """
 
     def __torch_function__(
@@ -227,7 +235,7 @@ class _ConstantTangents(TorchFunctionMode):
 def _by_jvp(
     call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
 ) -> Iterable[Tensor]:
-    """The same where a transformation such as vmap is under way."""
+    """The products as a forward-mode derivative, under a ``torch.func`` transform such as vmap."""
     full_gradient = partial_gradient(call.value, leaves, wanted, len(wanted))
     primals = tuple(leaves[i] for i in wanted)
     tangents = tuple(direction.get(i, torch.zeros_like(leaves[i])) for i in wanted)
@@ -238,7 +246,7 @@ def _by_jvp(
 def _by_vjp(
     call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
 ) -> Iterable[Tensor]:
-    """The same as the derivative of ⟨w, g⟩ + u·L, where a transformation such as vmap is under way."""
+    """The products as the derivative of ⟨w, g⟩ + u·L, under a ``torch.func`` transform such as vmap."""
     order = [*direction, *(i for i in wanted if i not in direction)]
 
     def of_places(*replaced: Tensor) -> Tensor:
@@ -257,10 +265,10 @@ def _by_vjp(
 def _by_second_backward(
     call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
 ) -> Iterable[Tensor]:
-    """The same in plain autograd."""
+    """The products by a second backward pass, with plain autograd."""
     inputs, grads, value = call.taken_graph(leaves)
     pairs = zip([*grads, value], [*direction.values(), value_cotangent], strict=True)
-    outputs, cotangents = zip(*((out, w) for out, w in pairs if out.requires_grad), strict=True)  # some are constants
+    outputs, cotangents = zip(*((out, w) for out, w in pairs if out.requires_grad), strict=True)  # skips constants
     return torch.autograd.grad(outputs, [inputs[i] for i in wanted], cotangents, materialize_grads=True)
 
 
@@ -270,4 +278,4 @@ _PRODUCTS: dict[tuple[str, bool], Callable[..., Iterable[Tensor]]] = {
     ("forward", False): _by_dual_numbers,
     ("forward", True): _by_jvp,
 }
-"""By mode, and whether a transformation is under way."""
+"""By mode, and whether a ``torch.func`` transform is active."""

@@ -1,4 +1,4 @@
-"""What cannot work fails at once: with what was expected, what came, and the fix."""
+"""Checks that raise before anything is computed: each message says what was expected, what came, and the fix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fewstep.tasks.trees import leaves_of, mapped, tensors
 
 
 def check_model(model: nn.Module) -> None:
-    """Raises if a module cannot be meta-learned as it is."""
+    """Raise if a module cannot be meta-learned."""
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"model must be a torch.nn.Module; got {type(model).__name__}. "
@@ -27,13 +27,13 @@ def check_model(model: nn.Module) -> None:
             where = f"model.{name}" if name else "model"
             raise ValueError(
                 f"{where} is a {type(module).__name__} with running statistics, which would leak from task to task and "
-                "into the shared parameters. Use track_running_stats=False (statistics of the current batch, as the "
-                "MAML paper does), or GroupNorm or LayerNorm."
+                "into the shared parameters. Use track_running_stats=False (statistics of the current batch, as in the "
+                "MAML paper), or GroupNorm or LayerNorm."
             )
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(
                 f"{f'model.{name}' if name else 'model'} is a {type(module).__name__}, whose parameters cannot be "
-                "exchanged. Pass the module as it was before torch.jit.script."
+                "replaced. Pass the module without torch.jit.script."
             )
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
@@ -46,27 +46,27 @@ def check_model(model: nn.Module) -> None:
 
 
 def rule_tensors(rule: Any) -> dict[str, Tensor]:
-    """A rule's parameters and buffers by name, as far as it has any."""
+    """The parameters and buffers of a rule by name; empty if it is not a module."""
     return dict([*rule.named_parameters(), *rule.named_buffers()]) if isinstance(rule, nn.Module) else {}
 
 
 def check_rule(rule: Any, params: Params) -> None:
-    """Raises if what a rule learns is on another device than the model.
+    """Raise if tensors of a rule are on another device than the model.
 
-    A scalar on a CPU would do beside parameters on a GPU, but a recorded CUDA graph would keep its first value.
+    A scalar on the CPU would work with parameters on a GPU, but a recorded CUDA graph would keep its first value.
     """
     device = next(iter(params.values())).device
     wrong = {name: value.device for name, value in rule_tensors(rule).items() if value.device != device}
     if wrong:
         name, where = next(iter(wrong.items()))
         raise ValueError(
-            f"The model is on {device} and the rule's {name} on {where}; move them together: "
+            f"The model is on {device} and the rule's {name} on {where}. Move them together: "
             f"learner.to({str(device)!r})."
         )
 
 
 def check_loss(loss: Any, name: str = "loss") -> None:
-    """Raises if a loss is no function of (model, batch)."""
+    """Raise if a loss is not a function of (model, batch)."""
     if not callable(loss):
         raise TypeError(f"{name} must be a function of (model, batch) that gives a scalar; got {type(loss).__name__}.")
     check_instance(loss, name, "fewstep.mse, a function of (model, batch)")
@@ -74,25 +74,25 @@ def check_loss(loss: Any, name: str = "loss") -> None:
     if home == "torch.nn.functional" or home.startswith("torch.nn.modules"):
         told = f"torch.nn.functional.{loss.__name__}" if home == "torch.nn.functional" else f"torch.nn.{loss!r}"
         raise TypeError(
-            f"{name} must be a function of (model, batch); {told} is one of (prediction, target). Pass "
+            f"{name} must be a function of (model, batch); {told} is a function of (prediction, target). Use "
             f"fewstep.supervised({told})."
         )
 
 
 def check_instance(value: Any, name: str, example: str) -> None:
-    """Raises if a class was passed where an object of it is asked for."""
+    """Raise if a class was passed instead of an object."""
     if isinstance(value, type):
         raise TypeError(f"{name} must be an object, such as {example}; got the class {value.__name__} itself.")
 
 
 def check_steps(steps: Any) -> None:
-    """Raises if a number of inner steps is none."""
+    """Raise if a number of inner steps is not a non-negative integer."""
     if not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"steps must be a whole number, 0 or more; got {steps!r}.")
+        raise ValueError(f"steps must be an integer of at least 0; got {steps!r}.")
 
 
 def check_sets(tasks: Any, params: Params) -> None:
-    """Raises if the tensors of a meta-batch do not fit each other or the model."""
+    """Raise if the tensors of a meta-batch do not fit each other or the model."""
     listed = isinstance(tasks, Sequence) and not isinstance(tasks, (str, tuple)) and len(tasks) > 0
     if listed and all(isinstance(task, Task) for task in tasks):
         for task in tasks:
@@ -101,22 +101,23 @@ def check_sets(tasks: Any, params: Params) -> None:
     if not isinstance(tasks, Task):
         got = "an empty list" if isinstance(tasks, list) and not tasks else type(tasks).__name__
         raise TypeError(
-            f"Expected a fewstep.tasks.Task with a leading task axis; got {got}. A list of tasks will do as well."
+            f"Expected a fewstep.Task with a leading task axis, or a list of tasks; got {got}. "
+            "Use Task(support, query), or Task.stack([...])."
         )
     leaves = tensors(tasks)
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(
             f"Every tensor of a meta-batch needs the same leading task axis; got sizes {sorted(sizes)}. "
-            "Stack tasks with fewstep.tasks.Task.stack([...])."
+            "Stack tasks with fewstep.Task.stack([...])."
         )
     _check_fit(tasks, params, axes=2)
 
 
 def _check_fit(tasks: Task, params: Params, axes: int) -> None:
-    """``axes`` are those in front of an example's own: 2 with a task axis, 1 without."""
+    """Check one task or a meta-batch; ``axes`` is the number of leading axes: 2 with a task axis, 1 without."""
     if any(isinstance(leaf, np.ndarray) for leaf in leaves_of(tasks)):
-        raise TypeError("The tasks hold numpy arrays, which are not divided into tasks; convert them: torch.as_tensor.")
+        raise TypeError("The tasks hold numpy arrays, which have no task axis; convert them with torch.as_tensor.")
     device = next(iter(params.values())).device
     wrong = [leaf.device for leaf in tensors(tasks) if leaf.device != device]
     if wrong:
@@ -130,7 +131,7 @@ def _check_fit(tasks: Task, params: Params, axes: int) -> None:
                 raise ValueError(f"The {name} set has no examples; each set needs at least one.")
             if len({next(iter(shapes)) for shapes in lengths if len(shapes) == 1}) > 1:
                 raise ValueError(
-                    f"x, y and weight of the {name} set disagree in the number of examples: shapes "
+                    f"x, y and weight of the {name} set disagree in the number of examples: got shapes "
                     f"{[tuple(leaf.shape) for leaf in tensors(batch)]}, whose first {axes} axes must be the same."
                 )
     if not (isinstance(support, Batch) and isinstance(query, Batch)):
@@ -146,7 +147,7 @@ def _check_fit(tasks: Task, params: Params, axes: int) -> None:
 
 
 def check_scalar(value: Any) -> None:
-    """Raises if a loss is not a scalar."""
+    """Raise if a loss is not a scalar."""
     if not isinstance(value, Tensor):
         raise TypeError(f"The loss must return a scalar tensor; got {type(value).__name__}. A loss is (model, batch).")
     if value.ndim != 0 or not value.is_floating_point():
@@ -157,18 +158,19 @@ def check_scalar(value: Any) -> None:
 
 
 def check_finite(value: Tensor, batch: Any) -> None:
-    """Raises if the loss of a batch is NaN or infinite."""
+    """Raise if the loss of a batch is NaN or infinite."""
     if not torch.isfinite(value):
         bad = [leaf for leaf in tensors(batch) if leaf.is_floating_point() and not torch.isfinite(leaf).all()]
-        cause = "the support set holds NaN or infinite values" if bad else "the data are finite, so look at the model"
+        cause = "the support set holds NaN or infinite values" if bad else "the data are finite, so check the model"
         raise ValueError(f"The loss of the first task is {value.item()} at the shared parameters: {cause}.")
 
 
 def padding_of(tasks: Any) -> Iterator[tuple[Task, Task]]:
-    """A task with padded examples, and the same task with other values there; for support and query sets.
+    """Tasks with padded examples, each with the same task that has other values in the padded places.
 
-    Where there are weights and none is 0, the last example is padded. Other values are those of the last example that
-    counts; real numbers are moved on by 1 besides.
+    One pair for the support set and one for the query set. If there are weights but none is 0, the last example is
+    treated as padding. The other values are those of the last example that is not padded; real and complex numbers are
+    increased by 1.
     """
     for name in ("support", "query"):
         batch = getattr(tasks if isinstance(tasks, Task) else tasks[0], name)

@@ -1,4 +1,4 @@
-"""A function of every task of a meta-batch: at once where that is possible and pays, in chunks, or one by one."""
+"""A function of every task of a meta-batch: at once with vmap, in chunks, or one task after the other."""
 
 from __future__ import annotations
 
@@ -19,36 +19,38 @@ from fewstep.tasks import Task
 from fewstep.tasks.trees import split, tensors
 
 VMAP_LIMIT = 9 * 2**19  # 4.5 MiB: benchmarks/vectorize.py
-"""On a CPU, tasks whose loss keeps more bytes than this for its backward pass are looped over, not vmapped."""
+"""On a CPU, if the loss of a task keeps more bytes than this for its backward pass, tasks are evaluated in a loop."""
 
 Tasks = Task | Sequence[Task]
-"""A meta-batch: one task with a leading task axis, or a list of tasks, which are taken one by one."""
+"""A meta-batch: one task with a leading task axis, or a list of tasks, which are evaluated one after the other."""
 
 
 class EachTask:
-    """``function`` of each task, stacked: under vmap, or one by one.
+    """Evaluate a function of each task, with vmap or in a loop, and stack the results.
 
-    Either way every task goes through the model by itself, so that batch norm never mixes tasks.
+    In both cases each task is evaluated separately, so batch normalisation never mixes tasks.
 
     Args:
-        vectorize: ``True``: all tasks at once (vmap); ``False``: a loop; ``"auto"``: a loop where vmap does not
-            support the function, or, on a CPU, where one task keeps more than ``VMAP_LIMIT`` bytes for its backward
-            pass; vmap otherwise. The first call settles it, for a list of tasks each call.
-        chunk: at most this many tasks at once under vmap; memory then does not grow with the meta-batch.
+        vectorize: ``True`` evaluates all tasks at once (``torch.vmap``), ``False`` one after the other. ``"auto"`` uses
+            a loop if vmap does not support the function, or if on a CPU one task keeps more than ``VMAP_LIMIT`` bytes
+            for its backward pass, and vmap otherwise; it is decided on the first call. Lists of tasks always use a
+            loop.
+        chunk: the maximum number of tasks that vmap evaluates at once, which limits memory.
 
-    >>> from fewstep.tasks import Sinusoids
-    >>> EachTask()(lambda task: task.query.x.mean(), Sinusoids().sample(7)).shape
-    torch.Size([7])
+    Examples:
+        >>> from fewstep.tasks import Sinusoids
+        >>> EachTask()(lambda task: task.query.x.mean(), Sinusoids().sample(7)).shape
+        torch.Size([7])
     """
 
     def __init__(self, vectorize: bool | str = "auto", chunk: int | None = None) -> None:
         if vectorize not in (True, False, "auto"):
             raise ValueError(f'vectorize must be True, False or "auto"; got {vectorize!r}.')
         if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
-            raise ValueError(f"chunk must be None or a whole number, at least 1; got {chunk}.")
+            raise ValueError(f"chunk must be None or an integer of at least 1; got {chunk}.")
         self.vectorize, self.chunk = vectorize, chunk
         self.vmaps = None if vectorize == "auto" else bool(vectorize)
-        """Whether tasks go through the model at once; ``None`` before that is settled."""
+        """Whether vmap is used; ``None`` before it is decided."""
 
     def __call__(self, function: Callable[[Task], Any], tasks: Tasks) -> Any:
         self.settle(function, tasks)
@@ -64,9 +66,9 @@ class EachTask:
     ) -> Tensor:
         """The mean of a loss over tasks, ready for ``backward()``.
 
-        Where tasks are taken in parts, each part's gradient, for the parameters and for whatever in the tasks requires
-        one, is computed before the next is begun, so that memory does not grow with the meta-batch. Not so if the loss
-        depends on ``others`` that require a gradient: then the graphs of all parts are kept.
+        If tasks are evaluated in parts, the gradient of each part, for the parameters and for tensors in the tasks that
+        require one, is computed before the next part is evaluated, so memory does not grow with the meta-batch. If the
+        loss depends on ``others``, tensors outside of these that require a gradient, the graphs of all parts are kept.
         """
         self.settle(function, tasks)
         parts = self.parts(tasks)
@@ -77,7 +79,7 @@ class EachTask:
         return accumulate(sums, list(learned.values()), 1 / len(tasks))
 
     def at_once(self, function: Callable[[Task], Any], tasks: Tasks) -> Any:
-        """Of all tasks, without chunks; under vmap if it has been settled so."""
+        """Evaluate all tasks at once, without chunks: with vmap if that was decided, otherwise in a loop."""
         if self.vmaps and isinstance(tasks, Task):
             values, rebuild = split(tasks)
             return torch.vmap(lambda *each: function(rebuild(list(each))), randomness="different")(*values)
@@ -85,30 +87,30 @@ class EachTask:
         return tree_map(lambda *values: torch.stack(values), *found)
 
     def settle(self, function: Callable[[Task], Any], tasks: Tasks, saved: int | None = None) -> None:
-        """Chooses, if that has not been done; ``saved`` are the bytes that one task keeps, where they are known."""
+        """Decide between vmap and a loop, unless already decided; ``saved`` as for ``would_vmap``."""
         if self.vmaps is None and isinstance(tasks, Task):
             self.vmaps = self.would_vmap(function, tasks, saved)
 
     def would_vmap(
         self, function: Callable[[Task], Any], tasks: Task, saved: int | None = None, learned: Sequence[Tensor] = ()
     ) -> bool:
-        """Whether tasks should go through the model at once, as ``vectorize`` says or as a trial shows.
+        """Whether tasks should be evaluated with vmap, as ``vectorize`` says or as a trial shows.
 
         Args:
-            function: of one task.
+            function: a function of one task.
             tasks: a meta-batch.
-            saved: the bytes that one task keeps for its backward pass, where they are known.
-            learned: the gradient of the function for these is tried too.
+            saved: the bytes that one task keeps for its backward pass; ``None`` if not known yet.
+            learned: the tensors that the function will be differentiated with respect to.
         """
         if self.vectorize != "auto":
             return bool(self.vectorize)
-        with replayed():  # a resumed run looks again, and must draw the same numbers as one that was not stopped
+        with replayed():  # a resumed run decides again, and must draw the same numbers as an uninterrupted one
             if on_cpu(tasks) and (_saved(function, tasks[0]) if saved is None else saved) > VMAP_LIMIT:
                 return False
             return self._supports_vmap(function, tasks, learned)
 
     def parts(self, tasks: Tasks) -> list[Any]:
-        """The parts of a meta-batch that are taken at once: all of it, chunks, or tasks one by one."""
+        """The parts of a meta-batch that are evaluated at once: everything, chunks, or single tasks."""
         size = (self.chunk or len(tasks)) if self.vmaps and isinstance(tasks, Task) else 1
         return [tasks] if size >= len(tasks) else [tasks[i : i + size] for i in range(0, len(tasks), size)]
 
@@ -117,7 +119,7 @@ class EachTask:
         return found
 
     def _supports_vmap(self, function: Callable[[Task], Any], tasks: Task, learned: Sequence[Tensor]) -> bool:
-        """Tries a part of the meta-batch as it will be taken, forward and, if gradients are wanted, backward."""
+        """Try vmap on a part of the meta-batch, forward and, if there are learned tensors, backward."""
         trial = EachTask(vectorize=True)
         part = tasks[: self.chunk or len(tasks)]
         try:
@@ -127,11 +129,11 @@ class EachTask:
                     torch.autograd.grad(found.sum(), learned, allow_unused=True)
         except (RuntimeError, ValueError) as error:
             with torch.set_grad_enabled(bool(learned)):
-                function(tasks[0])  # raises what is wrong with the task, if it is not vmap
+                function(tasks[0])  # raises the error if it is due to the task and not to vmap
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             warnings.warn(
                 f"Looping over tasks: the model does not run under torch.vmap ({reason}). "
-                "MetaLearner(vectorize=False) takes the loop without asking.",
+                "Pass vectorize=False to use the loop without this warning.",
                 stacklevel=_level_of_the_user(),
             )
             return False
@@ -139,7 +141,7 @@ class EachTask:
 
 
 class SavedBytes(saved_tensors_hooks):
-    """Inside, counts the bytes that autograd keeps for the backward pass."""
+    """A context that counts the bytes that autograd keeps for the backward pass."""
 
     def __init__(self) -> None:
         super().__init__(self._note, lambda tensor: tensor)
@@ -163,7 +165,7 @@ def _saved(function: Callable[[Task], Any], task: Task) -> int:
 
 
 def _level_of_the_user() -> int:
-    """For a warning by the function that asks: the first caller that is neither of this library nor of PyTorch."""
+    """The stack level of the first caller outside of this library and PyTorch, for ``warnings.warn``."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("fewstep", "torch"):
         frame, level = frame.f_back, level + 1

@@ -1,4 +1,4 @@
-"""The first task of a kind of meta-batch, tried with copies of everything: what cannot work is refused."""
+"""The first task of a kind of meta-batch, evaluated with copies of all tensors to detect what is not supported."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from fewstep.tasks import Task
 from fewstep.tasks.trees import mapped, tensors
 
 Function = Callable[..., Tensor]
-"""Of one task and ``params``: the meta-objective, or scores."""
+"""A function of one task and ``params``: the meta-objective, or scores."""
 
 
 class FirstTask:
-    """A task that is tried with copies of all tensors, so that nothing of the user's is written to.
+    """A task that is evaluated with copies of all tensors, so that the user's tensors are not modified.
 
     Args:
-        choices: the choices in force.
-        task: a task.
-        original: see :func:`look`.
-        trains: whether it is tried for training, and so with derivatives.
+        choices: the choices of the learner.
+        task: the task.
+        original: the parameters of the user's module.
+        trains: whether it is checked for training, and so with derivatives.
     """
 
     def __init__(self, choices: Choices, task: Task, original: Own, trains: bool) -> None:
@@ -46,7 +46,7 @@ class FirstTask:
         self.saved_bytes = 0
 
     def check_support(self) -> None:
-        """Tries the loss of the support set and its gradient."""
+        """Check the loss of the support set and its gradient."""
         choices, support = self.choices, self.task.support
         adapted = {n: self.params[n].detach().requires_grad_() for n in choices.adapts}
         params = {**self.params, **adapted}
@@ -64,19 +64,19 @@ class FirstTask:
                     again = choices.inner(params, support)
                 if not torch.allclose(again, value, rtol=1e-4):
                     raise ValueError(
-                        f"The support loss of one task is {value.item():.6g}, and {again.item():.6g} when it is "
+                        f"The support loss of one task is {value.item():.6g}, but {again.item():.6g} when it is "
                         "evaluated again with the same parameters, data and random numbers. The model or the loss "
-                        "keeps a state from call to call (a tensor, a counter, a generator that is no attribute), "
-                        "which would leak from task to task. Keep it out of forward, or make generators attributes "
+                        "keeps a state between calls (a tensor, a counter, or a generator that is not an attribute), "
+                        "which would leak from task to task. Keep no state in forward, and make generators attributes "
                         "of the module."
                     )
         if not self.stochastic:
             self._check_reuse(params, value)
         if drawn.of_others and isinstance(choices.adjoint, Recomputed):
             raise ValueError(
-                "Recomputed replays the random numbers of PyTorch's default generator, and the model draws from "
-                "another one (numpy's, Python's, or a generator of its own). Draw with torch functions "
-                "without generator=, or use adjoint=Unrolled()."
+                "Recomputed replays the random numbers of PyTorch's default generator, but the model draws from "
+                "another one (numpy's, Python's, or its own). Draw with torch functions without generator=, or use "
+                "adjoint=Unrolled()."
             )
         functions = [
             *own_functions(value),
@@ -91,7 +91,7 @@ class FirstTask:
         self._check_written()
 
     def check_function(self, function: Function) -> None:
-        """Tries the whole function and its gradient."""
+        """Check the whole function and its gradient."""
         learned = [value for value in self.params.values() if value.requires_grad]
         with self._watched(grad=self.trains), self._explained():
             value = function(self.task, params=self.params)
@@ -106,26 +106,26 @@ class FirstTask:
         self._check_written()
 
     def _check_reuse(self, params: Params, value: Tensor) -> None:
-        """Modules that the steps do not move are worked out once only if that changes nothing outside of them."""
+        """Disable the reuse of outputs if it changes the loss or makes it fail."""
         try:
             with self.choices.unmoved.worked_out_once(), torch.enable_grad(), inner_step(0):
                 self.choices.inner(params, self.task.support)
                 again = self.choices.inner(params, self.task.support)
             same = torch.allclose(again, value, rtol=1e-5)
-        except Exception:  # whatever the loss misses that the modules would have left for it
+        except Exception:  # the loss may need attributes that the modules would have set
             same = False
         if not same:
             self.choices.unmoved.never()
 
     def _unknown(self, value: Tensor, adapted: Params, again: Callable[[], Tensor]) -> list[Tensor]:
-        """Leaves of the graph that require a gradient and are no parameters of the learner, nor in the tasks."""
+        """Leaves of the graph that require a gradient and belong neither to the learner nor to the task."""
         choices = self.choices
         known = [*self.params.values(), *adapted.values(), *tensors(self.task), *self.watch.made]
         for part in (choices.loss, choices.inner_loss, choices.rule, choices.objective):
             if isinstance(part, nn.Module):
                 known.extend((*part.parameters(), *part.buffers()))
         found = leaves_of_graph(value, known)
-        if found:  # those that are made anew each time do not matter
+        if found:  # leaves that are made in every evaluation do not matter
             with torch.enable_grad(), inner_step(0):
                 there = {id(leaf) for leaf in leaves_of_graph(again(), known)}
             found = [leaf for leaf in found if id(leaf) in there]
@@ -133,23 +133,23 @@ class FirstTask:
             name = self.watch.own[1].name(leaf)
             if name is not None:
                 raise ValueError(
-                    f"The loss computes with the parameter {name} of the module that the learner was made of. The "
+                    f"The loss computes with the parameter {name} of the module that was passed to the learner. The "
                     "learner trains a copy: use the model that is passed to the loss, or .detach() for a constant."
                 )
         if found and isinstance(choices.adjoint, (Recomputed, Implicit)):
             raise ValueError(
                 f"The loss or the rule depends on a tensor of shape {tuple(found[0].shape)} that requires a gradient "
-                f"and is no parameter of the learner, which {type(choices.adjoint).__name__} does not see. Make it a "
-                "parameter of the model, the loss or the rule, put it into the tasks, or use Unrolled()."
+                f"but is not a parameter of the learner, which {type(choices.adjoint).__name__} does not support. Make "
+                "it a parameter of the model, the loss or the rule, put it into the tasks, or use Unrolled()."
             )
         return found
 
     def support_loss(self, task: Task, params: Params) -> Tensor:
-        """The loss of a support set."""
+        """The loss of the support set."""
         return self.choices.inner(params, task.support)
 
     def check_padding(self, padded: tuple[Task, Task], function: Function) -> None:
-        """Padding must change nothing: the function with other values in the padded places is the same function."""
+        """Raise if the values of padded examples change the function."""
         if self.stochastic:
             return
         with torch.no_grad():
@@ -171,14 +171,14 @@ class FirstTask:
         if all(gradient is None for gradient in gradients):
             raise ValueError(
                 f"The loss reaches none of the adapted parameters {names}: its gradient for them does not exist. "
-                "Adapt parameters that the loss depends on, and look for .detach(), .item(), .numpy() or "
-                "torch.no_grad() in the model and the loss."
+                "Adapt parameters that the loss depends on, and check the model and the loss for .detach(), .item(), "
+                ".numpy() and torch.no_grad()."
             )
         for name, gradient in zip(names, gradients, strict=True):
             if gradient is not None and gradient.layout != torch.strided:
                 raise ValueError(
-                    f"The gradient for parameter {name} is sparse, which the inner loop does not know; make the layer "
-                    "with sparse=False."
+                    f"The gradient for parameter {name} is sparse, which the inner loop does not support. Use "
+                    "sparse=False in the layer."
                 )
             if gradient is not None and not torch.isfinite(gradient).all():
                 raise ValueError(f"The gradient of the support loss for parameter {name} is NaN or infinite.")
@@ -191,7 +191,7 @@ class FirstTask:
         self.watch.in_backward = False
 
     def _counted(self, loss: Callable[[], Tensor]) -> Tensor:
-        """The loss, and how many bytes it keeps, unless it uses ``torch.func``, which allows no counting."""
+        """The loss; counts the bytes it keeps, unless it uses ``torch.func``, which does not support the counting."""
         saved = SavedBytes()
         try:
             with saved:
@@ -229,8 +229,8 @@ class FirstTask:
     def _check_left_over(self, value: Tensor) -> None:
         if torch.isnan(value) and self.watch.left_over:
             raise ValueError(
-                f"The model reads {', '.join(self.watch.left_over)} in forward: a tensor that was worked out from its "
-                "parameters before, and would not follow them when they are adapted. Work it out in forward."
+                f"The model reads {', '.join(self.watch.left_over)} in forward: a tensor that was computed from its "
+                "parameters before, and does not change when they are adapted. Compute it in forward."
             )
 
     def _check_watch(self) -> None:
@@ -239,23 +239,23 @@ class FirstTask:
         if self.watch.write is not None:
             where, operation = self.watch.write
             raise ValueError(
-                f"{where} writes to its input in forward ({operation}), so that the next inner step and the caller "
-                "would see other data. Use an operation that is not in-place, or clone the input first."
+                f"{where} writes to its input in forward ({operation}), so the next inner step and the caller would "
+                "see modified data. Use an operation that is not in-place, or clone the input first."
             )
         if self.watch.leak is not None:
             where, name = self.watch.leak
             raise ValueError(
-                f"{where} computes with the parameter {name} itself, not with its adapted values: it holds a reference "
-                "to a module or a parameter that is not an attribute, such as one in an object, a global variable or "
-                "another module's memory. Make it an attribute of the module, or pass it to forward."
+                f"{where} computes with the parameter {name} itself, not with its adapted values: it refers to a "
+                "module or parameter that is not an attribute, but for example in an object, a global variable or a "
+                "closure. Make it an attribute of the module, or pass it to forward."
             )
 
     def _check_written(self) -> None:
         if any(tensor.requires_grad for tensor in tensors(self.task)):
             raise ValueError(
-                "The model or the loss calls requires_grad_() on the data themselves, so that the adapted parameters "
-                "depend on them too, and what the loss differentiates in them changes. Differentiate in a tensor of "
-                "its own: x = batch.x.detach().requires_grad_()."
+                "The model or the loss calls requires_grad_() on the data, so the adapted parameters would depend on "
+                "them, which changes derivatives with respect to the data. Use a separate tensor: "
+                "x = batch.x.detach().requires_grad_()."
             )
         now = (*tensors(self.task), *self.params.values())
         names = [*["the data"] * len(tensors(self.task)), *(f"parameter {name}" for name in self.params)]
@@ -263,14 +263,14 @@ class FirstTask:
             dense = value.layout == torch.strided
             if dense and not bool(((value == before) | (value != value)).all()):
                 raise ValueError(
-                    f"The model or the loss writes to {name}; the next inner step and the caller would see other "
+                    f"The model or the loss writes to {name}, so the next inner step and the caller would see modified "
                     "values. Use operations that are not in-place."
                 )
 
 
 def _reentrant(where: str) -> ValueError:
     return ValueError(
-        f"{where} uses activation checkpointing with use_reentrant=True. torch.autograd.grad does not support it: the "
-        "parameters inside get no gradient. Checkpoint with use_reentrant=False (Hugging Face: "
+        f"{where} uses activation checkpointing with use_reentrant=True, which torch.autograd.grad does not support: "
+        "the parameters inside get no gradient. Use use_reentrant=False (Hugging Face: "
         'model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})).'
     )

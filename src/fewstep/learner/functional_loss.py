@@ -19,23 +19,25 @@ from fewstep.tasks import Batch
 from fewstep.tasks.trees import mapped, tensors
 
 PLAIN = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
-"""Attributes of these kinds are compared."""
+"""Attributes of these types are compared before a loss is recomputed."""
 
 LOSS_PREFIX = "loss/"
-"""Marks the parameters of a learned loss in a dictionary that otherwise holds the model's; no module name has it."""
+"""Prefix of the names of a learned loss's parameters, beside those of the model; no module name contains it."""
 
 
 class FunctionalLoss:
-    """``loss(model, batch)`` as ``functional(params, batch)``, with ``params`` in place of the model's own.
+    """``loss(model, batch)`` as a function of ``(params, batch)``, which replace the parameters of the model.
 
-    ``params`` may hold any of the model's parameters by name and, if ``learned``, those of the loss behind
-    ``LOSS_PREFIX``.
+    Args:
+        model: the model, which is not modified.
+        loss: ``loss(model, batch) -> scalar``.
+        learned: whether ``params`` also holds the parameters of the loss, with the prefix ``LOSS_PREFIX``.
     """
 
     def __init__(self, model: nn.Module, loss: Callable[..., Tensor], learned: bool = False) -> None:
         self.model, self.loss = model, loss
         self.reenters = False
-        """Whether the model calls its modules again in backward passes, as a first look shows."""
+        """Whether the model calls its modules again in backward passes; the first check sets it."""
         self._learned = loss if learned and isinstance(loss, nn.Module) else None
         self.refresh()
         self.holds_support_norm = any(isinstance(module, SupportNorm) for module in model.modules())
@@ -46,17 +48,17 @@ class FunctionalLoss:
         return [name for name in self._places if not name.startswith(LOSS_PREFIX)]
 
     def refresh(self) -> None:
-        """Looks up where the parameters are."""
+        """Find the modules and attributes of the parameters."""
         self._places = {name: (module, attribute) for name, module, attribute in _places(self.model)}
         if self._learned is not None:
             models = {id(value) for value in self.model.parameters()}
             for name, module, attribute in _places(self._learned):
-                if id(module._parameters[attribute]) not in models:  # those that it shares are the model's
+                if id(module._parameters[attribute]) not in models:  # shared parameters belong to the model
                     self._places[LOSS_PREFIX + name] = module, attribute
 
     def __call__(self, params: Mapping[str, Tensor], batch: Any) -> Tensor:
         if not _is_plain(batch):
-            batch = mapped(_itself, batch)  # containers of its own, for losses that take something out of them
+            batch = mapped(_itself, batch)  # a copy of the containers, since a loss may remove entries
         model, loss = self.stand_ins(params)
         watch = watching()
         if watch is not None:
@@ -66,16 +68,16 @@ class FunctionalLoss:
 
     @property
     def holders(self) -> list[nn.Module]:
-        """The modules whose tensors the loss reads beside the parameters that it is given."""
+        """The modules whose tensors the loss reads in addition to the given parameters."""
         return [part for part in (self.model, self.loss) if isinstance(part, nn.Module)]
 
     def state(self) -> list[Any]:
-        """Modes, and attributes that are numbers, strings and the like, of all modules."""
+        """The modes of all modules, and their attributes that are numbers, strings and the like."""
         modules = [module for part in self.holders for module in part.modules()]
         return [[value for value in vars(module).values() if type(value) in PLAIN] for module in modules]
 
     def stand_ins(self, params: Mapping[str, Tensor]) -> tuple[nn.Module, Any]:
-        """The model and the loss that compute with ``params``; see :mod:`fewstep.models.stand_in`."""
+        """The model and the loss with ``params`` in place of their own parameters (``models/stand_in.py``)."""
         tensors = {id(self._own(name)): value for name, value in params.items() if name in self._places}
         known = known_stand_ins(tensors)
         model = stand_in(self.model, tensors, _mode(), known)
@@ -100,33 +102,33 @@ def _itself(tensor: Tensor) -> Tensor:
 
 
 def call(model: nn.Module, params: Mapping[str, Tensor], *args: Any) -> Any:
-    """``model(*args)`` with other tensors in place of the parameters that ``params`` names."""
+    """``model(*args)`` with the tensors of ``params`` in place of the parameters of these names."""
     tensors = {id(value): params[name] for name, value in model.named_parameters() if name in params}
     return stand_in(model, tensors, _mode())(*args)
 
 
 def _mode() -> bool | None:
-    """The mode of stand-ins: that of evaluation while learners are evaluated, else their modules' own."""
+    """The mode of stand-ins: evaluation while learners are evaluated, otherwise that of the modules (``None``)."""
     return False if evaluating() else None
 
 
 def _places(root: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """The name of each parameter, and the module and attribute where it is."""
+    """The name of each parameter, and its module and attribute."""
     for name, _ in root.named_parameters():
         path, _, attribute = name.rpartition(".")
         yield name, root.get_submodule(path), attribute
 
 
 class MinibatchLoss:
-    """The loss of each inner step on its own share of the support set.
+    """The loss of each inner step on a different part of the support set.
 
-    Step k sees the examples k, k + m, k + 2m, … of n, where m = ⌈n / size⌉ shares make up the set; after m steps the
-    first comes again. The classes of an episode lie one after the other, so that each share has them all. Examples with
-    weight 0 (padding) belong to no share.
+    Of n examples, step k uses the examples k, k + m, k + 2m, …, where m = ⌈n / size⌉ is the number of parts; after m
+    steps the first part is used again. Episodes are sorted by class, so each part contains all classes. Examples with
+    weight 0 (padding) are skipped.
 
     Args:
-        loss: of a batch.
-        size: at most this many examples at once.
+        loss: the loss of a batch.
+        size: the maximum number of examples per step.
     """
 
     def __init__(self, loss: FunctionalLoss, size: int) -> None:
@@ -143,14 +145,14 @@ class MinibatchLoss:
 
         def share(examples: Tensor) -> Tensor:
             if examples.ndim == 0 or len(examples) != count:
-                return examples  # not one of each example
+                return examples  # not a tensor with an entry per example
             shares = math.ceil(len(examples) / self.size)
             return examples[step % shares :: shares]
 
         return self.loss(params, mapped(share, batch))
 
     def _share(self, weight: Tensor, step: int) -> Tensor:
-        """1 for the examples of this step's share, counted without padding, and 0 for the others."""
+        """1 for the examples of this step's part, counted without padding, and 0 for all others."""
         present = weight != 0
         shares = (present.sum() + self.size - 1).div(self.size, rounding_mode="floor").clamp(min=1)
         place = present.cumsum(0) - 1
@@ -158,16 +160,16 @@ class MinibatchLoss:
 
 
 class QueryLoss:
-    """The loss of one task after adaptation, as its layers should see it: at their step, beside the support set.
+    """The loss of one task after adaptation, evaluated at the right inner step and with the support set's statistics.
 
     Args:
-        loss: of a batch.
-        path: [φ_0, …, φ_K]; the loss is asked for at one of these.
-        support: what the task was adapted to.
-        ends_only: whether only φ_0 and φ_K can be differentiated.
+        loss: the loss of a batch.
+        path: [φ_0, …, φ_K]; the parameters that the loss is called with are one of these.
+        support: the support set that the task was adapted to.
+        ends_only: whether only φ_0 and φ_K are differentiable.
 
     Raises:
-        ValueError: the loss is asked for where it cannot be differentiated.
+        ValueError: when it is called, the parameters are not differentiable.
     """
 
     def __init__(
@@ -180,13 +182,13 @@ class QueryLoss:
         step = next((k for k, passed in enumerate(self.path) if passed is params), last)
         if self.ends_only and 0 < step < last and torch.is_grad_enabled():
             raise ValueError(
-                f"The adjoint differentiates the end of adaptation only, and the objective asks for the loss after "
-                f"step {step} of {last}; use query_loss, or Unrolled or Recomputed."
+                f"The adjoint differentiates the end of adaptation only, but the objective uses the loss after step "
+                f"{step} of {last}. Use query_loss, or Unrolled or Recomputed."
             )
         return self.at(step, params, batch)
 
     def at(self, step: int, params: dict[str, Tensor], batch: Any) -> Tensor:
-        """The loss at ``params``, taken for φ_step."""
+        """The loss at ``params``, evaluated as at φ_step."""
         with inner_step(max(step - 1, 0)):
             if not self.loss.holds_support_norm:
                 return self.loss(params, batch)

@@ -1,4 +1,4 @@
-"""Meta-gradients worked out ahead of ``backward()``: accumulated over chunks of tasks, or compiled."""
+"""Meta-gradients that are computed before ``backward()``: accumulated over parts of a meta-batch, or compiled."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fewstep.tasks.trees import mapped
 
 
 def with_gradients(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
-    """``value`` as a tensor whose ``backward()`` gives the parameters these gradients."""
+    """``value`` as a tensor whose ``backward()`` adds the given gradients to the parameters."""
     return _WithGradients.apply((value, gradients), *parameters)
 
 
 def accumulate(parts: Sequence[Callable[[], Tensor]], parameters: Sequence[Tensor], scale: float) -> Tensor:
-    """``scale·Σ parts``, each differentiated before the next is worked out: the memory of one part at a time."""
+    """``scale·Σ parts``, where each part is differentiated before the next one is evaluated, which saves memory."""
     total: Tensor | None = None
     sums: list[Tensor | None] = [None] * len(parameters)
     for part in parts:
@@ -31,7 +31,7 @@ def accumulate(parts: Sequence[Callable[[], Tensor]], parameters: Sequence[Tenso
 
 
 def laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient in the parameter's order in memory, which optimisers may rely on and autograd sees to."""
+    """The gradient with the strides of the parameter, which some optimisers rely on and autograd guarantees."""
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
@@ -39,9 +39,9 @@ def laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
 
 @contextmanager
 def outside_inference_mode(tree: Any) -> Iterator[Any]:
-    """Inside, ``torch.inference_mode`` is off, and gradients are not recorded by default if it was on.
+    """A context without ``torch.inference_mode``; if it was on, gradients are off instead.
 
-    Gives the data; tensors that were made in inference mode, which autograd does not take, are copied.
+    Yields the data, with copies of tensors made in inference mode, which autograd does not accept.
     """
     if not torch.is_inference_mode_enabled():
         yield tree

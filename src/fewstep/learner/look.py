@@ -1,4 +1,4 @@
-"""The first look at a kind of meta-batch: what cannot work is refused before the first step; the rest is settled."""
+"""The first check of a meta-batch: raises if it cannot be meta-learned, and decides how to evaluate its tasks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from fewstep.tasks import Task
 
 @dataclass(frozen=True)
 class Look:
-    """What a look found.
+    """The result of a first check.
 
     Args:
-        each: how the tasks are taken.
+        each: how tasks are evaluated.
         stochastic: whether the model or the loss draws random numbers (dropout).
-        others: tensors that require a gradient and are neither the learner's nor in the tasks.
-        mixes_modes: whether the loss takes forward- and reverse-mode derivatives of each other.
+        others: tensors that require a gradient and belong neither to the learner nor to the tasks.
+        mixes_modes: whether the loss nests forward- and reverse-mode derivatives.
     """
 
     each: EachTask
@@ -41,19 +41,19 @@ def look(
     original: Own,
     learned: Sequence[Tensor] | None,
 ) -> Look:
-    """Evaluates a function on the first task of a meta-batch, and raises if meta-learning cannot work on it.
+    """Evaluate a function of the first task of a meta-batch, and raise if it cannot be meta-learned.
 
     Args:
-        choices: the choices in force.
+        choices: the choices of the learner.
         tasks: a meta-batch.
-        function: what will be evaluated of each task; ``None`` for adaptation to support sets alone.
-        each: how tasks are to be taken.
-        original: the parameters of the model that the learner was made of.
-        learned: what the function will be differentiated in; ``None`` if it will not be.
+        function: a function of a task, which will be evaluated; ``None`` for adaptation to support sets only.
+        each: how tasks are to be evaluated.
+        original: the parameters of the user's module.
+        learned: the tensors that the function will be differentiated with respect to; ``None`` if it will not be.
     """
     check_sets(tasks, choices.params())
     check_rule(choices.rule, choices.params())
-    # A resumed run looks again, and must draw the same numbers as one that was not stopped.
+    # A resumed run checks again, and must draw the same numbers as an uninterrupted one.
     with Randomness(choices.model, choices.loss, choices.inner_loss) as others, replayed():
         first = FirstTask(choices, tasks[0], original, learned is not None)
         first.check_support()
@@ -69,8 +69,8 @@ def look(
             if isinstance(tasks, Task) and "register_hook" in first.watch.operations:
                 if settled.vmaps:
                     raise ValueError(
-                        "The model hooks tensors (Tensor.register_hook), and under vmap a hook sees the inner gradient "
-                        "only. Leave vectorize out, or pass vectorize=False."
+                        "The model hooks tensors (Tensor.register_hook), which see only the inner gradient under vmap. "
+                        'Use vectorize=False or vectorize="auto".'
                     )
                 settled.vmaps = False
             if settled.vmaps is None and isinstance(tasks, Task):

@@ -1,4 +1,4 @@
-"""Which kinds of meta-batch were looked at, and when to look again."""
+"""The first checks of a learner: which kinds of meta-batch were checked, and when to check again."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from fewstep.tasks.trees import signature
 TRAINING = "training"
 
 AT_MOST_KEPT = 256
-"""Looks that are remembered; the oldest is forgotten first."""
+"""The maximum number of results that are kept; the oldest is dropped first."""
 
 AT_MOST = 16
-"""Sizes of meta-batches that are looked at one by one; more of them, of a kind that was seen, are taken as seen."""
+"""The maximum number of sizes of one kind of meta-batch that are checked; further sizes use the last result."""
 
 
 class Looks(dict[tuple[Hashable, ...], Look]):
-    """What was looked at, by kind of meta-batch; a copy of a learner, or one in another process, looks again.
+    """The results of first checks by kind of meta-batch; a copy of a learner, or one in another process, checks again.
 
     Args:
-        choices: the learner's.
-        each: how its tasks are to be taken.
-        original: the model that the learner was made of.
+        choices: the choices of the learner.
+        each: how its tasks are to be evaluated.
+        original: the user's module.
     """
 
     def __init__(self, choices: Choices, each: EachTask, original: nn.Module | None = None) -> None:
@@ -57,13 +57,14 @@ class Looks(dict[tuple[Hashable, ...], Look]):
         purpose: Hashable = None,
         find_learned: Callable[[], Sequence[Tensor]] | None = None,
     ) -> tuple[tuple[Hashable, ...], Look]:
-        """The look at a kind of meta-batch, and what tells this kind from others.
+        """The result for a kind of meta-batch, and the key of this kind.
 
         Args:
-            tasks: a meta-batch. Of a list, a task of each kind is looked at.
-            function: what will be evaluated of each task; ``None`` for adaptation to support sets alone.
-            purpose: :data:`TRAINING`, or what is measured.
-            find_learned: what the function will be differentiated in; not at all if not given.
+            tasks: a meta-batch. In a list, one task of each kind is checked.
+            function: a function of a task, which will be evaluated; ``None`` for adaptation to support sets only.
+            purpose: ``TRAINING``, or the metric.
+            find_learned: returns the tensors that the function will be differentiated with respect to; ``None`` if it
+                will not be.
         """
         if isinstance(tasks, Task):
             return self._of_kind(tasks, function, purpose, find_learned)
@@ -108,7 +109,7 @@ class Looks(dict[tuple[Hashable, ...], Look]):
             while len(self) > AT_MOST_KEPT:
                 self.pop(next(iter(self)), None)
             self[key] = found
-            if purpose is TRAINING:  # what was tried with derivatives works without
+            if purpose is TRAINING:  # what works with derivatives works without
                 self[None, kind, shapes] = found
                 structure, shapes = _signature([Task(tasks[0].support, None)])
                 self[None, (*kind[:-1], structure), shapes] = found

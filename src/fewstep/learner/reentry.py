@@ -1,4 +1,4 @@
-"""Modules that are called again in a backward pass, as activation checkpointing does, find what was around the loss."""
+"""Modules that are called again in a backward pass, as by activation checkpointing, in their original context."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _inside: ContextVar[bool] = ContextVar("inside", default=False)
 
 
 def evaluated(loss: Callable[..., Any], model: nn.Module, batch: Any, reenters: bool) -> Any:
-    """``loss(model, batch)`` with twice differentiable operations.
+    """Evaluate ``loss(model, batch)`` with twice-differentiable operations.
 
     Args:
-        loss: of a model and a batch.
+        loss: a function of a model and a batch.
         model: a stand-in.
         batch: the data.
-        reenters: whether modules are called again later. They then run as they do here: with the same operations, at
-            the same inner step, beside the same statistics.
+        reenters: whether the model's modules are called again later. Later calls then run in the context of this one:
+            with the same replaced operations, inner step and statistics.
     """
     if not reenters:
         with twice_differentiable():

@@ -1,4 +1,4 @@
-"""What the inner loop does not move is worked out once: ANIL's body, a pretrained encoder, CAVIA's first blocks."""
+"""Reuse of outputs that adaptation does not change: ANIL's body, a pretrained encoder, CAVIA's first blocks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _remembered: ContextVar[_Memories | None] = ContextVar("remembered", default=Non
 
 
 class Unmoved:
-    """The modules of a model none of whose parameters the inner loop moves.
+    """The modules of a model that have parameters, none of which is adapted.
 
     Args:
         model: the model.
-        adapts: names of the parameters that the inner loop moves.
+        adapts: names of the adapted parameters.
     """
 
     def __init__(self, model: nn.Module, adapts: Collection[str]) -> None:
@@ -35,18 +35,18 @@ class Unmoved:
                 self._modules.append(module)
 
     def worked_out_once(self) -> AbstractContextManager[None]:
-        """Inside, such a module that is called again with the same tensors and parameters returns what it gave before.
+        """A context in which a module called again with the same tensors and parameters returns its earlier output.
 
-        A module that is called with other tensors each time is left alone from then on.
+        A module that is called with different tensors is evaluated every time from then on.
         """
         return self._remembering(checked=False)
 
     def never(self) -> None:
-        """From now on, all modules are worked out at every step."""
+        """From now on, evaluate all modules at every step."""
         self._modules = []
 
     def worked_out_and_compared(self) -> AbstractContextManager[None]:
-        """Inside, modules are worked out again all the same; those that give something else are then left alone."""
+        """A context in which outputs are compared instead of reused; modules that differ are not reused later."""
         return self._remembering(checked=True)
 
     @contextmanager
@@ -62,20 +62,20 @@ class Unmoved:
 
 
 def known_stand_ins(tensors: Mapping[int, Tensor]) -> dict[int, Any]:
-    """Stand-ins of an earlier inner step that compute with the same tensors, by ``id`` of what they stand for."""
+    """Stand-ins of an earlier inner step that compute with the same tensors, by ``id`` of the original module."""
     memories = _remembered.get()
     return {} if memories is None else memories.known(tensors)
 
 
 def remember(stand_ins: Mapping[int, Any], tensors: Mapping[int, Tensor]) -> None:
-    """Lets the stand-ins of modules that the inner loop does not move remember what they put out."""
+    """Make the stand-ins of unadapted modules remember their outputs."""
     memories = _remembered.get()
     if memories is not None:
         memories.add(stand_ins, tensors)
 
 
 class _Memories:
-    """The memories of one task's inner loop."""
+    """The remembered calls of one task's inner loop."""
 
     def __init__(self, modules: list[nn.Module], checked: bool) -> None:
         self.modules, self.checked = modules, checked
@@ -99,14 +99,14 @@ class _Memories:
             outside = {i: value for i, value in stand_ins.items() if i not in members}
             back = {id(value): value for value in outside.values()}
             if any(rebound(part.__dict__, back) is not part.__dict__ for part in members.values()):
-                self.useless.add(key)  # a hook or an attribute of it refers to what the inner loop may move
+                self.useless.add(key)  # a hook or attribute refers to something that may be adapted
                 continue
             mine = {id(value): tensors[id(value)] for value in module.parameters() if id(value) in tensors}
             self._found[key] = _Memory(own, members, mine, self, key)
 
 
 class _Memory:
-    """The forward of a stand-in that remembers its last call."""
+    """The ``forward`` of a stand-in that remembers its last call."""
 
     def __init__(
         self, module: nn.Module, members: dict[int, Any], tensors: dict[int, Tensor], memories: _Memories, key: int
@@ -142,7 +142,7 @@ class _Memory:
         return self._forward(*args, **kwargs)
 
     def _attributes(self) -> list[Any]:
-        """All that the module may look at beside its arguments: attributes, buffers, hooks, of it and its parts."""
+        """What the module may read in addition to its arguments: attributes, buffers and hooks, also of sub-modules."""
         held: list[Any] = []
         for part in self.members.values():
             attributes = part.__dict__
@@ -170,5 +170,5 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _versions(tree: Any) -> list[int]:
-    """How often each tensor was written to."""
+    """The version counters of all tensors, which in-place writes increase."""
     return [leaf._version for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

@@ -1,8 +1,7 @@
-"""Whether the second derivatives of a loss are right: a comparison with finite differences of its gradient.
+"""A check of the second derivatives of a loss: a comparison with finite differences of its gradient.
 
-An ``autograd.Function`` of the model's own may have a backward that is right and that autograd takes for a constant, or
-for a part of what it is: adjoint solvers of differential equations often do. Nothing raises then, and only the numbers
-tell.
+The backward of a custom ``autograd.Function`` may be correct, but wholly or partly constant for autograd, as in many
+adjoint solvers of differential equations. PyTorch then raises no error; only a comparison of numbers shows it.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from fewstep.adaptation.random_numbers import replayed
 from fewstep.tasks import generator
 
 Loss = Callable[[dict[str, Tensor]], Tensor]
-"""The loss of a support set, of the parameters."""
+"""The loss of a support set as a function of the parameters."""
 
 DISTANCES = {torch.float64: 1e-5, torch.float32: 1e-2}
-"""How far parameters are moved, in units of their root mean square, by precision; in others nothing is compared."""
+"""Finite-difference step by dtype, relative to the root mean square of the parameters; other dtypes are not checked."""
 
 DIRECTIONS = 2
 TOLERATED = 0.1
@@ -28,7 +27,7 @@ AGREEING = 0.02
 
 
 def own_functions(value: Tensor) -> list[str]:
-    """The classes of ``autograd.Function`` in a graph that are neither PyTorch's nor this library's."""
+    """The classes of ``autograd.Function`` in a graph that belong neither to PyTorch nor to this library."""
     kinds = (getattr(node, "_forward_cls", None) for node in _nodes(value))
     ours = ("fewstep", "torch")
     found = [k.__qualname__ for k in kinds if k is not None and k.__module__.partition(".")[0] not in ours]
@@ -36,7 +35,7 @@ def own_functions(value: Tensor) -> list[str]:
 
 
 def leaves_of_graph(value: Tensor, known: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors at the ends of a graph, to which gradients go, but for ``known`` ones and what is behind these."""
+    """The leaves of a graph that require a gradient, except ``known`` tensors and what these were computed from."""
     ends = {id(tensor) for tensor in known}
     behind = {tensor.grad_fn for tensor in known if tensor.grad_fn is not None}
     nodes = _nodes(value, behind)
@@ -56,17 +55,17 @@ def _nodes(value: Tensor, behind: Iterable[Any] = ()) -> Iterator[Any]:
 def check_second_order(
     loss: Loss, params: Mapping[str, Tensor], adapted: Mapping[str, Tensor], functions: list[str]
 ) -> None:
-    """Raises if the derivative of the loss's gradient is not the slope of that gradient.
+    """Raise if autograd's derivative of the loss's gradient differs from finite differences of that gradient.
 
     Args:
-        loss: of the support set.
+        loss: the loss of the support set.
         params: all parameters.
-        adapted: those that the inner loop moves, whose gradient it is.
-        functions: the classes of ``autograd.Function`` that the model uses. In single precision, in which finite
-            differences are coarse, nothing is compared if there are none.
+        adapted: the adapted parameters, for which the gradient is taken.
+        functions: the classes of ``autograd.Function`` that the model uses. If there are none, float32 models are not
+            checked, since finite differences are inaccurate in float32.
 
     Raises:
-        ValueError: with the module whose parameters show it.
+        ValueError: the derivatives differ; the message names the module.
     """
     values = {**params, **adapted}
     dtypes = {value.dtype for value in values.values() if value.is_floating_point() or value.is_complex()}
@@ -80,36 +79,36 @@ def check_second_order(
     for _ in range(DIRECTIONS):
         check = _Directional(loss, values, list(adapted), numbers)
         if not check.gradient_is_slope(distance):
-            # By design: a straight-through estimator, a surrogate loss with constants in it. Or an adjoint solver that
-            # is coarse, and whose second derivative is missing.
+            # The gradient is not the derivative of the loss. This may be intended (a straight-through estimator, a
+            # surrogate loss), or an inaccurate adjoint solver, whose second derivative is missing.
             constant = check.constant_gradients() if functions else []
             if constant:
                 raise ValueError(
-                    f"The gradient of the loss in {', '.join(constant)} cannot be differentiated again: autograd has "
-                    f"no graph of it. The model uses {', '.join(functions)}, an autograd.Function of its own, whose "
-                    f"backward detaches something. {MEND}"
+                    f"The gradient of the loss with respect to {', '.join(constant)} cannot be differentiated again: "
+                    f"autograd has no graph of it. The model uses {', '.join(functions)}, a custom autograd.Function "
+                    f"whose backward detaches something. {MEND}"
                 )
             return
         if check.is_wrong(moved, distance):
             modules = {name.rpartition(".")[0] for name in moved}
             wrong = [m for m in sorted(modules) if check.is_wrong(_of(m, moved), distance)]
             where = f"the parameters of {', '.join(f'model.{m}' if m else 'model' for m in wrong)}" if wrong else "θ"
-            used = f" The model uses {', '.join(functions)}, an autograd.Function of its own." if functions else ""
+            used = f" The model uses {', '.join(functions)}, a custom autograd.Function." if functions else ""
             raise ValueError(
-                f"The second derivative of the loss in {where} is wrong: it differs from finite differences of the "
-                f"gradient.{used} {MEND}"
+                f"The second derivative of the loss with respect to {where} is wrong: it differs from finite "
+                f"differences of the gradient.{used} {MEND}"
             )
 
 
 MEND = (
-    "A backward must itself be made of differentiable operations, with torch.autograd.grad(..., "
-    "create_graph=torch.is_grad_enabled()) in it and nothing detached. Mend it, or use adjoint=fewstep.FirstOrder(), "
-    "which needs first derivatives only."
+    "Write its backward with differentiable operations and torch.autograd.grad(..., "
+    "create_graph=torch.is_grad_enabled()), and detach nothing; or use adjoint=fewstep.FirstOrder(), which needs first "
+    "derivatives only."
 )
 
 
 class _Directional:
-    """⟨∇L, u⟩ along random directions v of the parameters: its derivative by autograd, and its slope."""
+    """⟨∇L, u⟩ along random directions v of the parameters: its derivative by autograd, and by finite differences."""
 
     def __init__(self, loss: Loss, values: dict[str, Tensor], adapted: list[str], numbers: torch.Generator) -> None:
         self.loss, self.values, self.adapted = loss, values, adapted
@@ -131,7 +130,7 @@ class _Directional:
         return size > 0 and abs(near - far) < AGREEING * size and abs(derivative - near) > TOLERATED * size
 
     def gradient_is_slope(self, distance: float) -> bool:
-        """Whether the gradient of the loss itself is its slope."""
+        """Whether the gradient of the loss agrees with finite differences of the loss."""
         gradients = self._gradients(self.values)
         along = {name: (g * self.directions[name]).sum().real.item() for name, g in gradients.items()}
         for module in {name.rpartition(".")[0] for name in self.adapted}:
@@ -142,7 +141,7 @@ class _Directional:
         return True
 
     def constant_gradients(self) -> list[str]:
-        """Parameters whose gradient has no graph, while that of others has one."""
+        """The parameters whose gradient has no graph, if the gradients of others have one."""
         found = {n: g for n, g in self._gradients(self.values, create_graph=True).items() if bool(g.any())}
         constant = [name for name, gradient in found.items() if not gradient.requires_grad]
         return constant if len(constant) < len(found) else []

@@ -1,4 +1,4 @@
-"""What a model does while it is evaluated for the first time: which module calls which operation on what."""
+"""Observation of a model during its first evaluation: which module calls which operation with which tensors."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _watching: ContextVar[Watch | None] = ContextVar("watching", default=None)
 
 
 class Watch(TorchFunctionMode):
-    """Inside, and in the backward passes taken there, notes what may not happen, and where.
+    """A context that records unsupported operations of a model, in forward and backward passes, with their modules.
 
     Args:
         model: the learner's model.
-        original: parameters that no module may compute with, as little as with those of ``model``: stand-ins have other
-            tensors in their place.
-        inputs: tensors that may not be written to.
+        original: the parameters of the user's module. A model that computes with them, or with those of ``model``,
+            holds a reference that stand-ins do not replace.
+        inputs: tensors that must not be written to.
     """
 
     def __init__(self, model: nn.Module, original: Own, inputs: Sequence[Tensor]) -> None:
@@ -45,20 +45,20 @@ class Watch(TorchFunctionMode):
         self.calling: list[str] = []
         self.in_backward = False
         self.made: list[Tensor] = []
-        """Tensors that require a gradient and were made inside, such as the inputs that a loss differentiates in."""
+        """Leaves that require a gradient and were made inside, such as inputs that a loss differentiates."""
         self.left_over: list[str] = []
-        """Attributes with tensors from before, which are NaN here."""
+        """Attributes that hold tensors of an earlier forward pass; they are set to NaN."""
         self.reenters = False
         """Whether a module was called in a backward pass."""
         self.buffers: list[tuple[nn.Module, dict[str, tuple[Tensor, int, Tensor]]]] = []
         self.leak: tuple[str, str] | None = None
-        """A module that computes with a parameter of the learner's own, and the parameter."""
+        """A module that computes with an original parameter, and the name of the parameter."""
         self.write: tuple[str, str] | None = None
         """A module that writes to its inputs, and the operation."""
         self.reentrant: str | None = None
-        """A module that is called inside a checkpoint that autograd does not look into."""
+        """A module that is called inside a checkpoint with ``use_reentrant=True``."""
         self.mixes_modes = False
-        """Whether forward- and reverse-mode derivatives are taken of each other, as by ``torch.func.hessian``."""
+        """Whether forward- and reverse-mode derivatives are nested, as by ``torch.func.hessian``."""
         self.operations: dict[str, str] = {}
         """The module in which each operation was last called."""
 
@@ -87,7 +87,7 @@ class Watch(TorchFunctionMode):
         return found
 
     def follow(self, model: nn.Module) -> None:
-        """Notes when each module of a stand-in is called, and gives it buffers of its own."""
+        """Record the calls of each module of a stand-in, and copy its buffers."""
         for module in model.modules():
             name = self.names.get(id(origin(module)))
             for key, value in module.__dict__.items():
@@ -101,20 +101,20 @@ class Watch(TorchFunctionMode):
         self.buffers.append((model, {n: (b, b._version, b.clone()) for n, b in model.named_buffers()}))
 
     def check_buffers(self) -> None:
-        """Raises if a model wrote to a buffer in forward."""
+        """Raise if a model wrote to a buffer in forward."""
         for model, before in self.buffers:
             known = {name.replace("_orig_mod.", "") for name, _ in self.model.named_parameters()}
             made = [name for name, _ in model.named_parameters() if name not in known]
             if made:
                 raise ValueError(
-                    f"The model makes its parameter {made[0]} in forward, after the learner was made, so that it would "
-                    "neither be learned nor kept. Call the model once on an example before it is given to a learner."
+                    f"The model makes its parameter {made[0]} in forward, after the learner was made, so it would "
+                    "not be learned. Call the model once on an example before you pass it to a learner."
                 )
             for name, buffer in model.named_buffers():
                 old, version, value = before.get(name, (None, 0, buffer))
                 if buffer is not old or buffer._version != version or not torch.equal(buffer, value):
                     raise ValueError(
-                        f"The model writes to its buffer {name} in forward; what one task writes would leak into the "
+                        f"The model writes to its buffer {name} in forward, which would leak from one task into the "
                         "next. Return new values instead, or make it a parameter."
                     )
         self.buffers.clear()
@@ -134,7 +134,7 @@ class Watch(TorchFunctionMode):
 
     @contextmanager
     def following(self) -> Iterator[Watch]:
-        """Inside, losses tell of the stand-ins that they make."""
+        """A context in which losses report their stand-ins to this object."""
         token = _watching.set(self)
         try:
             with self:
@@ -144,7 +144,7 @@ class Watch(TorchFunctionMode):
 
 
 def watching() -> Watch | None:
-    """The watch that is being kept."""
+    """The active ``Watch``, or ``None``."""
     return _watching.get()
 
 
@@ -162,10 +162,10 @@ _REENTRANT = CheckpointFunction.forward.__code__
 
 
 class Own:
-    """The parameters of modules, which are not kept alive by it.
+    """The names of modules' parameters, looked up by the parameter; holds weak references only.
 
     Args:
-        modules: with them, what to call each.
+        *modules: the modules.
     """
 
     def __init__(self, *modules: nn.Module) -> None:
@@ -174,19 +174,20 @@ class Own:
         }
 
     def name(self, parameter: Tensor) -> str | None:
-        """The name of a parameter, if it is one of these."""
+        """The name of a parameter of the modules; ``None`` for any other tensor."""
         name, reference = self._found.get(id(parameter), ("", None))
         return name if reference is not None and reference() is parameter else None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Own, ()  # in another process, and for a copy, there are none of them
+        return Own, ()  # empty in another process and in a copy
 
 
 class Randomness:
-    """Inside, sees whether random numbers are drawn: from PyTorch's generators, or from others.
+    """A context that detects whether random numbers are drawn, from PyTorch's generators or from others.
 
     Args:
-        *modules: generators that are attributes of these are looked at too, beside Python's and numpy's global ones.
+        *modules: modules whose attributes are searched for generators, in addition to the global ones of Python and
+            numpy.
     """
 
     def __init__(self, *modules: Any) -> None:
@@ -206,7 +207,7 @@ class Randomness:
         self.of_others = repr(self._others) != repr(self._other_states())
 
     def restore(self) -> None:
-        """Puts back the states of all but PyTorch's own generators, as they were at the start."""
+        """Restore the states of all generators except PyTorch's."""
         for setter, state in zip(self._setters(), self._others, strict=True):
             setter(state)
 
@@ -237,7 +238,7 @@ _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.
 
 
 def _reached(value: Any) -> list[Any]:
-    """An object, and those that it reaches as a function, by its closure and global names."""
+    """An object, and for a function the objects that its closure and global names refer to."""
     found = [value]
     code = getattr(value, "__code__", None)
     if code is not None:
@@ -248,5 +249,5 @@ def _reached(value: Any) -> list[Any]:
 
 
 def _hashed(state: Any) -> tuple[Any, ...]:
-    """The state of numpy's old generator as plain numbers, so that all of it is compared."""
+    """The state of numpy's legacy generator as plain numbers, so that all of it is compared."""
     return state[0], state[1].tolist(), *state[2:]
