@@ -18,7 +18,7 @@ import torch
 
 from fewstep.adaptation.implicit import solve_implicitly
 from fewstep.adaptation.inner_loop import Gradient, Loss, at_step, gradient_and_value, inner_loop
-from fewstep.adaptation.made_again import Unchanged
+from fewstep.adaptation.recomputation import UnchangedCheck
 from fewstep.adaptation.recomputed import RecomputedStep
 from fewstep.adaptation.rules import Params, Rule
 from fewstep.tasks.trees import mapped
@@ -117,7 +117,7 @@ class Recomputed(Adjoint):
     ) -> list[Params]:
         mode = "reverse" if loss in self._without_forward_mode else self.mode
         note = partial(self._without_forward_mode.add, loss)
-        unchanged = Unchanged.around(loss, rule)
+        unchanged = UnchangedCheck.of(loss, rule)
         gradients: list[Gradient] = [RecomputedStep(mode, note, unchanged) for _ in range(steps)]
         if mode == "reverse" and steps:
             gradients[-1] = exact_gradient

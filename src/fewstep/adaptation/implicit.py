@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewstep.adaptation.inner_loop import Loss, partial_gradient, plain_products
-from fewstep.adaptation.made_again import Surroundings, Unchanged
+from fewstep.adaptation.recomputation import RecomputationContext, UnchangedCheck
 from fewstep.adaptation.rules import Params
 from fewstep.pytorch import transforms
 from fewstep.tasks.trees import split
@@ -34,12 +34,12 @@ def solve_implicitly(
     rest = {name: value for name, value in params.items() if name not in solution}
     leaves, rebuild = split((rest, batch))
 
-    surroundings, unchanged = Surroundings(), Unchanged.around(loss)
+    context, unchanged = RecomputationContext(), UnchangedCheck.of(loss)
 
     def value(tensors: Tensors) -> Tensor:
         unchanged.check()
         rest, batch = rebuild(list(tensors[len(solution) :]))
-        with surroundings.again():
+        with context.restored():
             return loss({**rest, **dict(zip(solution, tensors, strict=False))}, batch)
 
     solved = _ImplicitSolution.apply(value, regularization, cg_steps, len(start), *start, *solution.values(), *leaves)

@@ -14,8 +14,8 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 from fewstep.adaptation.inner_loop import Loss, gradient_and_value, partial_gradient
-from fewstep.adaptation.made_again import MadeAgain, Surroundings, Unchanged
 from fewstep.adaptation.random_numbers import recorded
+from fewstep.adaptation.recomputation import RecomputationContext, RecomputedTensors, UnchangedCheck
 from fewstep.adaptation.rules import Params, Rule
 from fewstep.pytorch import keeps_through_hooks, transforms
 from fewstep.tasks.trees import Rebuild, split
@@ -59,14 +59,17 @@ class RecomputedStep:
     """
 
     def __init__(
-        self, mode: str, without_forward_mode: Callable[[], None] = lambda: None, unchanged: Unchanged | None = None
+        self,
+        mode: str,
+        without_forward_mode: Callable[[], None] = lambda: None,
+        unchanged: UnchangedCheck | None = None,
     ) -> None:
         self.mode, self.without_forward_mode, self.unchanged = mode, without_forward_mode, unchanged
 
     def __call__(self, loss: Loss, params: Params, names: Sequence[str], batch: Any) -> tuple[Params, Tensor]:
         """∇_names L and L."""
         self._leaves, rebuild = split((params, batch))
-        unchanged = self.unchanged or Unchanged.around(loss)
+        unchanged = self.unchanged or UnchangedCheck.of(loss)
         self._call = _Call(loss, tuple(names), rebuild, self.mode, self.without_forward_mode, unchanged)
         *grads, value = _RecomputedGradient.apply(self._call, *self._leaves)
         return dict(zip(names, grads, strict=True)), value
@@ -77,23 +80,23 @@ class RecomputedStep:
         """The rule's update, with the gradient that was just computed."""
         if transforms() or recorded() or not torch.is_grad_enabled():
             return rule.update(params, grads, state, step, loss)
-        surroundings, began_with = Surroundings(), Unchanged(tensors=split((params, state))[0])
+        context, inputs_unchanged = RecomputationContext(), UnchangedCheck(tensors=split((params, state))[0])
 
         def updated_again(grads: Params) -> None:
             self._call.unchanged.check()
-            began_with.check()
-            with surroundings.again():
+            inputs_unchanged.check()
+            with context.restored():
                 rule.update(params, grads, state, step, loss)
 
         gradients = self._gradients
         if self.mode == "forward" or not loss.requires_grad:
             kept = {name: gradient.detach() for name, gradient in grads.items()}
             gradients = lambda: kept  # noqa: E731
-        with MadeAgain(updated_again, gradients):
+        with RecomputedTensors(updated_again, gradients):
             return rule.update(params, grads, state, step, loss)
 
     def _gradients(self) -> Params:
-        with self._call.surroundings.again():
+        with self._call.context.restored():
             grads = self._call.graph(self._leaves)[1]
         return {name: gradient.detach() for name, gradient in zip(self._call.names, grads, strict=True)}
 
@@ -108,11 +111,11 @@ class _Call:
         rebuild: Rebuild,
         mode: str,
         without_forward_mode: Callable[[], None],
-        unchanged: Unchanged,
+        unchanged: UnchangedCheck,
     ) -> None:
         self.loss, self.names, self.rebuild, self.mode = loss, names, rebuild, mode
         self.without_forward_mode = without_forward_mode
-        self.surroundings, self.unchanged = Surroundings(), unchanged
+        self.context, self.unchanged = RecomputationContext(), unchanged
         self._graph: tuple[list[Tensor], list[Tensor], Tensor] | None = None
 
     def value(self, leaves: Sequence[Tensor]) -> Tensor:
@@ -179,24 +182,24 @@ class _RecomputedGradient(torch.autograd.Function):
 def _products(
     call: _Call, leaves: Sequence[Tensor], wanted: Sequence[int], direction: dict[int, Tensor], value_cotangent: Tensor
 ) -> list[Tensor]:
-    def worked_out(mode: str) -> list[Tensor]:
+    def products(mode: str) -> list[Tensor]:
         product = _PRODUCTS[mode, bool(transforms())]
         if torch.is_grad_enabled() and not transforms():
             raise NotImplementedError(
                 "Recomputed gives no derivative of the meta-gradient if tasks are evaluated in a loop. Use Unrolled()."
             )
-        with call.surroundings.again():
+        with call.context.restored():
             return list(product(call, leaves, wanted, direction, value_cotangent))
 
     call.unchanged.check()
     if call.mode == "forward":
         try:
-            return worked_out("forward")
+            return products("forward")
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:  # an operation has no forward-mode derivative; any other error occurs in reverse mode too
             call.without_forward_mode()
-    return worked_out("reverse")
+    return products("reverse")
 
 
 def _by_dual_numbers(

@@ -14,7 +14,7 @@ from fewstep.adaptation.rules import Params
 from fewstep.tasks import trees
 
 
-class Unchanged:
+class UnchangedCheck:
     """A check that what recomputed code reads has not changed; otherwise the result would differ.
 
     Args:
@@ -34,7 +34,7 @@ class Unchanged:
         self._count = len(self._held) - len(tensors)
 
     @classmethod
-    def around(cls, loss: object, *others: object) -> Unchanged:
+    def of(cls, loss: object, *others: object) -> UnchangedCheck:
         """A check of what a loss and further objects read; of a plain function nothing is known or checked."""
         return cls(getattr(loss, "state", lambda: None), [*getattr(loss, "holders", ()), *others])
 
@@ -66,7 +66,7 @@ def _held_by(holders: Sequence[object]) -> list[Tensor]:
     return [tensor for tensor in found if not tensor.is_inference()]
 
 
-class MadeAgain(saved_tensors_hooks):
+class RecomputedTensors(saved_tensors_hooks):
     """A context in which autograd saves nothing for the backward pass; saved tensors are recomputed when needed.
 
     Args:
@@ -85,10 +85,10 @@ class MadeAgain(saved_tensors_hooks):
 
     def _unpack(self, place: int) -> Tensor:
         if place not in self._found:
-            self._found = dict(enumerate(self._made()))
+            self._found = dict(enumerate(self._recomputed()))
         return self._found.pop(place)
 
-    def _made(self) -> list[Tensor]:
+    def _recomputed(self) -> list[Tensor]:
         found: list[Tensor] = []
 
         def keep(tensor: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class MadeAgain(saved_tensors_hooks):
         return found
 
 
-class Surroundings:
+class RecomputationContext:
     """The random states and autocast settings at the time when it is made."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class Surroundings:
         self._autocast = [(d, torch.get_autocast_dtype(d), torch.is_autocast_enabled(d)) for d in ("cpu", "cuda")]
 
     @contextmanager
-    def again(self) -> Iterator[None]:
+    def restored(self) -> Iterator[None]:
         """A context with these states and settings, which restores the current ones at the end."""
         now = [torch.is_autocast_enabled(device) for device, _, _ in self._autocast]
         with ExitStack() as stack:
