@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import fewstep as fs
-from fewstep.learner.reuse import Unmoved
+from fewstep.learner.reuse import UnadaptedModules
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -58,7 +58,7 @@ def test_the_meta_gradient_is_the_same(
     batch = tasks()
     model = network(between, nn.Tanh())
     reused = meta_gradient(learner(model, adjoint, vectorize, "3.*"), batch)
-    monkeypatch.setattr(Unmoved, "worked_out_once", lambda self: nullcontext())
+    monkeypatch.setattr(UnadaptedModules, "reusing", lambda self: nullcontext())
     plain = meta_gradient(learner(model, adjoint, vectorize, "3.*"), batch)
     assert len(reused) == len(plain) == 4
     for ours, expected in zip(reused, plain, strict=True):
@@ -80,7 +80,7 @@ def test_the_body_of_anil_goes_through_support_and_query_once(adjoint: fs.Adjoin
     assert Counted.calls == 1
 
 
-def test_what_is_moved_is_worked_out_at_every_step() -> None:
+def test_adapted_modules_are_evaluated_at_every_step() -> None:
     made, batch = learner(network(), fs.Unrolled(), vectorize=True, head="*"), tasks()
     made.meta_loss(batch)
     Counted.calls = 0
@@ -106,7 +106,7 @@ def test_dropout_is_drawn_anew_at_every_step() -> None:
     assert Counted.calls == 5
 
 
-def test_per_step_norms_are_worked_out_at_every_step() -> None:
+def test_per_step_norms_are_evaluated_at_every_step() -> None:
     body = nn.Sequential(nn.Linear(1, 6), fs.models.PerStepNorm(6, steps=4))
     with torch.no_grad():
         body[1].weight.copy_(torch.rand(4, 6))

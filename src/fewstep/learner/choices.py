@@ -13,7 +13,7 @@ from fewstep.adaptation import Adjoint, Rule
 from fewstep.adaptation.rules import Params
 from fewstep.learner.checks import check_instance, rule_tensors
 from fewstep.learner.functional_loss import LOSS_PREFIX, FunctionalLoss, MinibatchLoss, QueryLoss
-from fewstep.learner.reuse import Unmoved
+from fewstep.learner.reuse import UnadaptedModules
 from fewstep.learner.scheduled import at_iteration
 from fewstep.models.stand_in import own_copy
 from fewstep.objectives import Objective, multi_step_loss
@@ -58,7 +58,7 @@ class Choices:
         self.outer = FunctionalLoss(model, loss)
         self.inner = FunctionalLoss(model, inner_loss, learned=True)
         self.step_loss = self.inner if inner_batch is None else MinibatchLoss(self.inner, inner_batch)
-        self.unmoved = Unmoved(model, self.adapts)
+        self.unadapted = UnadaptedModules(model, self.adapts)
 
     def refresh(self) -> None:
         """Find the parameters again after modules of the model were replaced.
@@ -75,7 +75,7 @@ class Choices:
             )
         self.outer.refresh()
         self.inner.refresh()
-        self.unmoved = Unmoved(self.model, self.adapts)
+        self.unadapted = UnadaptedModules(self.model, self.adapts)
 
     @property
     def adjoint(self) -> Adjoint:
@@ -89,7 +89,7 @@ class Choices:
         found: Objective = at_iteration(self._objective, self.iteration)
         return found
 
-    def but(self, **changes: Any) -> Choices:
+    def replaced(self, **changes: Any) -> Choices:
         """The same choices at the same iteration, with some of them replaced."""
         names = ("model", "loss", "inner_loss", "rule", "steps", "adapts", "inner_batch")
         kept = {**{name: getattr(self, name) for name in names}, "adjoint": self._adjoint, "objective": self._objective}
@@ -119,7 +119,7 @@ class Choices:
         """
         steps = self.steps if steps is None else steps
         params = self.params() if params is None else params
-        with self._once(reuse and steps > 1):
+        with self._reusing(reuse and steps > 1):
             return self.adjoint(self.step_loss, params, support, self.rule, steps, self.adapts)
 
     def objective_of(self, task: Task, reuse: bool = False, params: Params | None = None) -> Tensor:
@@ -155,7 +155,7 @@ class Choices:
         with torch.no_grad():
             path = _detached(self.path(task.support, steps, reuse, params))
         query_loss = QueryLoss(measure, path, task.support)
-        with self._once(reuse and steps > 1):
+        with self._reusing(reuse and steps > 1):
             return torch.stack([_measured(query_loss, params, task.query) for params in path])
 
     def adapted_module(self, adapted: Params, trainable: Sequence[str]) -> Any:
@@ -181,8 +181,8 @@ class Choices:
                 parameter.requires_grad_(name in trainable)
         return model
 
-    def _once(self, reuse: bool) -> AbstractContextManager[None]:
-        return self.unmoved.worked_out_once() if reuse else nullcontext()
+    def _reusing(self, reuse: bool) -> AbstractContextManager[None]:
+        return self.unadapted.reusing() if reuse else nullcontext()
 
     def check(self) -> None:
         """Raise if rule, adjoint and objective cannot be combined."""

@@ -50,7 +50,7 @@ class FirstTask:
         choices, support = self.choices, self.task.support
         adapted = {n: self.params[n].detach().requires_grad_() for n in choices.adapts}
         params = {**self.params, **adapted}
-        with choices.unmoved.worked_out_and_compared():
+        with choices.unadapted.comparing():
             with Randomness(choices.model, choices.inner_loss) as drawn, self._watched(), self._explained():
                 value = self._counted(lambda: choices.inner(params, support))
             check_scalar(value)
@@ -108,14 +108,14 @@ class FirstTask:
     def _check_reuse(self, params: Params, value: Tensor) -> None:
         """Disable the reuse of outputs if it changes the loss or makes it fail."""
         try:
-            with self.choices.unmoved.worked_out_once(), torch.enable_grad(), inner_step(0):
+            with self.choices.unadapted.reusing(), torch.enable_grad(), inner_step(0):
                 self.choices.inner(params, self.task.support)
                 again = self.choices.inner(params, self.task.support)
             same = torch.allclose(again, value, rtol=1e-5)
         except Exception:  # the loss may need attributes that the modules would have set
             same = False
         if not same:
-            self.choices.unmoved.never()
+            self.choices.unadapted.disable()
 
     def _unknown(self, value: Tensor, adapted: Params, again: Callable[[], Tensor]) -> list[Tensor]:
         """Leaves of the graph that require a gradient and belong neither to the learner nor to the task."""

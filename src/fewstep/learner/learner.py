@@ -127,7 +127,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
         """
         twin = copy.deepcopy(self)
         twin.__dict__["adapts"] = self._select(adapts, "adapts", self._trainable)
-        twin._choices = twin._choices.but(adapts=twin.adapts)
+        twin._choices = twin._choices.replaced(adapts=twin.adapts)
         twin._choices.check()
         twin._looks = Looks(twin._choices, twin._each)
         return twin

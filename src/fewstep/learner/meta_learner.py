@@ -269,7 +269,7 @@ class MetaLearner(Learner[Model]):
         own = {id(value): tensor for value, tensor in zip(self._tensors(), tensors, strict=True)}
         known: dict[int, Any] = {}
         parts = {name: getattr(self._choices, name) for name in ("model", "loss", "inner_loss", "rule", "objective")}
-        choices = self._choices.but(
+        choices = self._choices.replaced(
             **{n: stand_in(p, own, None, known) if isinstance(p, nn.Module) else p for n, p in parts.items()}
         )
         objectives: Tensor = look.each.at_once(partial(choices.objective_of, reuse=not look.stochastic), tasks)

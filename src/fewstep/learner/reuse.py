@@ -18,7 +18,7 @@ from fewstep.pytorch import transforms
 _remembered: ContextVar[_Memories | None] = ContextVar("remembered", default=None)
 
 
-class Unmoved:
+class UnadaptedModules:
     """The modules of a model that have parameters, none of which is adapted.
 
     Args:
@@ -34,18 +34,18 @@ class Unmoved:
             if names and not depends_on_step and not any(name in adapts for name in names):
                 self._modules.append(module)
 
-    def worked_out_once(self) -> AbstractContextManager[None]:
+    def reusing(self) -> AbstractContextManager[None]:
         """A context in which a module called again with the same tensors and parameters returns its earlier output.
 
         A module that is called with different tensors is evaluated every time from then on.
         """
         return self._remembering(checked=False)
 
-    def never(self) -> None:
+    def disable(self) -> None:
         """From now on, evaluate all modules at every step."""
         self._modules = []
 
-    def worked_out_and_compared(self) -> AbstractContextManager[None]:
+    def comparing(self) -> AbstractContextManager[None]:
         """A context in which outputs are compared instead of reused; modules that differ are not reused later."""
         return self._remembering(checked=True)
 
