@@ -246,7 +246,7 @@ def test_dropout_differs_from_replay_to_replay():
     learner = fs.maml(model, fs.mse, 0.1, compile="record").cuda()
     tasks = Sinusoids(shots=5).sample(4).to("cuda")
     assert len({learner.meta_gradient(tasks).item() for _ in range(5)}) == 5
-    assert all(look.stochastic for look in learner._looks.values())
+    assert all(check.stochastic for check in learner._checks.values())
 
 
 @needs_gpu

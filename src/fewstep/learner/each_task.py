@@ -53,7 +53,7 @@ class EachTask:
         """Whether vmap is used; ``None`` before it is decided."""
 
     def __call__(self, function: Callable[[Task], Any], tasks: Tasks) -> Any:
-        self.settle(function, tasks)
+        self.decide(function, tasks)
         found = [self.at_once(function, part) for part in self.parts(tasks)]
         return found[0] if len(found) == 1 else tree_map(lambda *values: torch.cat(values), *found)
 
@@ -62,17 +62,17 @@ class EachTask:
         function: Callable[[Task], Tensor],
         tasks: Tasks,
         parameters: Iterable[Tensor],
-        others: bool = False,
+        external: bool = False,
     ) -> Tensor:
         """The mean of a loss over tasks, ready for ``backward()``.
 
         If tasks are evaluated in parts, the gradient of each part, for the parameters and for tensors in the tasks that
         require one, is computed before the next part is evaluated, so memory does not grow with the meta-batch. If the
-        loss depends on ``others``, tensors outside of these that require a gradient, the graphs of all parts are kept.
+        loss depends on ``external`` tensors that require a gradient, the graphs of all parts are kept.
         """
-        self.settle(function, tasks)
+        self.decide(function, tasks)
         parts = self.parts(tasks)
-        if len(parts) == 1 or others or not torch.is_grad_enabled():
+        if len(parts) == 1 or external or not torch.is_grad_enabled():
             return torch.cat([self.at_once(function, part) for part in parts]).mean()
         sums = [partial(self._sum, function, part) for part in parts]
         learned = {id(value): value for value in (*parameters, *tensors(tasks)) if value.requires_grad}
@@ -86,7 +86,7 @@ class EachTask:
         found = [function(tasks[i]) for i in range(len(tasks))]
         return tree_map(lambda *values: torch.stack(values), *found)
 
-    def settle(self, function: Callable[[Task], Any], tasks: Tasks, saved: int | None = None) -> None:
+    def decide(self, function: Callable[[Task], Any], tasks: Tasks, saved: int | None = None) -> None:
         """Decide between vmap and a loop, unless already decided; ``saved`` as for ``would_vmap``."""
         if self.vmaps is None and isinstance(tasks, Task):
             self.vmaps = self.would_vmap(function, tasks, saved)

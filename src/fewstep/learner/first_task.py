@@ -16,7 +16,7 @@ from fewstep.learner.checks import check_finite, check_scalar
 from fewstep.learner.choices import Choices
 from fewstep.learner.each_task import SavedBytes
 from fewstep.learner.second_order import check_second_order, leaves_of_graph, own_functions
-from fewstep.learner.watch import Own, Randomness, Watch
+from fewstep.learner.watch import ParameterNames, Randomness, Watch
 from fewstep.models.context import inner_step
 from fewstep.tasks import Task
 from fewstep.tasks.trees import mapped, tensors
@@ -35,14 +35,14 @@ class FirstTask:
         trains: whether it is checked for training, and so with derivatives.
     """
 
-    def __init__(self, choices: Choices, task: Task, original: Own, trains: bool) -> None:
+    def __init__(self, choices: Choices, task: Task, original: ParameterNames, trains: bool) -> None:
         self.choices, self.trains = choices, trains
         self.task = mapped(lambda t: t.detach().clone(), task)
         self.params = {n: v.detach().clone().requires_grad_(v.requires_grad) for n, v in choices.params().items()}
         self.before = [t.clone() for t in (*tensors(self.task), *self.params.values())]
         self.watch = Watch(choices.model, original, tensors(self.task))
         self.stochastic = False
-        self.others: list[Tensor] = []
+        self.external: list[Tensor] = []
         self.saved_bytes = 0
 
     def check_support(self) -> None:
@@ -58,7 +58,7 @@ class FirstTask:
             check_finite(value, support)
             self.watch.check_buffers()
             self._check_watch()
-            self.stochastic = drawn.of_torch or drawn.of_others
+            self.stochastic = drawn.from_torch or drawn.from_others
             if not self.stochastic:
                 with torch.enable_grad(), inner_step(0):
                     again = choices.inner(params, support)
@@ -72,7 +72,7 @@ class FirstTask:
                     )
         if not self.stochastic:
             self._check_reuse(params, value)
-        if drawn.of_others and isinstance(choices.adjoint, Recomputed):
+        if drawn.from_others and isinstance(choices.adjoint, Recomputed):
             raise ValueError(
                 "Recomputed replays the random numbers of PyTorch's default generator, but the model draws from "
                 "another one (numpy's, Python's, or its own). Draw with torch functions without generator=, or use "
@@ -82,10 +82,10 @@ class FirstTask:
             *own_functions(value),
             *(["Tensor.register_hook"] if "register_hook" in self.watch.operations else []),
         ]
-        self.others.extend(self._unknown(value, adapted, lambda: choices.inner(params, support)))
+        self.external.extend(self._unknown(value, adapted, lambda: choices.inner(params, support)))
         self._check_gradient(value, adapted)
         choices.inner.reenters = choices.outer.reenters = choices.inner.reenters or self.watch.reenters
-        if self.trains and choices.adjoint.second_order and choices.compares and not drawn.of_others:
+        if self.trains and choices.adjoint.second_order and choices.compares and not drawn.from_others:
             with inner_step(0), self._explained():
                 check_second_order(partial(choices.inner, batch=support), self.params, adapted, functions)
         self._check_written()
@@ -98,7 +98,7 @@ class FirstTask:
         self._check_watch()
         if self.trains and isinstance(value, Tensor):
             check_scalar(value)
-            self.others.extend(self._unknown(value, {}, lambda: function(self.task, params=self.params)))
+            self.external.extend(self._unknown(value, {}, lambda: function(self.task, params=self.params)))
             if value.requires_grad and learned:
                 with self._watched(backward=True), self._explained():
                     torch.autograd.grad(value, learned, allow_unused=True)
@@ -130,7 +130,7 @@ class FirstTask:
                 there = {id(leaf) for leaf in leaves_of_graph(again(), known)}
             found = [leaf for leaf in found if id(leaf) in there]
         for leaf in found:
-            name = self.watch.own[1].name(leaf)
+            name = self.watch.parameter_names[1].name(leaf)
             if name is not None:
                 raise ValueError(
                     f"The loss computes with the parameter {name} of the module that was passed to the learner. The "

@@ -16,7 +16,7 @@ from fewstep.adaptation.rules import Params
 from fewstep.learner.checks import check_loss, check_model, check_steps
 from fewstep.learner.choices import Choices
 from fewstep.learner.each_task import EachTask, Tasks
-from fewstep.learner.looks import TRAINING, Looks
+from fewstep.learner.first_checks import TRAINING, FirstChecks
 from fewstep.learner.scheduled import Scheduled
 from fewstep.learner.selection import Names, select
 from fewstep.models.stand_in import note_live_tensors, own_copy, rebind_copies
@@ -94,7 +94,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
         choices.check()
         if not any(value.requires_grad for value in self.parameters()):
             raise ValueError(f"learns={learns!r} leaves nothing to learn: neither the rule nor a loss has parameters.")
-        self._choices, self._looks = choices, Looks(choices, each, model)
+        self._choices, self._checks = choices, FirstChecks(choices, each, model)
 
     @property
     def iteration(self) -> int:
@@ -129,7 +129,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
         twin.__dict__["adapts"] = self._select(adapts, "adapts", self._trainable)
         twin._choices = twin._choices.replaced(adapts=twin.adapts)
         twin._choices.check()
-        twin._looks = Looks(twin._choices, twin._each)
+        twin._checks = FirstChecks(twin._choices, twin._each)
         return twin
 
     def _select(self, patterns: Names, purpose: str, trainable: list[str]) -> list[str]:
@@ -168,11 +168,11 @@ class Learner(nn.Module, ABC, Generic[Model]):
 
     def _mean_objective(self, tasks: Tasks, first: Callable[[Tasks], None] | None = None) -> Tensor:
         """The mean meta-objective of the tasks; ``first`` is called once the tasks are checked."""
-        look = self._looks.at(tasks, self._choices.objective_of, TRAINING, partial(self._learned, tasks))[1]
+        check = self._checks.result(tasks, self._choices.objective_of, TRAINING, partial(self._learned, tasks))[1]
         if first is not None:
             first(tasks)
-        objective = partial(self._choices.objective_of, reuse=not look.stochastic)
-        return look.each.mean(objective, tasks, self._tensors(), others=bool(look.others))
+        objective = partial(self._choices.objective_of, reuse=not check.stochastic)
+        return check.each.mean(objective, tasks, self._tensors(), external=bool(check.external))
 
     def _steps(self, steps: int | None) -> int:
         if steps is None:

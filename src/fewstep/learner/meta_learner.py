@@ -17,11 +17,11 @@ from fewstep.adaptation.rules import Params
 from fewstep.compiling import CompiledGradient, compiler_missing
 from fewstep.learner.checks import check_loss
 from fewstep.learner.each_task import EachTask, Tasks, on_cpu
+from fewstep.learner.first_check import FirstCheck
+from fewstep.learner.first_checks import TRAINING
 from fewstep.learner.functional_loss import FunctionalLoss
 from fewstep.learner.gradients import laid_out_like, outside_inference_mode, with_gradients
 from fewstep.learner.learner import Learner, Model, learned_of
-from fewstep.learner.look import Look
-from fewstep.learner.looks import TRAINING
 from fewstep.learner.scheduled import Scheduled
 from fewstep.learner.selection import Names
 from fewstep.models.context import inner_step, recording
@@ -125,7 +125,7 @@ class MetaLearner(Learner[Model]):
             if not torch.is_grad_enabled():
                 return self._mean_objective(tasks)
             if not self._compiles(tasks):
-                return self._mean_objective(tasks, self._carry_on)
+                return self._mean_objective(tasks, self._update_running_state)
             value, learned, gradients = self._compiled_gradient(tasks)
             return with_gradients(value, learned, gradients)
 
@@ -172,10 +172,10 @@ class MetaLearner(Learner[Model]):
             raise TypeError("adapt expects the support set of one task; got a Task. Pass task.support.")
         steps = self._steps(steps)
         with outside_inference_mode(support) as support, torch.no_grad():
-            look = self._looks.at([Task(support, None)], None)[1]
-            adapted = self._choices.path(support, steps, reuse=not look.stochastic)[-1]
+            check = self._checks.result([Task(support, None)], None)[1]
+            adapted = self._choices.path(support, steps, reuse=not check.stochastic)[-1]
             model: Model = self._choices.adapted_module(adapted, self._trainable)
-            self._settle_norms(model, adapted, support, steps)
+            self._store_norm_statistics(model, adapted, support, steps)
         return model
 
     def score(
@@ -197,25 +197,25 @@ class MetaLearner(Learner[Model]):
         steps = self._steps(steps)
         one = partial(self._choices.scores, measure=measure, steps=steps)
         with outside_inference_mode(tasks) as tasks, torch.no_grad():
-            look = self._looks.at(tasks, one, metric)[1]
-            scores: Tensor = look.each(partial(one, reuse=not look.stochastic), tasks)
+            check = self._checks.result(tasks, one, metric)[1]
+            scores: Tensor = check.each(partial(one, reuse=not check.stochastic), tasks)
         return scores
 
     # Normalisation that depends on the task
 
-    def _settle_norms(self, model: nn.Module, adapted: Params, support: Any, steps: int) -> None:
-        """Stores the statistics and the step count of adaptation in the norm layers of an adapted model."""
-        norms = [(own, its) for own, its in zip(self.model.modules(), model.modules(), strict=True)]
-        if any(isinstance(own, BatchNorm) for own, _ in norms):
+    def _store_norm_statistics(self, model: nn.Module, adapted: Params, support: Any, steps: int) -> None:
+        """Store the statistics and the step count of adaptation in the norm layers of an adapted model."""
+        pairs = list(zip(self.model.modules(), model.modules(), strict=True))
+        if any(isinstance(original, BatchNorm) for original, _ in pairs):
             with recording() as statistics, inner_step(max(steps - 1, 0)):
                 self._choices.inner(adapted, support)
-            for own, its in norms:
-                if isinstance(own, BatchNorm) and isinstance(its, BatchNorm):
-                    its.settle(steps, statistics.get(own))
+            for original, copied in pairs:
+                if isinstance(original, BatchNorm) and isinstance(copied, BatchNorm):
+                    copied.store_adaptation(steps, statistics.get(original))
 
-    def _carry_on(self, tasks: Tasks) -> None:
-        """Updates running norms, and what a rule carries between tasks, with the first task of a meta-batch."""
-        running = [module for module in self._looks.modules if isinstance(module, RunningNorm)]
+    def _update_running_state(self, tasks: Tasks) -> None:
+        """Update running norms, and what a rule carries between tasks, with the first task of a meta-batch."""
+        running = [module for module in self._checks.modules if isinstance(module, RunningNorm)]
         carry = getattr(self.rule, "carry", None)
         if not self.training or not (running or carry):
             return
@@ -244,27 +244,27 @@ class MetaLearner(Learner[Model]):
     def _compiled_gradient(self, tasks: Any) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
         """The meta-objective, the tensors that require its gradient, and the gradient."""
         find_learned = partial(self._learned, tasks)
-        key, look = self._looks.at(tasks, self._choices.objective_of, TRAINING, find_learned)
-        if look.stochastic and isinstance(self._choices.adjoint, Recomputed):
+        key, check = self._checks.result(tasks, self._choices.objective_of, TRAINING, find_learned)
+        if check.stochastic and isinstance(self._choices.adjoint, Recomputed):
             raise ValueError("compile=True cannot replay the dropout of a Recomputed step. Use adjoint=Unrolled().")
-        if look.mixes_modes:
+        if check.mixes_modes:
             raise ValueError(
                 "compile=True cannot trace a loss that combines forward-mode and reverse-mode derivatives, as "
                 "torch.func.hessian does: PyTorch crashes. Use torch.func.jacrev(torch.func.grad(...)), or "
                 "compile=False."
             )
-        if look.others:
+        if check.external:
             raise ValueError(
-                f"compile=True would treat a tensor of shape {tuple(look.others[0].shape)} as a constant: it requires "
-                "a gradient but is not a parameter of the learner. Make it a parameter of the model, loss or rule."
+                f"compile=True would treat a tensor of shape {tuple(check.external[0].shape)} as a constant: it "
+                "requires a gradient but is not a parameter of the learner. Make it a parameter of the model, loss or rule."
             )
-        self._carry_on(tasks)
-        function, tensors = partial(self._loss_from, look), self._tensors()
+        self._update_running_state(tasks)
+        function, tensors = partial(self._loss_from, check), self._tensors()
         kind = key, self._choices.objective
-        value, gradients = self._compiled(function, tensors, tasks, kind, look.each.parts)
+        value, gradients = self._compiled(function, tensors, tasks, kind, check.each.parts)
         return value, learned_of((*tensors, *trees.tensors(tasks))), gradients
 
-    def _loss_from(self, look: Look, tensors: Sequence[Tensor], tasks: Task) -> Tensor:
+    def _loss_from(self, check: FirstCheck, tensors: Sequence[Tensor], tasks: Task) -> Tensor:
         """The mean objective of the tasks, with ``tensors`` in place of all parameters and buffers."""
         own = {id(value): tensor for value, tensor in zip(self._tensors(), tensors, strict=True)}
         known: dict[int, Any] = {}
@@ -272,7 +272,7 @@ class MetaLearner(Learner[Model]):
         choices = self._choices.replaced(
             **{n: stand_in(p, own, None, known) if isinstance(p, nn.Module) else p for n, p in parts.items()}
         )
-        objectives: Tensor = look.each.at_once(partial(choices.objective_of, reuse=not look.stochastic), tasks)
+        objectives: Tensor = check.each.at_once(partial(choices.objective_of, reuse=not check.stochastic), tasks)
         return objectives.mean()
 
     def _apply(self, *args: Any, **kwargs: Any) -> MetaLearner[Model]:

@@ -36,11 +36,11 @@ class Watch(TorchFunctionMode):
         inputs: tensors that must not be written to.
     """
 
-    def __init__(self, model: nn.Module, original: Own, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, model: nn.Module, original: ParameterNames, inputs: Sequence[Tensor]) -> None:
         super().__init__()
         self.model = model
         self.names = {id(module): f"model.{name}" if name else "model" for name, module in model.named_modules()}
-        self.own, self.inputs = (Own(model), original), list(inputs)
+        self.parameter_names, self.inputs = (ParameterNames(model), original), list(inputs)
         self.versions = [tensor._version for tensor in self.inputs]
         self.calling: list[str] = []
         self.in_backward = False
@@ -78,7 +78,7 @@ class Watch(TorchFunctionMode):
         if self.leak is None and name != "__get__" and (self.calling or self.in_backward):
             for leaf in tree_leaves((args, kwargs)):
                 if isinstance(leaf, nn.Parameter):
-                    leaked = self.own[0].name(leaf) or self.own[1].name(leaf)
+                    leaked = self.parameter_names[0].name(leaf) or self.parameter_names[1].name(leaf)
                     self.leak = self.leak or (None if leaked is None else (where, leaked))
         if self.write is None and any(
             tensor._version != version for tensor, version in zip(self.inputs, self.versions, strict=True)
@@ -161,7 +161,7 @@ def _in_reentrant_checkpoint() -> bool:
 _REENTRANT = CheckpointFunction.forward.__code__
 
 
-class Own:
+class ParameterNames:
     """The names of modules' parameters, looked up by the parameter; holds weak references only.
 
     Args:
@@ -179,7 +179,7 @@ class Own:
         return name if reference is not None and reference() is parameter else None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Own, ()  # empty in another process and in a copy
+        return ParameterNames, ()  # empty in another process and in a copy
 
 
 class Randomness:
@@ -203,8 +203,8 @@ class Randomness:
 
     def __exit__(self, *error: object) -> None:
         after = random_state()
-        self.of_torch = not all(torch.equal(state, after[device]) for device, state in self._before.items())
-        self.of_others = repr(self._others) != repr(self._other_states())
+        self.from_torch = not all(torch.equal(state, after[device]) for device, state in self._before.items())
+        self.from_others = repr(self._others) != repr(self._other_states())
 
     def restore(self) -> None:
         """Restore the states of all generators except PyTorch's."""

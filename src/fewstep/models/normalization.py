@@ -77,7 +77,7 @@ class BatchNorm(nn.Module):
         """The offset of each channel, ``[channels]``, or ``None``."""
         return self.bias
 
-    def settle(self, step: int, statistics: tuple[Tensor, Tensor] | None) -> None:
+    def store_adaptation(self, step: int, statistics: tuple[Tensor, Tensor] | None) -> None:
         """Store what the layer of an adapted model needs to know of its adaptation.
 
         Args:
@@ -118,26 +118,26 @@ class SupportNorm(BatchNorm):
         super().__init__(channels, scale, shift, eps)
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
-        self.settled = False
+        self.is_adapted = False
 
     def normalize(self, x: Tensor) -> Tensor:
-        given = (self.mean, self.variance) if self.settled else given_statistics(self)
+        given = (self.mean, self.variance) if self.is_adapted else given_statistics(self)
         if given is None:
             record_statistics(self, x)
             return normalize(x, self.eps)
         return _normalize_by(x, *given, self.eps)
 
-    def settle(self, step: int, statistics: tuple[Tensor, Tensor] | None) -> None:
+    def store_adaptation(self, step: int, statistics: tuple[Tensor, Tensor] | None) -> None:
         if statistics is not None:
             self.mean.copy_(statistics[0])
             self.variance.copy_(statistics[1])
-            self.settled = True
+            self.is_adapted = True
 
     def get_extra_state(self) -> Tensor:
-        return torch.tensor(self.settled)
+        return torch.tensor(self.is_adapted)
 
     def set_extra_state(self, state: Tensor) -> None:
-        self.settled = bool(state)
+        self.is_adapted = bool(state)
 
 
 class RunningNorm(BatchNorm):
@@ -216,7 +216,7 @@ class PerStepNorm(BatchNorm):
         assert self.bias is not None
         return self.bias[self._step()]
 
-    def settle(self, step: int, statistics: tuple[Tensor, Tensor] | None) -> None:
+    def store_adaptation(self, step: int, statistics: tuple[Tensor, Tensor] | None) -> None:
         self.own_step = max(0, step - 1)
 
     def get_extra_state(self) -> Tensor:

@@ -12,35 +12,35 @@ from fewstep.learner.checks import check_rule, check_sets, padding_of
 from fewstep.learner.choices import Choices
 from fewstep.learner.each_task import EachTask, Tasks
 from fewstep.learner.first_task import FirstTask, Function
-from fewstep.learner.watch import Own, Randomness
+from fewstep.learner.watch import ParameterNames, Randomness
 from fewstep.tasks import Task
 
 
 @dataclass(frozen=True)
-class Look:
+class FirstCheck:
     """The result of a first check.
 
     Args:
         each: how tasks are evaluated.
         stochastic: whether the model or the loss draws random numbers (dropout).
-        others: tensors that require a gradient and belong neither to the learner nor to the tasks.
+        external: tensors that require a gradient and belong neither to the learner nor to the tasks.
         mixes_modes: whether the loss nests forward- and reverse-mode derivatives.
     """
 
     each: EachTask
     stochastic: bool
-    others: tuple[Tensor, ...] = ()
+    external: tuple[Tensor, ...] = ()
     mixes_modes: bool = False
 
 
-def look(
+def first_check(
     choices: Choices,
     tasks: Tasks,
     function: Function | None,
     each: EachTask,
-    original: Own,
+    original: ParameterNames,
     learned: Sequence[Tensor] | None,
-) -> Look:
+) -> FirstCheck:
     """Evaluate a function of the first task of a meta-batch, and raise if it cannot be meta-learned.
 
     Args:
@@ -54,11 +54,11 @@ def look(
     check_sets(tasks, choices.params())
     check_rule(choices.rule, choices.params())
     # A resumed run checks again, and must draw the same numbers as an uninterrupted one.
-    with Randomness(choices.model, choices.loss, choices.inner_loss) as others, replayed():
+    with Randomness(choices.model, choices.loss, choices.inner_loss) as randomness, replayed():
         first = FirstTask(choices, tasks[0], original, learned is not None)
         first.check_support()
-        settled = EachTask(each.vectorize, each.chunk)
-        settled.vmaps = each.vmaps
+        chosen = EachTask(each.vectorize, each.chunk)
+        chosen.vmaps = each.vmaps
         if function is None:
             for padded in padding_of(tasks):
                 first.check_padding(padded, first.support_loss)
@@ -67,14 +67,14 @@ def look(
             for padded in padding_of(tasks):
                 first.check_padding(padded, function)
             if isinstance(tasks, Task) and "register_hook" in first.watch.operations:
-                if settled.vmaps:
+                if chosen.vmaps:
                     raise ValueError(
                         "The model hooks tensors (Tensor.register_hook), which see only the inner gradient under vmap. "
                         'Use vectorize=False or vectorize="auto".'
                     )
-                settled.vmaps = False
-            if settled.vmaps is None and isinstance(tasks, Task):
-                settled.vmaps = settled.would_vmap(function, tasks, first.saved_bytes, learned or ())
-    others.restore()
-    outside = tuple({id(leaf): leaf for leaf in first.others}.values())
-    return Look(settled, first.stochastic, outside, first.watch.mixes_modes)
+                chosen.vmaps = False
+            if chosen.vmaps is None and isinstance(tasks, Task):
+                chosen.vmaps = chosen.would_vmap(function, tasks, first.saved_bytes, learned or ())
+    randomness.restore()
+    external = tuple({id(leaf): leaf for leaf in first.external}.values())
+    return FirstCheck(chosen, first.stochastic, external, first.watch.mixes_modes)

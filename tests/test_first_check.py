@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import fewstep as fs
 from fewstep.learner import looks as looks_module
-from fewstep.learner.looks import AT_MOST as LOOKS
+from fewstep.learner.first_checks import MAX_SIZES
 from fewstep.tasks import Batch, Task
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -130,13 +130,13 @@ def test_looks_again_when_something_is_new(what: str, looks: list[Task]) -> None
 def test_sizes_beyond_a_limit_are_taken_as_seen(looks: list[Task]) -> None:
     net = nn.Linear(2, 1)
     learner = fs.maml(net, fs.mse, 0.1)
-    for size in range(1, LOOKS + 5):
+    for size in range(1, MAX_SIZES + 5):
         task = regression_tasks(1, shots=size)[0]
         slopes = torch.autograd.grad(fs.mse(net, task.support), list(net.parameters()))
         weight, bias = (p - 0.1 * slope for p, slope in zip(net.parameters(), slopes, strict=True))
         expected = fs.mse(lambda x, w=weight, b=bias: nn.functional.linear(x, w, b), task.query)
         torch.testing.assert_close(learner.meta_loss([task]), expected)
-    assert len(looks) == LOOKS
+    assert len(looks) == MAX_SIZES
 
 
 def test_a_copy_looks_for_itself(looks: list[Task]) -> None:

@@ -12,23 +12,23 @@ from torch import Tensor, nn
 from fewstep.learner.checks import check_sets
 from fewstep.learner.choices import Choices
 from fewstep.learner.each_task import EachTask, Tasks
+from fewstep.learner.first_check import FirstCheck, first_check
 from fewstep.learner.first_task import Function
-from fewstep.learner.look import Look, look
-from fewstep.learner.watch import Own
+from fewstep.learner.watch import ParameterNames
 from fewstep.models.context import evaluating
 from fewstep.tasks import Task
 from fewstep.tasks.trees import signature
 
 TRAINING = "training"
 
-AT_MOST_KEPT = 256
+MAX_KEPT = 256
 """The maximum number of results that are kept; the oldest is dropped first."""
 
-AT_MOST = 16
+MAX_SIZES = 16
 """The maximum number of sizes of one kind of meta-batch that are checked; further sizes use the last result."""
 
 
-class Looks(dict[tuple[Hashable, ...], Look]):
+class FirstChecks(dict[tuple[Hashable, ...], FirstCheck]):
     """The results of first checks by kind of meta-batch; a copy of a learner, or one in another process, checks again.
 
     Args:
@@ -40,7 +40,7 @@ class Looks(dict[tuple[Hashable, ...], Look]):
     def __init__(self, choices: Choices, each: EachTask, original: nn.Module | None = None) -> None:
         super().__init__()
         self.choices, self.each = choices, each
-        self.original = Own() if original is None else Own(original)
+        self.original = ParameterNames() if original is None else ParameterNames(original)
         self._note_structure()
 
     def _note_structure(self) -> None:
@@ -48,15 +48,15 @@ class Looks(dict[tuple[Hashable, ...], Look]):
         self._structure = [(module, tuple(module._modules.values())) for module in self.modules]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Looks, (self.choices, self.each)
+        return FirstChecks, (self.choices, self.each)
 
-    def at(
+    def result(
         self,
         tasks: Tasks,
         function: Function | None,
         purpose: Hashable = None,
         find_learned: Callable[[], Sequence[Tensor]] | None = None,
-    ) -> tuple[tuple[Hashable, ...], Look]:
+    ) -> tuple[tuple[Hashable, ...], FirstCheck]:
         """The result for a kind of meta-batch, and the key of this kind.
 
         Args:
@@ -73,10 +73,10 @@ class Looks(dict[tuple[Hashable, ...], Look]):
         if len(kinds) == 1:
             return self._of_kind(tasks, function, purpose, find_learned)
         found = [self._of_kind([task], function, purpose, find_learned) for task in reversed(kinds.values())]
-        looks = [look for _, look in found]
-        others = {id(tensor): tensor for look in looks for tensor in look.others}
-        stochastic, mixes_modes = any(look.stochastic for look in looks), any(look.mixes_modes for look in looks)
-        return found[0][0], Look(looks[0].each, stochastic, tuple(others.values()), mixes_modes)
+        checks = [check for _, check in found]
+        external = {id(tensor): tensor for check in checks for tensor in check.external}
+        stochastic, mixes_modes = any(check.stochastic for check in checks), any(check.mixes_modes for check in checks)
+        return found[0][0], FirstCheck(checks[0].each, stochastic, tuple(external.values()), mixes_modes)
 
     def _of_kind(
         self,
@@ -84,7 +84,7 @@ class Looks(dict[tuple[Hashable, ...], Look]):
         function: Function | None,
         purpose: Hashable,
         find_learned: Callable[[], Sequence[Tensor]] | None,
-    ) -> tuple[tuple[Hashable, ...], Look]:
+    ) -> tuple[tuple[Hashable, ...], FirstCheck]:
         choices = self.choices
         if any(tuple(module._modules.values()) != parts for module, parts in self._structure):
             choices.refresh()
@@ -99,14 +99,14 @@ class Looks(dict[tuple[Hashable, ...], Look]):
         key = purpose, kind, shapes
         found = self.get(key)
         if found is None:
-            seen = [look for other, look in list(self.items()) if other[:2] == key[:2]]
-            if len(seen) >= AT_MOST:
+            seen = [check for other, check in list(self.items()) if other[:2] == key[:2]]
+            if len(seen) >= MAX_SIZES:
                 found = seen[-1]
             else:
                 choices.check()
                 learned = None if find_learned is None else find_learned()
-                found = look(choices, tasks, function, self.each, self.original, learned)
-            while len(self) > AT_MOST_KEPT:
+                found = first_check(choices, tasks, function, self.each, self.original, learned)
+            while len(self) > MAX_KEPT:
                 self.pop(next(iter(self)), None)
             self[key] = found
             if purpose is TRAINING:  # what works with derivatives works without
