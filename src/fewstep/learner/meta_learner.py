@@ -256,7 +256,8 @@ class MetaLearner(Learner[Model]):
         if check.external:
             raise ValueError(
                 f"compile=True would treat a tensor of shape {tuple(check.external[0].shape)} as a constant: it "
-                "requires a gradient but is not a parameter of the learner. Make it a parameter of the model, loss or rule."
+                "requires a gradient but is not a parameter of the learner. Make it a parameter of the model, the loss "
+                "or the rule."
             )
         self._update_running_state(tasks)
         function, tensors = partial(self._loss_from, check), self._tensors()
