@@ -62,7 +62,7 @@ def test_lazy_model():
             {"adjoint": fs.Implicit(), "inner_batch": 5},
             r"Implicit differentiates the minimum of one loss.*inner_batch.*FirstOrder",
         ),
-        (ValueError, {"inner_batch": 0}, r"inner_batch must be an integer of at least 1, or None for all; got 0"),
+        (ValueError, {"inner_batch": 0}, r"inner_batch must be a whole number, 1 or more, or None for all; got 0"),
         (
             ValueError,
             {"adjoint": fs.Implicit(), "rule": fs.LearnedRates(SmoothNetwork().named_parameters(), 0.1, "tensor")},

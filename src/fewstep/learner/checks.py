@@ -88,7 +88,7 @@ def check_instance(value: Any, name: str, example: str) -> None:
 def check_steps(steps: Any) -> None:
     """Raise if a number of inner steps is not a non-negative integer."""
     if not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"steps must be an integer of at least 0; got {steps!r}.")
+        raise ValueError(f"steps must be a whole number, 0 or more; got {steps!r}.")
 
 
 def check_sets(tasks: Any, params: Params) -> None:

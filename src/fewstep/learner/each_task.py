@@ -47,7 +47,7 @@ class EachTask:
         if vectorize not in (True, False, "auto"):
             raise ValueError(f'vectorize must be True, False or "auto"; got {vectorize!r}.')
         if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
-            raise ValueError(f"chunk must be None or an integer of at least 1; got {chunk}.")
+            raise ValueError(f"chunk must be None or a whole number, at least 1; got {chunk}.")
         self.vectorize, self.chunk = vectorize, chunk
         self.vmaps = None if vectorize == "auto" else bool(vectorize)
         """Whether vmap is used; ``None`` before it is decided."""

@@ -72,7 +72,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
         check_loss(inner_loss or loss, "inner_loss")
         check_steps(steps)
         if inner_batch is not None and (not isinstance(inner_batch, int) or inner_batch < 1):
-            raise ValueError(f"inner_batch must be an integer of at least 1, or None for all; got {inner_batch!r}.")
+            raise ValueError(f"inner_batch must be a whole number, 1 or more, or None for all; got {inner_batch!r}.")
         if compile not in (True, False, "record"):
             raise ValueError(f'compile must be True, False or "record"; got {compile!r}.')
         self.model, self.loss, self.inner_loss = own_copy((model, loss, inner_loss or loss))
