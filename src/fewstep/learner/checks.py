@@ -101,8 +101,8 @@ def check_sets(tasks: Any, params: Params) -> None:
     if not isinstance(tasks, Task):
         got = "an empty list" if isinstance(tasks, list) and not tasks else type(tasks).__name__
         raise TypeError(
-            f"Expected a fewstep.Task with a leading task axis, or a list of tasks; got {got}. "
-            "Use Task(support, query), or Task.stack([...])."
+            f"Expected a fewstep.Task with a leading task axis; got {got}. Make one with fewstep.Task(support, query) "
+            "or fewstep.Task.stack([...]), or pass a list of tasks."
         )
     leaves = tensors(tasks)
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
