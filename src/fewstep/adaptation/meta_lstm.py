@@ -12,19 +12,16 @@ from fewstep.adaptation.rules import Params
 
 
 class Memory(NamedTuple):
-    """The state of the rule between steps, for n coordinates in total and H hidden units.
-
-    Args:
-        hidden: the output of the first LSTM, ``[n, H]``.
-        cell: the cell state of the first LSTM, ``[n, H]``.
-        forget: the forget gate before the sigmoid, ``[n]``.
-        write: the input gate before the sigmoid, ``[n]``.
-    """
+    """The state of the rule between steps, for n coordinates in total and H hidden units."""
 
     hidden: Tensor
+    """The output of the first LSTM, ``[n, H]``."""
     cell: Tensor
+    """The cell state of the first LSTM, ``[n, H]``."""
     forget: Tensor
+    """The forget gate before the sigmoid, ``[n]``."""
     write: Tensor
+    """The input gate before the sigmoid, ``[n]``."""
 
 
 class MetaLSTM(nn.Module):

@@ -112,8 +112,8 @@ class MetaLearner(Learner[Model]):
         """Compute the mean meta-objective of a meta-batch, a scalar ready for ``backward()``.
 
         Args:
-            tasks: a [`Task`][fewstep.Task] whose tensors are ``[tasks, examples, ...]``, or a list of tasks without the
-                task axis, which may differ in shape and are evaluated one after the other.
+            tasks: a [`Task`][fewstep.tasks.Task] whose tensors are ``[tasks, examples, ...]``, or a list of tasks
+                without the task axis, which may differ in shape and are evaluated one after the other.
 
         Raises:
             TypeError: ``tasks`` is not a task or a list of tasks, or the loss does not return a tensor.

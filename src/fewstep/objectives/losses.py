@@ -20,13 +20,14 @@ def mse(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
 
     Args:
         model: called with ``batch.x``.
-        batch: a [`Batch`][fewstep.Batch] whose ``y`` has exactly the shape of the prediction, ``[examples, ...]``.
+        batch: a [`Batch`][fewstep.tasks.Batch] whose ``y`` has exactly the shape of the prediction, ``[examples,
+            ...]``.
 
     Returns:
         The error, a scalar tensor.
 
     Raises:
-        TypeError: ``batch`` is not a [`Batch`][fewstep.Batch].
+        TypeError: ``batch`` is not a [`Batch`][fewstep.tasks.Batch].
         ValueError: prediction and target differ in shape. They would be broadcast against each other otherwise.
 
     Examples:
@@ -52,13 +53,13 @@ def cross_entropy(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
 
     Args:
         model: maps ``batch.x`` to logits, ``[examples, classes]``.
-        batch: a [`Batch`][fewstep.Batch] whose ``y`` holds class indices (int64), ``[examples]``.
+        batch: a [`Batch`][fewstep.tasks.Batch] whose ``y`` holds class indices (int64), ``[examples]``.
 
     Returns:
         The loss in nats, a scalar tensor.
 
     Raises:
-        TypeError: ``batch`` is not a [`Batch`][fewstep.Batch].
+        TypeError: ``batch`` is not a [`Batch`][fewstep.tasks.Batch].
         ValueError: logits or labels have the wrong shape or dtype.
 
     Examples:
@@ -81,7 +82,7 @@ class supervised(nn.Module):  # noqa: N801 - reads as a function where it is use
 
     Raises:
         TypeError: a class was passed instead of an object; or, when it is called, the batch is not a
-            [`Batch`][fewstep.Batch].
+            [`Batch`][fewstep.tasks.Batch].
         ValueError: when it is called, the batch has weights (padded examples), which ``loss`` would ignore.
 
     Examples:
@@ -113,13 +114,13 @@ def accuracy(model: Callable[[Any], Tensor], batch: Batch) -> Scalar:
 
     Args:
         model: maps ``batch.x`` to logits, ``[examples, classes]``.
-        batch: a [`Batch`][fewstep.Batch] whose ``y`` holds class indices (int64), ``[examples]``.
+        batch: a [`Batch`][fewstep.tasks.Batch] whose ``y`` holds class indices (int64), ``[examples]``.
 
     Returns:
         The accuracy, a scalar tensor.
 
     Raises:
-        TypeError: ``batch`` is not a [`Batch`][fewstep.Batch].
+        TypeError: ``batch`` is not a [`Batch`][fewstep.tasks.Batch].
         ValueError: logits or labels have the wrong shape or dtype.
 
     Examples:

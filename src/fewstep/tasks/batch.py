@@ -62,7 +62,7 @@ class Task:
     ``tasks[i]`` the i-th task. Tasks that cannot be stacked, such as graphs of different sizes, are passed as a list.
 
     Args:
-        support: usually a [`Batch`][fewstep.Batch]; any container of tensors.
+        support: usually a [`Batch`][fewstep.tasks.Batch]; any container of tensors.
         query: likewise.
 
     Examples:

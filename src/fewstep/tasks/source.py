@@ -34,7 +34,7 @@ class TaskSource(Protocol):
             generator: of all random numbers; ``None`` for PyTorch's global one.
 
         Returns:
-            One [`Task`][fewstep.Task] whose tensors are ``[n, examples, ...]``.
+            One [`Task`][fewstep.tasks.Task] whose tensors are ``[n, examples, ...]``.
         """
         ...
 

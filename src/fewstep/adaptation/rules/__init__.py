@@ -8,7 +8,7 @@ from fewstep.adaptation.rules.adagrad import Adagrad
 from fewstep.adaptation.rules.adam import Adam, Moments
 from fewstep.adaptation.rules.adamw import AdamW
 from fewstep.adaptation.rules.carried_adam import CarriedAdam
-from fewstep.adaptation.rules.chain import Chain, chain
+from fewstep.adaptation.rules.chained import Chain, chain
 from fewstep.adaptation.rules.gradient_descent import SGD, GradientDescent
 from fewstep.adaptation.rules.learned_rate import LearnedRate
 from fewstep.adaptation.rules.learned_rates import LearnedRates
