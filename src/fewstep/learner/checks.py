@@ -72,10 +72,10 @@ def check_loss(loss: Any, name: str = "loss") -> None:
     check_instance(loss, name, "fewstep.mse, a function of (model, batch)")
     home = getattr(type(loss) if isinstance(loss, nn.Module) else loss, "__module__", None) or ""
     if home == "torch.nn.functional" or home.startswith("torch.nn.modules"):
-        told = f"torch.nn.functional.{loss.__name__}" if home == "torch.nn.functional" else f"torch.nn.{loss!r}"
+        public = f"torch.nn.functional.{loss.__name__}" if home == "torch.nn.functional" else f"torch.nn.{loss!r}"
         raise TypeError(
-            f"{name} must be a function of (model, batch); {told} is a function of (prediction, target). Use "
-            f"fewstep.supervised({told})."
+            f"{name} must be a function of (model, batch); {public} is a function of (prediction, target). Use "
+            f"fewstep.supervised({public})."
         )
 
 
