@@ -76,7 +76,7 @@ ALGORITHMS = {
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_what_moves_and_what_is_learned(algorithm):
+def test_adapted_and_learned_parameters(algorithm):
     make, inner, outer = ALGORITHMS[algorithm]
     learner, tasks = make(SmoothNetwork()), regression_tasks()
     assert moved(learner, tasks) == inner
@@ -155,7 +155,7 @@ def test_one_reptile_step_is_joint_training():
     assert_same(meta_gradient(reptile, tasks), {name: 0.2 * value for name, value in joint.items()}, atol=1e-12)
 
 
-def test_strongly_pulled_imaml_is_joint_training():
+def test_strongly_regularised_imaml_is_joint_training():
     """As λ → ∞, φ → θ: the meta-gradient becomes the query gradient at θ."""
     model, tasks = SmoothNetwork(), regression_tasks()
     pulled = fs.imaml(model, fs.mse, inner_lr=1e-7, steps=5, regularization=1e6)
@@ -192,7 +192,7 @@ def test_maml_plus_plus_follows_its_schedules():
         assert_same(meta_gradient(learner, tasks), meta_gradient(reference, tasks), atol=1e-12)
 
 
-def test_maml_plus_plus_takes_other_choices():
+def test_maml_plus_plus_accepts_other_choices():
     rule = fs.GradientDescent(0.1)
     learner = fs.maml_plus_plus(
         SmoothNetwork(), fs.mse, 0.2, 2, rule=rule, objective=fs.query_loss, adjoint=fs.Recomputed(), adapts="head.*"

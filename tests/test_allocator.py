@@ -51,7 +51,7 @@ def test_tune_takes_effect_on_glibc_only():
     assert lines("print(allocator.tune(), allocator.current())")[1] == ("True glibc" if IS_GLIBC else "False default")
 
 
-def test_tune_keeps_big_tensors_from_being_faulted_in_again():
+def test_tune_avoids_page_faults_of_large_tensors():
     body = """
 import ctypes, resource
 if sys.argv[2] == "tuned":
@@ -68,12 +68,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
     assert tuned < default / 5 if IS_GLIBC else tuned > 0
 
 
-def test_choose_names_what_is_here():
+def test_choose_returns_an_available_allocator():
     expected = "tcmalloc" if HAS_TCMALLOC else "glibc" if IS_GLIBC else "default"
     assert lines("print(allocator.choose())")[1] == expected
 
 
-def test_auto_puts_in_place_what_choose_names():
+def test_auto_selects_what_choose_returns():
     chosen, came = lines("print(allocator.choose()); allocator.restart_with('auto'); print(allocator.current())")[-2:]
     assert chosen == came
 
@@ -90,12 +90,12 @@ def test_glibc_is_tuned_in_place_or_refused():
         assert "ValueError: allocator='glibc'" in result.stderr
 
 
-def test_auto_goes_on_where_malloc_is_not_the_systems():
+def test_auto_keeps_a_malloc_that_is_not_the_systems():
     body = "allocator.tune, allocator._find_tcmalloc = lambda: False, lambda: None; allocator.restart_with('auto')"
     assert run(body).returncode == 0
 
 
-def test_tcmalloc_restarts_once_with_the_same_arguments_or_tells_what_to_install():
+def test_tcmalloc_restarts_once_with_the_same_arguments_or_says_what_to_install():
     body = "allocator.restart_with('tcmalloc'); print(allocator.current(), sys.argv[2:], sys.flags.utf8_mode)"
     if not HAS_TCMALLOC:
         assert "apt install libtcmalloc-minimal4" in run(body).stderr
@@ -105,7 +105,7 @@ def test_tcmalloc_restarts_once_with_the_same_arguments_or_tells_what_to_install
     assert end == "tcmalloc ['two words', '--flag'] 1"
 
 
-def test_an_allocator_that_was_not_found_is_an_error_that_tells_what_to_install():
+def test_an_allocator_that_was_not_found_is_an_error_that_says_what_to_install():
     result = run("allocator._find_tcmalloc = lambda: None; allocator.restart_with('tcmalloc')")
     assert result.returncode == 1
     assert "ValueError: allocator='tcmalloc' needs libtcmalloc_minimal.so.4" in result.stderr
@@ -113,7 +113,7 @@ def test_an_allocator_that_was_not_found_is_an_error_that_tells_what_to_install(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD is Linux's")
-def test_a_library_that_does_not_take_the_place_of_malloc_is_an_error_not_a_loop():
+def test_a_library_that_does_not_replace_malloc_is_an_error_and_not_a_loop():
     body = "import ctypes.util; allocator._find_tcmalloc = lambda: ctypes.util.find_library('m'); "
     result = run(body + "allocator.restart_with('tcmalloc')")
     assert result.stdout.count("start") == 2
@@ -122,7 +122,7 @@ def test_a_library_that_does_not_take_the_place_of_malloc_is_an_error_not_a_loop
     assert auto.stdout.splitlines()[-1] == ("glibc" if IS_GLIBC else "default"), auto.stderr
 
 
-def test_what_was_preloaded_stays():
+def test_preloaded_libraries_are_kept():
     if not HAS_TCMALLOC:
         assert lines("allocator.restart_with('auto'); print(os.environ.get('LD_PRELOAD'))")[1:] == ["None"]
         return

@@ -76,7 +76,7 @@ CHANGES = [
     "choose", [lambda net: fs.maml(net, fs.mse, 0.3, 3), lambda net: fs.anil(net, fs.mse, 0.3, 3, head="2.*")]
 )
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_learner_that_is_changed_is_one_that_was_made_so(change: Callable[[Any], None], choose: Any) -> None:
+def test_a_changed_learner_equals_one_that_was_made_with_the_change(change: Callable[[Any], None], choose: Any) -> None:
     learner, tasks = choose(network()), regression_tasks()
     before = learner.score(tasks)
     learner.meta_loss(tasks).backward()
@@ -99,7 +99,7 @@ def test_a_parameter_that_is_frozen_later_gets_no_gradient() -> None:
     torch.testing.assert_close(learner.model[2].weight.grad, before["model.2.weight"])
 
 
-def test_a_parametrization_that_comes_later_counts_or_is_told() -> None:
+def test_a_later_parametrization_is_used_or_refused() -> None:
     learner, tasks = fs.maml(network(), fs.mse, 0.3), regression_tasks()
     nn.utils.parametrizations.weight_norm(learner.model[0])
     try:
@@ -129,7 +129,7 @@ class Noisy(nn.Module):
     ],
     ids=["torch", "numpy", "random"],
 )
-def test_a_resumed_run_that_looks_again_draws_the_same(draw: Any, seed: Any, vectorize: bool) -> None:
+def test_a_resumed_run_that_checks_again_draws_the_same_numbers(draw: Any, seed: Any, vectorize: bool) -> None:
     learner, tasks, losses = fs.maml(Noisy(draw), fs.mse, 0.1, vectorize=vectorize), regression_tasks(), []
     for _ in range(2):
         seed(3)

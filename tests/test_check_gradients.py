@@ -52,7 +52,7 @@ def test_right() -> None:
 
 
 @pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed()], ids=repr)
-def test_wrong_and_where(adjoint: fs.Adjoint) -> None:
+def test_wrong_derivatives_are_located(adjoint: fs.Adjoint) -> None:
     learner = fs.maml(wrong_network(), fs.mse, 0.2, 2, adjoint=adjoint, vectorize=False)
     check = fs.check_gradients(learner, regression_tasks())
     assert not check.ok
@@ -61,7 +61,7 @@ def test_wrong_and_where(adjoint: fs.Adjoint) -> None:
     assert max(group.error for group in check.groups) > 1e-2
 
 
-def test_wrong_where_nothing_is_adapted_is_right() -> None:
+def test_wrong_derivatives_of_unadapted_modules_do_not_matter() -> None:
     """The missing second derivative does not count where the first alone is needed."""
     assert fs.check_gradients(fs.maml(wrong_network(), fs.mse, 0.2, 0, vectorize=False), regression_tasks()).ok
 

@@ -45,7 +45,7 @@ def operations(graph):
 
 
 @pytest.mark.parametrize("case", REDUNDANT)
-def test_leaves_out_what_changes_nothing(case):
+def test_operations_without_effect_are_removed(case):
     function, needed = REDUNDANT[case]
     graph = traced(function, X)
     assert len(operations(graph)) > needed
@@ -56,7 +56,7 @@ def test_leaves_out_what_changes_nothing(case):
 
 
 @pytest.mark.parametrize("case", NEEDED)
-def test_keeps_what_changes_something(case):
+def test_operations_with_an_effect_are_kept(case):
     graph = traced(NEEDED[case], X)
     before = operations(graph)
     simplify(graph.graph)
@@ -65,7 +65,7 @@ def test_keeps_what_changes_something(case):
     torch.testing.assert_close(graph(X), NEEDED[case](X), rtol=0, atol=0)
 
 
-def test_what_is_returned_shares_no_memory_that_it_did_not_share():
+def test_returned_tensors_share_no_more_memory_than_before():
     def outputs(x):
         return [torch.ops.aten.mul.Scalar(x, 1).view(6), x.exp(), x.exp().view(6), x + torch.zeros(2, 3)]
 
@@ -89,7 +89,7 @@ def of_pieces(x):
 
 
 @pytest.mark.parametrize("function", [written_to, by_strides, of_pieces])
-def test_compiled_is_the_same_whatever_the_graph_holds(function):
+def test_compiled_equals_eager_for_any_graph(function):
     for ours, expected in zip(compiled(function, [X])(X), function(X), strict=True):
         torch.testing.assert_close(ours, expected)
 
@@ -100,7 +100,7 @@ def test_products_of_transposed_factors():
     torch.testing.assert_close(ours, a.mT @ b.mT)
 
 
-def test_compiled_dropout_draws_anew():
+def test_compiled_dropout_draws_new_masks():
     x = torch.ones(1000)
     function = compiled(lambda x: [nn.functional.dropout(x, 0.5)], [x])
     (first,), (second,) = function(x), function(x)
@@ -108,7 +108,7 @@ def test_compiled_dropout_draws_anew():
     assert not first.equal(second)
 
 
-def test_without_the_short_cut(monkeypatch):
+def test_compilation_through_public_interfaces(monkeypatch):
     monkeypatch.setattr("fewstep.compiling.inductor.SHORT_CUT", False)
     tasks = fs.tasks.Sinusoids().sample(3, fs.tasks.generator(0, 0))
     model = fs.models.MLP(1, [4], 1)
@@ -119,13 +119,13 @@ def test_without_the_short_cut(monkeypatch):
 
 
 @pytest.mark.parametrize(("examples", "light"), [(10, True), (100_000, False)])
-def test_only_graphs_of_small_tensors_are_compiled_lightly(examples, light, monkeypatch):
+def test_only_graphs_of_small_tensors_are_compiled_with_o1(examples, light, monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     assert _is_light(traced(lambda x: x.topk(1)[0] + 1, torch.zeros(examples, 2)).graph) is light
 
 
-def test_another_precision_is_compiled_anew():
+def test_another_precision_is_compiled_separately():
     torch.manual_seed(0)
     learner = fs.maml(fs.models.MLP(1, [4], 1), fs.mse, inner_lr=0.01, compile=True)
     tasks = fs.tasks.Sinusoids(shots=5).sample(2, torch.Generator().manual_seed(0))

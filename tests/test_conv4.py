@@ -105,14 +105,14 @@ def test_the_papers_sizes() -> None:
     assert mini(torch.rand(2, 3, 84, 84)).shape == (2, 5)
 
 
-def test_wrong_images_are_told() -> None:
+def test_images_of_the_wrong_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\[images, 1, 28, 28\]; got \[5, 3, 28, 28\]"):
         Conv4(1, 5)(torch.rand(5, 3, 28, 28))
     with pytest.raises(ValueError, match="images of 12 are too small"):
         Conv4(1, 5, image_size=12)
 
 
-def test_batch_norm_is_pytorchs() -> None:
+def test_batch_norm_equals_pytorchs() -> None:
     x = torch.randn(7, 3, 4) + 2
     torch.testing.assert_close(BatchNorm(3)(x), nn.BatchNorm1d(3, track_running_stats=False)(x))
     assert dict(BatchNorm(3, scale=False, shift=False).named_parameters()) == {}

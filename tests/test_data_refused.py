@@ -28,7 +28,7 @@ def short_of_targets(task: Task) -> Task:
 @pytest.mark.parametrize("vectorize", [True, False])
 @pytest.mark.parametrize("part", ["support", "query"])
 @pytest.mark.parametrize("listed", [True, False])
-def test_inputs_and_targets_of_unlike_length_are_refused(part: str, vectorize: bool, listed: bool) -> None:
+def test_inputs_and_targets_of_different_lengths_are_refused(part: str, vectorize: bool, listed: bool) -> None:
     """``[n, 1]`` and ``[1, 1]`` would be broadcast by a careless loss."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -50,7 +50,7 @@ def test_weights_of_another_length_are_refused() -> None:
 
 
 @pytest.mark.parametrize("first_first", [True, False])
-def test_lengths_in_a_later_list_are_looked_at(first_first: bool) -> None:
+def test_lengths_in_a_later_list_are_checked(first_first: bool) -> None:
     learner = fs.maml(SmoothNetwork(), careless, 0.1)
     good, bad = regression_tasks()[0], short_of_targets(regression_tasks()[1])
     learner.meta_loss([good, good])
@@ -70,7 +70,7 @@ class Sums(nn.Module):
 
 
 @pytest.mark.parametrize("container", [lambda x: (x, x), lambda x: {0: x, 1: x}])
-def test_lengths_are_compared_where_inputs_lie_in_a_container(container: Callable[[Tensor], Any]) -> None:
+def test_lengths_of_inputs_in_a_container_are_checked(container: Callable[[Tensor], Any]) -> None:
     tasks = regression_tasks()
     inputs = [container(batch.x) for batch in (tasks.support, tasks.query)]
     fine = Task(Batch(inputs[0], tasks.support.y), Batch(inputs[1], tasks.query.y))
@@ -100,7 +100,7 @@ def test_a_loss_that_ignores_padding_is_refused_everywhere(how: str) -> None:
         LATER[how](fs.maml(nn.Linear(2, 1), careless, 0.1))
 
 
-def test_padding_that_comes_with_weights_seen_before_is_looked_at() -> None:
+def test_padding_with_weights_seen_before_is_checked() -> None:
     tasks, learner = padded(), fs.maml(nn.Linear(2, 1), careless, 0.1)
     full = Batch(tasks.support.x, tasks.support.y, torch.ones(2, 4))
     for given in (Task(full, tasks.query), tasks):  # weights tell that there may be padding
@@ -108,12 +108,12 @@ def test_padding_that_comes_with_weights_seen_before_is_looked_at() -> None:
             learner.meta_loss(given)
 
 
-def test_an_empty_list_is_told() -> None:
+def test_an_empty_list_is_refused() -> None:
     with pytest.raises((TypeError, ValueError), match="Task"):
         fs.maml(SmoothNetwork(), fs.mse, 0.1).meta_loss([])
 
 
-def test_an_iterator_of_tasks_is_told() -> None:
+def test_an_iterator_of_tasks_is_refused() -> None:
     tasks = regression_tasks()
     with pytest.raises(TypeError, match="list of tasks"):
         fs.maml(SmoothNetwork(), fs.mse, 0.1).meta_loss(tasks[i] for i in range(3))
@@ -123,20 +123,20 @@ def empty(batch: Batch) -> Batch:
     return Batch(batch.x[:, :0], batch.y[:, :0])
 
 
-def test_an_empty_support_set_is_told() -> None:
+def test_an_empty_support_set_is_refused() -> None:
     tasks = regression_tasks()
     with pytest.raises(ValueError, match="support set has no examples"):
         fs.maml(SmoothNetwork(), fs.mse, 0.1).meta_loss(Task(empty(tasks.support), tasks.query))
 
 
-def test_an_empty_query_set_is_told() -> None:
+def test_an_empty_query_set_is_refused() -> None:
     tasks = regression_tasks()
     with pytest.raises(ValueError, match="query"):
         fs.maml(SmoothNetwork(), fs.mse, 0.1).meta_loss(Task(tasks.support, empty(tasks.query)))
 
 
 @pytest.mark.parametrize("steps", [-1, 1.5])
-def test_steps_that_cannot_be_taken_are_told(steps: Any) -> None:
+def test_invalid_numbers_of_steps_are_refused(steps: Any) -> None:
     learner, tasks = fs.maml(SmoothNetwork(), fs.mse, 0.1), regression_tasks()
     with pytest.raises(ValueError, match="steps must be"):
         learner.score(tasks, steps=steps)

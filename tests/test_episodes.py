@@ -45,7 +45,7 @@ def test_classes_and_examples_are_drawn_without_replacement(counts):
         assert len(labels[:, 0].unique()) == 4
 
 
-def test_every_class_label_and_example_is_as_likely():
+def test_all_classes_labels_and_examples_are_equally_likely():
     counts = [3, 5, 4]
     tasks = Episodes(dataset(*counts), ways=2, shots=1, queries=1).sample(6000, generator(0, 0))
     support, query = tags(tasks.support.x), tags(tasks.query.x)
@@ -107,7 +107,7 @@ def test_tasks_depend_on_the_generator_only():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_floating_point_examples_are_taken_as_they_are():
+def test_floating_point_examples_are_not_converted():
     points = LabelledImages(torch.randn(6, 3), torch.tensor([0, 3, 6]), ["a", "b"])
     tasks = Episodes(points, 2, 1, 2).sample(4, generator(0, 0))
     assert tasks.query.x.shape == (4, 4, 3)

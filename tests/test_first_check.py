@@ -53,7 +53,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
 # When
 
 
-def test_a_kind_is_looked_at_once(looks: list[Task]) -> None:
+def test_a_kind_is_checked_once(looks: list[Task]) -> None:
     learner = fs.maml(network(), fs.mse, 0.1)
     for _ in range(3):
         learner.meta_loss(regression_tasks()).backward()
@@ -107,7 +107,7 @@ ANEW: dict[str, Callable[[fs.MetaLearner, Task], Task]] = {
 
 
 @pytest.mark.parametrize("what", ANEW)
-def test_looks_again_when_something_is_new(what: str, looks: list[Task]) -> None:
+def test_a_new_kind_is_checked(what: str, looks: list[Task]) -> None:
     class Cast(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.double()
@@ -127,7 +127,7 @@ def test_looks_again_when_something_is_new(what: str, looks: list[Task]) -> None
     assert len(looks) == 2
 
 
-def test_sizes_beyond_a_limit_are_taken_as_seen(looks: list[Task]) -> None:
+def test_sizes_beyond_a_limit_are_not_checked(looks: list[Task]) -> None:
     net = nn.Linear(2, 1)
     learner = fs.maml(net, fs.mse, 0.1)
     for size in range(1, MAX_SIZES + 5):
@@ -139,7 +139,7 @@ def test_sizes_beyond_a_limit_are_taken_as_seen(looks: list[Task]) -> None:
     assert len(looks) == MAX_SIZES
 
 
-def test_a_copy_looks_for_itself(looks: list[Task]) -> None:
+def test_a_copy_checks_again(looks: list[Task]) -> None:
     learner, tasks = fs.maml(network(), fs.mse, 0.1), regression_tasks()
     learner.meta_loss(tasks)
     twin = copy.deepcopy(learner)
@@ -148,7 +148,7 @@ def test_a_copy_looks_for_itself(looks: list[Task]) -> None:
 
 
 @pytest.mark.parametrize("first", ["train", "evaluate", "score", "adapt"])
-def test_dropout_is_drawn_alike_whatever_came_first(first: str) -> None:
+def test_dropout_does_not_depend_on_earlier_checks(first: str) -> None:
     net = nn.Sequential()
     net.body, net.head = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5)), nn.Linear(8, 1)
     learner, tasks = fs.anil(net, fs.mse, 0.1, 3, head="head.*", vectorize=False), regression_tasks()
@@ -197,7 +197,7 @@ def test_no_random_numbers_are_drawn(vectorize: bool | str) -> None:
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == before[1:]
 
 
-def test_evaluate_leaves_modes_module_and_settings_alone() -> None:
+def test_evaluate_does_not_change_modes_module_or_settings() -> None:
     net = network(nn.Dropout(0.5))
     net[1].eval()
     net[0].forward = net[0].forward  # of the instance
@@ -223,7 +223,7 @@ def test_evaluate_leaves_modes_module_and_settings_alone() -> None:
     assert all(value.grad is None for value in learner.parameters())
 
 
-def test_evaluation_draws_no_dropout_whatever_the_mode() -> None:
+def test_evaluation_uses_no_dropout_in_any_mode() -> None:
     learner, tasks = fs.maml(network(nn.Dropout(0.5)), fs.mse, 0.1), regression_tasks()
     came = fs.evaluate(learner, Fixed(tasks), num_tasks=3).values
     assert learner.training
@@ -231,7 +231,7 @@ def test_evaluation_draws_no_dropout_whatever_the_mode() -> None:
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_threads_that_score_one_learner_give_what_one_gives(vectorize: bool) -> None:
+def test_scoring_in_several_threads_equals_scoring_in_one(vectorize: bool) -> None:
     learner = fs.anil(network(), fs.mse, 0.1, 3, head="2.*", vectorize=vectorize)
     batches = [regression_tasks() for _ in range(4)]
     expected = [learner.score(tasks) for tasks in batches]

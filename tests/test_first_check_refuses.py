@@ -33,7 +33,7 @@ def test_a_loss_that_ignores_padding_is_refused(sizes: tuple[tuple[int, int], ..
         fs.maml(nn.Linear(2, 1), careless, 0.1, vectorize=vectorize).meta_loss(tasks)
 
 
-def test_padding_that_comes_with_a_later_meta_batch_is_looked_at() -> None:
+def test_padding_in_a_later_meta_batch_is_checked() -> None:
     learner = fs.maml(nn.Linear(2, 1), careless, 0.1)
     learner.meta_loss(Task.stack([task(4, 5), task(4, 5)])).backward()
     with pytest.raises(ValueError, match="Padded examples"):
@@ -67,7 +67,7 @@ def sentence(shots: int, queries: int) -> Task:
 
 
 @pytest.mark.parametrize("sizes", [((4, 2), (4, 6)), ((2, 5), (6, 5))])
-def test_padded_tokens_are_looked_at_too(sizes: tuple[tuple[int, int], ...]) -> None:
+def test_padded_tokens_are_checked_too(sizes: tuple[tuple[int, int], ...]) -> None:
     """Integers cannot be moved by a little; other examples' take their places."""
 
     def of_tokens(model: nn.Module, batch: Batch) -> Tensor:
@@ -104,7 +104,7 @@ class Noisy(nn.Module):
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_random_numbers_of_others_are_no_task_for_recomputed(name: str) -> None:
+def test_recomputed_refuses_random_numbers_of_other_libraries(name: str) -> None:
     net = Noisy(DRAWS[name])
     with pytest.raises(ValueError, match=r"Recomputed replays.*adjoint=Unrolled"):
         fs.maml(net, fs.mse, 0.1, 2, adjoint=fs.Recomputed(), vectorize=False).meta_loss(regression_tasks())
@@ -126,7 +126,7 @@ def test_random_numbers_of_pytorch_are_replayed_by_recomputed() -> None:
 # Choices that come later
 
 
-def test_a_scheduled_choice_that_cannot_work_is_refused_when_it_comes() -> None:
+def test_an_invalid_scheduled_choice_is_refused_at_its_iteration() -> None:
     net = nn.Linear(2, 1)
     rule = fs.LearnedRates(net.named_parameters(), 0.1, per="tensor")
     adjoint = fs.Scheduled(lambda iteration: fs.Unrolled() if iteration < 5 else fs.Implicit())
@@ -137,7 +137,7 @@ def test_a_scheduled_choice_that_cannot_work_is_refused_when_it_comes() -> None:
         learner.meta_loss(tasks)
 
 
-def test_a_scheduled_objective_that_cannot_work_is_refused_when_it_comes() -> None:
+def test_an_invalid_scheduled_objective_is_refused_at_its_iteration() -> None:
     objective = fs.Scheduled(lambda iteration: fs.query_loss if iteration < 5 else fs.multi_step_loss((0.5, 0.5)))
     learner = fs.imaml(nn.Linear(2, 1), fs.mse, 0.1, 2, objective=objective)
     learner.meta_loss(regression_tasks()).backward()
@@ -159,7 +159,7 @@ class Branching(nn.Module):
         return self.layer(x)
 
 
-def test_what_happens_in_training_only_is_seen_after_evaluation() -> None:
+def test_training_is_checked_after_evaluation() -> None:
     learner = fs.maml(Branching(lambda module, x: module.training), fs.mse, 0.1, vectorize=False)
     tasks = regression_tasks()
     learner.eval().score(tasks)
@@ -167,7 +167,7 @@ def test_what_happens_in_training_only_is_seen_after_evaluation() -> None:
         learner.train().meta_loss(tasks)
 
 
-def test_what_happens_to_the_query_set_only_is_seen() -> None:
+def test_errors_in_the_query_set_only_are_found() -> None:
     learner = fs.maml(Branching(lambda module, x: len(x) == 5), fs.mse, 0.1, vectorize=False)
     tasks = regression_tasks(shots=4, queries=5)
     before = tasks.query.x.clone()

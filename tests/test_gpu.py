@@ -68,7 +68,7 @@ def test_a_meta_step_reads_no_numbers_back(method):
     assert read_back.found == []
 
 
-def test_that_reading_back_is_noticed():
+def test_reading_numbers_back_is_noticed():
     x = torch.ones(3)
     with ReadBack() as read_back:
         x.sum().item(), x[x > 0], x.nonzero()
@@ -154,7 +154,7 @@ def test_a_fused_meta_gradient_is_that_of_the_cpu(method, vectorize, monkeypatch
 @needs_gpu
 @pytest.mark.parametrize("compile", [False, "record", True], ids=["eager", "recorded", "fused"])
 @pytest.mark.parametrize("network", [Conv4.omniglot, Conv4.mini_imagenet])
-def test_single_precision_is_as_near_to_double_as_on_a_cpu(network, compile, monkeypatch):
+def test_single_precision_is_as_accurate_as_on_a_cpu(network, compile, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
     torch.manual_seed(0)
     model = network(5, filters=16)
@@ -171,7 +171,7 @@ def test_single_precision_is_as_near_to_double_as_on_a_cpu(network, compile, mon
 
 
 @needs_gpu
-def test_what_cannot_be_fused_is_recorded_with_a_word(monkeypatch):
+def test_a_step_that_cannot_be_fused_is_recorded_with_a_warning(monkeypatch):
     def refuse(*args):
         raise NotImplementedError("no such operation")
 
@@ -222,7 +222,7 @@ def test_the_recorded_sinusoid_is_that_of_the_cpu(adjoint):
 
 
 @needs_gpu
-def test_other_shapes_are_recorded_anew():
+def test_other_shapes_are_recorded_separately():
     learner = learner_of("maml", "record").cuda()
     for tasks in (2, 5, 2):
         expected = learner_of("maml", False).cuda().meta_gradient(episodes(tasks, tasks).to("cuda"))
@@ -230,7 +230,7 @@ def test_other_shapes_are_recorded_anew():
 
 
 @needs_gpu
-def test_a_loss_that_reads_back_is_told_so():
+def test_a_loss_that_reads_numbers_back_is_refused():
     def loss(model, batch):
         value = fs.cross_entropy(model, batch)
         return value * 2 if value.item() > 0 else value
@@ -250,7 +250,7 @@ def test_dropout_differs_from_replay_to_replay():
 
 
 @needs_gpu
-def test_a_learner_that_becomes_garbage_does_not_spoil_a_recording():
+def test_collecting_a_learner_does_not_break_a_recording():
     tasks, model = Sinusoids(shots=5).sample(4).to("cuda"), fs.models.MLP(1, [8], 1)
     earlier = fs.maml(model, fs.mse, 0.1, compile="record").cuda()
     earlier.meta_gradient(tasks)
@@ -271,7 +271,7 @@ def test_a_learner_that_becomes_garbage_does_not_spoil_a_recording():
         gc.set_threshold(*threshold)
 
 
-def test_the_collector_rests_while_a_graph_is_recorded():
+def test_no_garbage_is_collected_while_a_graph_is_recorded():
     assert gc.isenabled()
     with without_garbage_collection():
         assert not gc.isenabled()
@@ -294,7 +294,7 @@ def test_a_gpu_draws_the_same_episodes(rotations):
 
 @needs_gpu
 @pytest.mark.parametrize("method", ["maml", "protonet", "maml++", "mann", "fine-tuning"])
-def test_trains_on_a_gpu_goes_on_and_is_tested_on_a_cpu(method, tmp_path):
+def test_trains_on_a_gpu_resumes_and_is_tested_on_a_cpu(method, tmp_path):
     name = f"glyphs-5way-1shot-{method}"
     config = replace(EXPERIMENTS[name].config, filters=8, iterations=6, meta_batch=4)
     training = Training(device="cuda", fuse_from=10**9, validate_every=3, validation_tasks=4, log_every=1)

@@ -62,7 +62,7 @@ def test_adapting_copying_and_saving_after_training(name: str, vectorize: bool) 
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_losses_read_what_the_forward_pass_left(vectorize: bool) -> None:
+def test_losses_read_attributes_that_the_forward_pass_set(vectorize: bool) -> None:
     """An auxiliary loss through an attribute, as in mixtures of experts."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -81,7 +81,7 @@ class OwnScale(nn.Linear):
 
 @pytest.mark.parametrize("vectorize", [True, False])
 @pytest.mark.parametrize("adapts", ["1.*", "*"])
-def test_attributes_that_the_loss_sets_count(adapts: str, vectorize: bool) -> None:
+def test_attributes_that_the_loss_sets_are_used(adapts: str, vectorize: bool) -> None:
     """Also where the module is worked out once: query sets have five examples, support sets four."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -127,7 +127,7 @@ def test_a_kept_view_of_a_parameter_follows_it_or_is_refused() -> None:
     torch.testing.assert_close(adapted.encoder.weight, net.encoder.weight)
 
 
-def test_weights_that_hooks_work_out_before_forward() -> None:
+def test_weights_that_hooks_compute_before_forward() -> None:
     """Pruning keeps the weight as an attribute, which a hook sets anew."""
     net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
     prune.l1_unstructured(net[0], "weight", 0.4)
@@ -173,7 +173,7 @@ def test_modules_in_other_containers_are_right_or_refused(name: str) -> None:
     torch.testing.assert_close(came, fs.maml(net.layer, fs.mse, 0.1).meta_loss(tasks))
 
 
-def test_threads_that_train_one_learner_get_what_one_gets() -> None:
+def test_training_in_several_threads_equals_training_in_one() -> None:
     learner = fs.anil(Kept(KEEPS["an attribute"]), fs.mse, 0.1, 3, head="b.*", vectorize=False)
     batches = [regression_tasks() for _ in range(3)]
     expected = [learner.meta_loss(tasks).item() for tasks in batches]

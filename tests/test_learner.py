@@ -54,7 +54,7 @@ def test_adapt_equals_a_hand_written_inner_loop(make, adjoint):
             torch.testing.assert_close(ours, theirs, msg=name)
 
 
-def test_adapt_gives_a_plain_module_of_the_users_class():
+def test_adapt_returns_a_plain_module_of_the_users_class():
     model, tasks = Named(), regression_tasks()
     learner = fs.maml(model, fs.mse, 0.3, learns="head.weight")
     learner.eval()
@@ -195,7 +195,7 @@ def test_auto_loops_over_large_tasks_and_vmaps_small_ones():
     assert calls(300, 2000) == 8
 
 
-def test_looking_at_the_first_tasks_draws_no_random_numbers():
+def test_the_first_check_draws_no_random_numbers():
     model = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5), nn.Linear(3, 1))
     tasks, learner = regression_tasks(), fs.maml(model, fs.mse, 0.1)
     values = []

@@ -80,11 +80,11 @@ def test_lazy_model():
         ),
     ],
 )
-def test_choices_that_cannot_work(error, choices, words):
+def test_invalid_choices_are_refused(error, choices, words):
     expect(error, words, **choices)
 
 
-def test_implicit_needs_a_positive_pull():
+def test_implicit_needs_a_positive_regularization():
     with pytest.raises(ValueError, match=r"regularization must be positive; got 0"):
         fs.Implicit(regularization=0.0)
     with pytest.raises(ValueError, match=r"damping must be 0 or more; got -1"):
@@ -109,7 +109,7 @@ def per_example(model, batch):
         (ValueError, detached, r"reaches none of the adapted parameters.*first\.weight.*\.detach\(\)"),
     ],
 )
-def test_losses_that_cannot_work(error, loss, words, vectorize):
+def test_invalid_losses_are_refused(error, loss, words, vectorize):
     expect(error, words, loss=loss, vectorize=vectorize)
 
 
@@ -199,7 +199,7 @@ def test_loss_that_ignores_the_weight_of_padding():
     expect(ValueError, r"normalisation over the batch cannot", model=normalising, tasks=tasks)
 
 
-def test_errors_of_the_loss_itself_come_through():
+def test_errors_of_the_loss_are_not_replaced():
     """What is wrong with the task is told as it is, not as a shortcoming of vmap."""
     expect(ValueError, r"mse expects targets", model=nn.Linear(2, 2))
     expect(ValueError, r"cross_entropy expects", loss=fs.cross_entropy)
@@ -223,7 +223,7 @@ def test_choosing_parameters_by_name(patterns, chosen):
     assert fs.learner.select(patterns, dict(model.named_parameters()), "adapts") == chosen
 
 
-def test_adapt_wants_a_support_set():
+def test_adapt_expects_a_support_set():
     learner = fs.maml(nn.Linear(1, 1), fs.mse, 0.1)
     with pytest.raises(TypeError, match=r"got a Task.*task\.support"):
         learner.adapt(fs.tasks.Sinusoids().sample(1)[0])

@@ -113,7 +113,7 @@ OF_CONSTANTS = [physics, physics_of_second_order, gradient_penalty]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_check_gradients_takes_them(loss: Any) -> None:
+def test_check_gradients_supports_them(loss: Any) -> None:
     learner = fs.maml(network(), loss, 0.05, 2, vectorize=False)
     check = fs.check_gradients(learner, regression_tasks(2), directions=1, tolerance=1e-5)
     assert check.ok, check
@@ -122,7 +122,7 @@ def test_check_gradients_takes_them(loss: Any) -> None:
 
 @pytest.mark.parametrize("inside", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_meta_loss_where_no_gradients_are_recorded(loss: Any, inside: Any) -> None:
+def test_meta_loss_without_gradients(loss: Any, inside: Any) -> None:
     """As in a validation loop of one's own."""
     learner, tasks = fs.maml(network(), loss, 0.05, 2, vectorize=False), regression_tasks(2)
     expected = learner.meta_loss(tasks)
@@ -147,7 +147,7 @@ def by_hand(model: nn.Module, loss: Any, task: Task, lr: float, steps: int) -> l
 @pytest.mark.filterwarnings("ignore:Looping over tasks")
 @pytest.mark.parametrize("choices", [{}, {"vectorize": False}, {"adjoint": fs.FirstOrder()}], ids=["", "loop", "first"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_score_evaluate_and_adapt_equal_an_ordinary_loop(loss: Any, choices: dict[str, Any]) -> None:
+def test_score_evaluate_and_adapt_equal_a_plain_loop(loss: Any, choices: dict[str, Any]) -> None:
     net, tasks = network(), regression_tasks(2)
     learner = fs.maml(net, loss, 0.05, 2, **choices)
     scores = learner.score(tasks)
@@ -171,7 +171,7 @@ def test_score_evaluate_and_adapt_equal_an_ordinary_loop(loss: Any, choices: dic
 
 
 @pytest.mark.parametrize("inside", [torch.no_grad, torch.inference_mode])
-def test_they_work_where_no_gradients_are_recorded(inside: Any) -> None:
+def test_they_work_without_gradients(inside: Any) -> None:
     learner, tasks = fs.maml(network(), physics, 0.05, 2, vectorize=False), regression_tasks(2)
     expected = learner.score(tasks), learner.adapt(tasks.support[0])[0].weight
     with inside():
@@ -181,7 +181,7 @@ def test_they_work_where_no_gradients_are_recorded(inside: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Looping over tasks")
-def test_a_metric_may_differentiate_where_the_loss_does_not() -> None:
+def test_a_metric_may_differentiate_the_model() -> None:
     learner, tasks = fs.maml(network(), fs.mse, 0.05, 1), regression_tasks(2)
     for metric in (physics, gradient_penalty):
         scores = learner.score(tasks, metric)

@@ -71,7 +71,7 @@ def check_same(ours: fs.MetaLearner, plain: fs.MetaLearner, tasks: fs.Task) -> N
     torch.testing.assert_close(adapted[0][0].weight, adapted[1][0].weight)
 
 
-def test_a_teacher_stays_as_it_is() -> None:
+def test_a_teacher_is_not_changed() -> None:
     """Distillation: a loss that holds another network, which is not learned."""
     teacher = network().requires_grad_(False)
 

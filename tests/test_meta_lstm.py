@@ -129,7 +129,7 @@ def test_meta_gradient_is_that_of_the_recurrence_with_given_gradients(vectorize)
 
 @double
 @pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed()])
-def test_differentiates_through_its_inputs_where_asked(adjoint):
+def test_differentiates_through_its_inputs_if_not_first_order(adjoint):
     model, rule, tasks = SmoothNetwork(), lively(2), regression_tasks(count=2)
     exact = learner_of(model, rule, adjoint=adjoint)
     assert_matches_differences(exact, tasks)
@@ -150,7 +150,7 @@ def test_vmap_loop_and_compiled_agree():
 
 
 @double
-def test_coordinates_share_weights_but_not_memory():
+def test_coordinates_share_weights_but_not_state():
     """Which tensor a coordinate lies in, and where, changes nothing."""
     rule = lively()
     one = {"a": torch.randn(2, 3), "b": torch.randn(()), "c": torch.randn(1)}
@@ -173,7 +173,7 @@ def test_coordinates_share_weights_but_not_memory():
     assert states[0].hidden.std(0).min() > 1e-3
 
 
-def test_begins_as_gradient_descent_that_forgets_a_little():
+def test_starts_as_gradient_descent_with_a_little_decay():
     """σ(b_F) lies in σ(4) … σ(5) and σ(b_I) in σ(−5) … σ(−4), which small weights hardly change."""
     params, grads = {"w": torch.tensor([0.0, 1.0])}, {"w": torch.tensor([1.0, 0.0])}
     rates, kept = [], []
@@ -254,6 +254,6 @@ def test_factory_is_first_order_in_the_models_precision():
         ),
     ],
 )
-def test_choices_that_cannot_work(make, words):
+def test_invalid_choices_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()

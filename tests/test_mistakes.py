@@ -60,13 +60,13 @@ MISTAKES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_told(name: str) -> None:
+def test_mistakes_are_refused(name: str) -> None:
     mistake, error, words = MISTAKES[name]
     with pytest.raises(error, match=words):
         mistake()
 
 
-def test_policies_are_adapted_to_one_task_in_whole_steps() -> None:
+def test_policies_adapt_to_one_task_in_a_whole_number_of_steps() -> None:
     rollouts = rl.Rollouts(rl.environments.PointNavigation(num_envs=4), episodes=2, horizon=3)
     policy = rl.MetaPolicy(rl.GaussianPolicy(2, 2), rollouts, rule=fs.SGD(0.1), steps=1)
     drawn = rl.EnvironmentTasks(rollouts.environment).sample(2)
@@ -117,7 +117,7 @@ class Flow(nn.Module):
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("steps", [5, 20, 80])
-def test_a_solver_whose_adjoint_detaches_is_refused_however_coarse(steps: int) -> None:
+def test_a_coarse_solver_whose_adjoint_detaches_is_refused(steps: int) -> None:
     data = Task(*(Batch(torch.randn(2, 5, 4), torch.randn(2, 5, 2)) for _ in range(2)))
     with pytest.raises(ValueError, match=r"(Solved.*FirstOrder|differ.*Solved)"):
         fs.maml(Flow(steps), fs.mse, 0.3, 3, vectorize=False).meta_loss(data)

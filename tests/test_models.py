@@ -137,7 +137,7 @@ NORMS = {
 
 @pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed(), fs.FirstOrder(), fs.Implicit()])
 @pytest.mark.parametrize("norm", NORMS)
-def test_norms_differ_twice_under_vmap_as_in_a_loop(norm, adjoint):
+def test_second_derivatives_of_norms_under_vmap_equal_those_in_a_loop(norm, adjoint):
     """PyTorch's own batching rule gets the second derivative of a norm with a scale wrong."""
     model = nn.Sequential(
         nn.Linear(2, 12), nn.Tanh(), nn.Unflatten(1, (3, 4)), NORMS[norm](), nn.Tanh(), nn.Flatten(), nn.Linear(12, 1)
@@ -237,7 +237,7 @@ def test_dropout_masks_differ_between_tasks(adjoint, vectorize):
     torch.testing.assert_close(first, second)
 
 
-def test_frozen_parameters_stay():
+def test_frozen_parameters_do_not_change():
     learner = fs.maml(SmoothNetwork(), fs.mse, 0.2, 2)
     tasks = regression_tasks()
     learner.meta_loss(tasks).backward()
@@ -288,7 +288,7 @@ def assert_unchanged(before, after):
 
 @pytest.mark.parametrize("vectorize", [True, False])
 @pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed(), fs.FirstOrder(), fs.Implicit()])
-def test_the_users_module_is_never_written_to(adjoint, vectorize):
+def test_the_users_module_is_never_modified(adjoint, vectorize):
     model = UsedTwice()
     model.block[0].eval()
     model.head.bias.requires_grad_(False)
@@ -307,7 +307,7 @@ def test_the_users_module_is_never_written_to(adjoint, vectorize):
     assert_unchanged(before, snapshot(model))
 
 
-def test_adapting_leaves_the_learner_as_it_is():
+def test_adapting_does_not_change_the_learner():
     learner, tasks = fs.maml(UsedTwice(), fs.mse, 0.2, 2), regression_tasks()
     learner.meta_loss(tasks).backward()
     before = snapshot(learner)

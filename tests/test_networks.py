@@ -130,7 +130,7 @@ def test_logits_and_meta_gradient_are_those_of_pytorchs_layers(kind: str) -> Non
 
 @every_network
 @every_policy
-def test_all_ways_of_working_agree(kind: str, policy: str) -> None:
+def test_vmap_loop_and_compilation_agree(kind: str, policy: str) -> None:
     model, tasks = network(kind, policy), episodes()
     expected = gradient(learner_of(kind, model, vectorize=False), tasks)
     assert max(value.abs().max() for value in expected) > 1e-3
@@ -142,7 +142,7 @@ def test_all_ways_of_working_agree(kind: str, policy: str) -> None:
 @every_network
 @every_policy
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_no_task_changes_another(kind: str, policy: str, vectorize: bool) -> None:
+def test_tasks_do_not_affect_each_other(kind: str, policy: str, vectorize: bool) -> None:
     """Neither what it scores nor its part of the meta-gradient."""
     tasks = episodes()
     changed = copy.deepcopy(tasks)
@@ -160,7 +160,7 @@ def test_no_task_changes_another(kind: str, policy: str, vectorize: bool) -> Non
 
 @every_network
 @every_policy
-def test_adapting_and_scoring_leave_the_learner_as_it_was(kind: str, policy: str) -> None:
+def test_adapting_and_scoring_do_not_change_the_learner(kind: str, policy: str) -> None:
     learner, tasks = learner_of(kind, network(kind, policy)), episodes()
     before = copy.deepcopy(learner.state_dict())
     model = learner.adapt(tasks[0].support)
@@ -172,7 +172,7 @@ def test_adapting_and_scoring_leave_the_learner_as_it_was(kind: str, policy: str
 
 @every_network
 @every_policy
-def test_queries_see_each_other_through_batch_statistics_alone(kind: str, policy: str) -> None:
+def test_queries_affect_each_other_through_batch_statistics_only(kind: str, policy: str) -> None:
     learner, task = learner_of(kind, network(kind, policy)).eval(), episodes()[0]
     model = learner.adapt(task.support)
     x = task.query.x
@@ -195,7 +195,7 @@ def test_the_order_of_the_support_set_does_not_matter(kind: str, policy: str) ->
 # What the papers say of them
 
 
-def test_the_network_without_convolutions_of_the_paper() -> None:
+def test_the_fully_connected_network_of_the_paper() -> None:
     model = FullyConnected.maml(ways=5)
     layers = [block.linear for block in model.body] + [model.head]
     assert [tuple(layer.weight.shape) for layer in layers] == [(256, 784), (128, 256), (64, 128), (64, 64), (5, 64)]
@@ -262,7 +262,7 @@ def test_networks_by_name(name: Any, kind: type, channels: int, size: int) -> No
 
 
 @pytest.mark.parametrize(("data", "channels", "size"), [("omniglot", 1, 28), ("mini-imagenet", 3, 84)])
-def test_a_channel_of_free_parameters_is_all_that_adapts(data: str, channels: int, size: int) -> None:
+def test_only_the_context_channel_is_adapted(data: str, channels: int, size: int) -> None:
     config = FewShot(data, "context", ways=3, shots=1, filters=4)  # type: ignore[arg-type]
     learner = make_learner(config, network_of(config, size, channels), False, classes=None)  # type: ignore[arg-type]
     assert learner.adapts == ["context"]
@@ -280,7 +280,7 @@ def test_a_channel_of_free_parameters_is_all_that_adapts(data: str, channels: in
     assert learner.model.network.body[0].weight.grad[:, -1].abs().sum() > 0
 
 
-def test_mistakes_are_told() -> None:
+def test_mistakes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"examples of 784 numbers, \[examples, ...\]; got \[5, 1, 20, 20\]"):
         FullyConnected.maml(5)(torch.rand(5, 1, 20, 20))
     with pytest.raises(ValueError, match=r"ResNet12 expects images \[images, 1, 16, 16\]; got \[5, 3, 16, 16\]"):

@@ -45,7 +45,7 @@ def gradient(learner: fs.MetaLearner, tasks: fs.tasks.Task) -> list[Tensor]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("pool", [True, False])
-def test_all_ways_of_working_agree(policy: str, pool: bool) -> None:
+def test_vmap_loop_and_compilation_agree(policy: str, pool: bool) -> None:
     """Loop = vmap, recomputed = unrolled, whatever the policy."""
     model, tasks = network(policy, pool), episodes()
     expected = gradient(learner_of(model, vectorize=False), tasks)
@@ -96,7 +96,7 @@ def test_only_batch_statistics_are_transductive(policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_adapted_module_is_what_was_scored(policy: str) -> None:
+def test_the_adapted_module_equals_the_scored_one(policy: str) -> None:
     learner, tasks = learner_of(network(policy)).eval(), episodes(tasks=2)
     scores = learner.score(tasks, fs.cross_entropy, steps=2)
     for i in range(2):
@@ -125,7 +125,7 @@ def test_support_statistics_are_those_of_the_support_set() -> None:
     torch.testing.assert_close(model[0](query), expected)
 
 
-def test_running_averages_follow_training_and_leave_evaluation_alone() -> None:
+def test_running_averages_follow_training_and_not_evaluation() -> None:
     learner, tasks = learner_of(network("running")), episodes()
     norm = learner.model.body[0].norm
     assert isinstance(norm, RunningNorm)
@@ -142,7 +142,7 @@ def test_running_averages_follow_training_and_leave_evaluation_alone() -> None:
     assert torch.equal(norm.mean, moved)
 
 
-def test_per_step_norms_take_the_scale_and_shift_of_their_step() -> None:
+def test_per_step_norms_use_the_scale_and_shift_of_their_step() -> None:
     model = nn.Sequential(nn.Linear(2, 3), PerStepNorm(3, steps=2))
     task = fs.tasks.Task(*(fs.tasks.Batch(torch.randn(6, 2), torch.arange(6) % 3) for _ in range(2)))
     learner = fs.maml(model, fs.cross_entropy, 0.3, steps=2, adapts="0.*")
@@ -166,7 +166,7 @@ def test_per_step_norms_take_the_scale_and_shift_of_their_step() -> None:
         params = [(value - 0.3 * grad).detach().requires_grad_() for value, grad in zip(params, grads, strict=True)]
 
 
-def test_mistakes_are_told() -> None:
+def test_mistakes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Unknown normalisation policy 'bacth'; expected one of \['batch'"):
         norm_layer("bacth")  # type: ignore[arg-type]
     shared = SupportNorm(3)
@@ -177,7 +177,7 @@ def test_mistakes_are_told() -> None:
         learner.meta_loss(fs.tasks.Task.stack([task]))
 
 
-def test_the_users_model_is_left_alone() -> None:
+def test_the_users_model_is_not_modified() -> None:
     model = network("running")
     before = copy.deepcopy(model.state_dict())
     learner_of(model).meta_loss(episodes()).backward()

@@ -27,7 +27,7 @@ def test_losses_by_their_definitions():
 
 
 @pytest.mark.parametrize("loss", [fs.mse, fs.cross_entropy, fs.accuracy])
-def test_weight_is_how_often_an_example_counts(loss):
+def test_a_weight_equals_repeating_an_example(loss):
     x = torch.randn(3, 4)
     y = torch.randn(3, 4) if loss is fs.mse else torch.tensor([0, int(x[1].argmax()), 3])
     weighted = loss(identity, Batch(x, y, torch.tensor([2.0, 1.0, 0.0])))
@@ -118,7 +118,7 @@ def test_annealed_weights():
     assert fs.multi_step_loss.annealed(1, 0, 10).weights == (1.0,)
 
 
-def test_objectives_that_cannot_work():
+def test_invalid_objectives_are_refused():
     tasks = regression_tasks()
     model = fs.models.MLP(2, [3], 1)
     learner = fs.maml(model, fs.mse, 0.1, 3, objective=fs.multi_step_loss((0.5, 0.5)))

@@ -53,7 +53,7 @@ def test_supervised_modules_with_parameters_are_learned_losses() -> None:
     assert check.ok, check
 
 
-def test_supervised_cannot_honour_weights() -> None:
+def test_supervised_refuses_weights() -> None:
     tasks = Task.stack([regression_tasks(1, shots)[0] for shots in (2, 4)])
     with pytest.raises(ValueError, match=r"cannot honour Batch\.weight.*list of tasks.*fewstep\.mse"):
         fs.maml(SmoothNetwork(), fs.supervised(F.mse_loss), 0.1).meta_loss(tasks)
@@ -73,7 +73,7 @@ def test_the_name_of_a_supervised_loss() -> None:
         (nn.CrossEntropyLoss(), r"fewstep\.supervised\(torch\.nn\.CrossEntropyLoss\(\)\)"),
     ],
 )
-def test_losses_of_pytorch_are_told_how(loss: Any, told: str, name: str) -> None:
+def test_losses_of_pytorch_are_refused_with_the_fix(loss: Any, told: str, name: str) -> None:
     given = {"loss": fs.mse, "inner_loss": None, name: loss}
     with pytest.raises(TypeError, match=rf"^{name} must be a function of \(model, batch\).*{told}"):
         fs.maml(SmoothNetwork(), given["loss"], 0.1, inner_loss=given["inner_loss"])
@@ -96,12 +96,12 @@ COLLISIONS: list[tuple[Callable[..., Any], str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("make", "argument", "value", "instead"), COLLISIONS)
-def test_arguments_that_collide_are_named(make: Callable[..., Any], argument: str, value: Any, instead: str) -> None:
+def test_conflicting_arguments_are_refused(make: Callable[..., Any], argument: str, value: Any, instead: str) -> None:
     with pytest.raises(TypeError, match=rf"\(\) sets {argument} itself; got {argument}=.*{instead}"):
         make(**{argument: value})
 
 
-def test_arguments_that_are_misspelt_are_named() -> None:
+def test_misspelt_arguments_are_refused() -> None:
     with pytest.raises(TypeError, match="adjiont"):
         fs.maml(SmoothNetwork(), fs.mse, 0.1, adjiont=fs.Unrolled())
 
@@ -172,7 +172,7 @@ def test_truncation_by_hand() -> None:
 
 
 @pytest.mark.parametrize("last", [-1, 1.5])
-def test_truncation_takes_whole_numbers(last: Any) -> None:
+def test_truncation_needs_a_whole_number(last: Any) -> None:
     with pytest.raises(ValueError, match=rf"last must be a whole number, 0 or more; got {last}"):
         fs.Truncated(last)
 
@@ -191,7 +191,7 @@ class EveryOther(fs.Adjoint):
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_an_adjoint_of_ones_own(vectorize: bool) -> None:
+def test_a_custom_adjoint(vectorize: bool) -> None:
     net, tasks = SmoothNetwork(), regression_tasks()
     for steps, same in ((1, fs.Unrolled()), (2, fs.Truncated(1)), (0, fs.Unrolled())):
         ours, plain = (fs.maml(net, fs.mse, 0.3, steps, adjoint=a, vectorize=vectorize) for a in (EveryOther(), same))
@@ -203,7 +203,7 @@ class EndsOnly(EveryOther):
     ends_only = True
 
 
-def test_what_an_adjoint_cannot_do_is_refused() -> None:
+def test_what_an_adjoint_does_not_support_is_refused() -> None:
     with pytest.raises(ValueError, match=r"EndsOnly differentiates the end of adaptation only"):
         fs.maml(SmoothNetwork(), fs.mse, 0.3, 2, adjoint=EndsOnly(), objective=fs.multi_step_loss((0.5, 0.5)))
     with pytest.raises(ValueError, match=r"EndsOnly gives no gradient to the rule's learned"):

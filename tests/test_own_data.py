@@ -67,7 +67,7 @@ CONTAINERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_containers_give_what_a_batch_gives(name: str, way: str) -> None:
+def test_containers_give_the_same_result_as_a_batch(name: str, way: str) -> None:
     make, opened = CONTAINERS[name]
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
@@ -86,7 +86,7 @@ def test_containers_give_what_a_batch_gives(name: str, way: str) -> None:
     assert {leaf.dtype for leaf in fs.tasks.trees.tensors(ours.to(torch.float32))} == {torch.float32}
 
 
-def test_no_targets_at_all() -> None:
+def test_tasks_without_targets() -> None:
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         assert batch.y is None
         return model(batch.x).square().mean()
@@ -99,7 +99,7 @@ def test_no_targets_at_all() -> None:
     assert torch.equal(stacked.support.x, tasks.support.x[:2])
 
 
-def test_a_mapping_that_cannot_be_made_anew_is_told() -> None:
+def test_a_mapping_that_cannot_be_rebuilt_is_refused() -> None:
     tasks = Task(*(MappingProxyType({"x": torch.randn(2, 3, 2)}) for _ in range(2)))
     assert isinstance(tasks[0].support, MappingProxyType)
 
@@ -152,7 +152,7 @@ def test_a_list_of_graphs() -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("size", [1, 2, 3, 20])
-def test_shares_of_padded_sets_are_those_of_unpadded_ones(size: int, way: str) -> None:
+def test_parts_of_padded_sets_equal_those_of_unpadded_sets(size: int, way: str) -> None:
     tasks = [regression_tasks(1, shots, 4)[0] for shots in (2, 9, 5)]
     learner = fs.maml(SmoothNetwork(), fs.mse, 0.3, 5, inner_batch=size, **WAYS[way])
     padded = Task.stack(tasks)
@@ -160,7 +160,7 @@ def test_shares_of_padded_sets_are_those_of_unpadded_ones(size: int, way: str) -
     assert_same(meta_gradient(learner, padded), meta_gradient(learner, tasks), atol=1e-12)
 
 
-def test_shares_by_hand() -> None:
+def test_parts_by_hand() -> None:
     """Steps 0 and 1 of four examples in shares of two see 0, 2 and 1, 3."""
     task, net = regression_tasks(1, 4, 5)[0], nn.Linear(2, 1)
     adapted = fs.maml(net, fs.mse, 0.1, 2, inner_batch=2).adapt(task.support)
@@ -205,7 +205,7 @@ def test_data_that_fit_are_not_copied() -> None:
 # Arrays
 
 
-def test_arrays_keep_their_numbers() -> None:
+def test_arrays_keep_their_values() -> None:
     """Token ids above 255 and features below 0, as they were; sorted by class."""
     tokens = np.array([[300, 1], [2, 70_000], [5, 6]])
     made = fs.datasets.from_arrays(tokens, ["b", "a", "b"])
@@ -218,7 +218,7 @@ def test_arrays_keep_their_numbers() -> None:
     assert fs.datasets.from_arrays(np.full((2, 3), 200, np.uint8), [0, 1]).images.tolist() == [[200] * 3] * 2
 
 
-def test_episodes_of_arrays_keep_their_numbers() -> None:
+def test_episodes_of_arrays_keep_their_values() -> None:
     x = torch.arange(24).view(12, 2) + 1000
     source = fs.tasks.Episodes(fs.datasets.from_arrays(x, [i // 4 for i in range(12)]), ways=2, shots=2, queries=2)
     episodes = source.sample(3, torch.Generator().manual_seed(0))
@@ -236,6 +236,6 @@ def test_episodes_of_arrays_keep_their_numbers() -> None:
         (np.zeros((2, 2)), [0, 1], {"classes": ["a"]}, r"2 labels need as many names; got 1"),
     ],
 )
-def test_arrays_that_do_not_fit(x: Any, y: Any, options: Any, words: str) -> None:
+def test_invalid_arrays_are_refused(x: Any, y: Any, options: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         fs.datasets.from_arrays(x, y, **options)

@@ -66,7 +66,7 @@ def test_the_meta_gradient_is_the_same(
 
 
 @pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.FirstOrder()])
-def test_the_body_of_anil_goes_through_support_and_query_once(adjoint: fs.Adjoint) -> None:
+def test_the_body_of_anil_is_evaluated_once_per_set(adjoint: fs.Adjoint) -> None:
     made, batch = learner(network(), adjoint, vectorize=True), tasks()
     made.meta_loss(batch)
     Counted.calls = 0
@@ -88,7 +88,7 @@ def test_adapted_modules_are_evaluated_at_every_step() -> None:
     assert Counted.calls == 5
 
 
-def test_a_module_whose_inputs_change_is_left_alone() -> None:
+def test_a_module_whose_inputs_change_is_not_reused() -> None:
     model = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), Counted(6, 1))
     made, batch = learner(model, fs.Unrolled(), vectorize=True, head="0.*"), tasks()
     made.meta_loss(batch)
@@ -98,7 +98,7 @@ def test_a_module_whose_inputs_change_is_left_alone() -> None:
     assert "forward" not in vars(made.model[2])
 
 
-def test_dropout_is_drawn_anew_at_every_step() -> None:
+def test_dropout_is_drawn_at_every_step() -> None:
     made, batch = learner(network(nn.Dropout(0.5)), fs.Unrolled(), vectorize=True), tasks()
     made.meta_loss(batch)
     Counted.calls = 0
@@ -115,7 +115,7 @@ def test_per_step_norms_are_evaluated_at_every_step() -> None:
     assert (made.model[0][1].weight.grad.abs().sum(1) > 0).all()
 
 
-def test_a_failing_step_leaves_the_model_as_it_was() -> None:
+def test_a_failing_step_does_not_change_the_model() -> None:
     made, batch = learner(network(), fs.Unrolled(), vectorize=False), tasks()
     made.meta_loss(batch)
     with pytest.raises(RuntimeError, match="shapes"):

@@ -46,7 +46,7 @@ def test_same_as_torch_optim(rule, optimizer):
 
 @pytest.mark.parametrize("vectorize", [True, False])
 @pytest.mark.parametrize("betas", [(0.0, 0.999), (0.9, 0.99)])
-def test_carried_adam_goes_on_from_task_to_task(betas, vectorize):
+def test_carried_adam_continues_from_task_to_task(betas, vectorize):
     """One optimiser of PyTorch, under which the parameters are put back after each task."""
     model, steps = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)), 3
     rule = fs.CarriedAdam(model.named_parameters(), 0.05, betas)
@@ -122,7 +122,7 @@ def test_learned_rates_for_nested_names():
         (lambda: fs.LearnedRates({"a": torch.ones(1)}, 0.1, per="tensor", steps=0), r"steps.*at least 1; got 0"),
     ],
 )
-def test_choices_that_cannot_work(make, words):
+def test_invalid_choices_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
 
@@ -162,7 +162,7 @@ def test_rule_with_state_loss_and_learned_weights(adjoint, vectorize):
     assert min(gradients[name].abs().min() for name in ("rule.forget", "rule.input")) > 1e-6
 
 
-def test_rule_that_is_no_module_and_learns_nothing():
+def test_a_rule_that_is_not_a_module():
     class SignDescent:
         def init(self, params):
             return None

@@ -90,7 +90,7 @@ def test_a_loaded_model_trains_on() -> None:
     assert fs.cross_entropy(fresh, more) < before
 
 
-def test_another_number_of_steps_is_told() -> None:
+def test_another_number_of_steps_is_refused() -> None:
     state = by_gradient("per_step").adapt(batch(2)).state_dict()
     with pytest.raises(RuntimeError, match="size mismatch for body.0.norm.weight"):
         Conv4(1, 3, filters=4, image_size=16, norm=norm_layer("per_step", steps=5)).load_state_dict(state)

@@ -96,7 +96,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_computes_with_the_other_tensors_and_writes_nothing(name: str) -> None:
+def test_computes_with_the_given_tensors_and_modifies_nothing(name: str) -> None:
     module, x = MODULES[name](), torch.randn(4, 3)
     before, plain = everything(module), module(x)
     twin = stand_in(module, others(module))
@@ -111,7 +111,7 @@ def test_computes_with_the_other_tensors_and_writes_nothing(name: str) -> None:
             assert same, f"{key} of the module has changed"
 
 
-def test_what_is_one_object_remains_one() -> None:
+def test_shared_objects_stay_shared() -> None:
     module = UnderTwoNames()
     twin = stand_in(module, others(module))
     assert twin.net[0] is twin.body is not module.body
@@ -122,7 +122,7 @@ def test_what_is_one_object_remains_one() -> None:
     assert layers[0] is layers[2]
 
 
-def test_only_what_is_given_is_exchanged() -> None:
+def test_only_the_given_tensors_are_replaced() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     weight = torch.randn(3, 3)
     twin = stand_in(module, {id(module[0].weight): weight})
@@ -131,7 +131,7 @@ def test_only_what_is_given_is_exchanged() -> None:
     assert twin[1].running_mean is module[1].running_mean
 
 
-def test_gradients_reach_the_other_tensors_and_not_the_module() -> None:
+def test_gradients_flow_to_the_given_tensors_only() -> None:
     module, x = Tied(), torch.randn(4, 3)
     tensors = {key: value.requires_grad_() for key, value in others(module).items()}
     stand_in(module, tensors)(x).square().sum().backward()

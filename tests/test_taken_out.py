@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_a_loss_that_takes_the_targets_out_of_a_dictionary(vectorize: bool) -> None:
+def test_a_loss_that_removes_the_targets_from_a_dictionary(vectorize: bool) -> None:
     def popping(model: nn.Module, batch: dict[str, Any]) -> Tensor:
         targets = batch.pop("labels")
         return (model(**batch) - targets).square().mean()

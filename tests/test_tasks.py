@@ -64,7 +64,7 @@ def test_support_range_bounds_the_support_only():
     assert tasks.query.x.min() < -4.5
 
 
-def test_oracle_sees_amplitude_and_phase():
+def test_the_oracle_gets_amplitude_and_phase():
     source = Sinusoids(shots=3, queries=4, oracle=True)
     tasks = source.sample(5, generator(0, 0))
     waves = source.waves(5, generator(0, 0))
@@ -137,13 +137,13 @@ def test_stack_pads_with_weight_zero():
     assert stacked[0].support.x.shape == (5, 2)
 
 
-def test_stack_keeps_weights_that_are_there():
+def test_stack_keeps_existing_weights():
     weight = torch.tensor([0.5, 2.0])
     stacked = Task.stack([Task(batch(2, weight=weight), batch(1)), Task(batch(3), batch(1))])
     assert torch.equal(stacked.support.weight, torch.tensor([[0.5, 2, 0], [1, 1, 1]]))
 
 
-def test_stack_takes_any_pytree():
+def test_stack_supports_any_pytree():
     tasks = [Task({"states": torch.full((3,), float(i))}, torch.tensor(float(i))) for i in range(2)]
     stacked = Task.stack(tasks)
     assert torch.equal(stacked.support["states"][1], torch.ones(3))
@@ -160,7 +160,7 @@ def test_stack_errors():
         Task.stack([Task(batch(2), batch(2)), other])
 
 
-def test_tasks_that_were_used_are_copied_and_pickled_without_more_than_their_sets():
+def test_used_tasks_are_copied_and_pickled_without_cached_attributes():
     tasks = fs.tasks.Sinusoids().sample(2)
     fs.maml(torch.nn.Linear(1, 1), fs.mse, 0.1).meta_loss(tasks)
     for twin in (copy.deepcopy(tasks), pickle.loads(pickle.dumps(tasks))):

@@ -72,7 +72,7 @@ def weighted(weight: Callable[[], Tensor], taken: str) -> Callable[[nn.Module, B
 
 @pytest.mark.parametrize("taken", TAKEN)
 @pytest.mark.parametrize("way", WAYS)
-def test_a_tensor_of_the_closure_gets_its_gradient_in_every_iteration(way: str, taken: str) -> None:
+def test_a_closure_tensor_gets_its_gradient_in_every_iteration(way: str, taken: str) -> None:
     """Also where the tensor is another one in each iteration, as in learning to reweight."""
     held, tasks, found = [], regression_tasks(), []
     for options in WAYS[way], WAYS["vmap"]:
@@ -88,14 +88,14 @@ def test_a_tensor_of_the_closure_gets_its_gradient_in_every_iteration(way: str, 
 
 @pytest.mark.parametrize("taken", TAKEN)
 @pytest.mark.parametrize("options", [{"adjoint": fs.Recomputed()}, {"compile": True}], ids=["recomputed", "compiled"])
-def test_a_tensor_of_the_closure_is_refused_where_it_would_be_a_constant(options: dict[str, Any], taken: str) -> None:
+def test_a_closure_tensor_is_refused_if_it_would_be_a_constant(options: dict[str, Any], taken: str) -> None:
     weight = torch.rand(5, requires_grad=True)
     with pytest.raises(ValueError, match=r"shape \(5,\) that requires a gradient"):
         fs.maml(network(), weighted(lambda: weight, taken), 0.1, **options).meta_gradient(regression_tasks())
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_a_rate_of_the_closure(vectorize: bool) -> None:
+def test_a_rate_in_a_closure(vectorize: bool) -> None:
     rate, tasks = torch.tensor(0.1, requires_grad=True), regression_tasks()
     learner = fs.MetaLearner(network(), fs.mse, rule=fs.SGD(lambda step: rate), steps=2, vectorize=vectorize)
     (found,) = torch.autograd.grad(learner.meta_loss(tasks), rate)
@@ -104,7 +104,7 @@ def test_a_rate_of_the_closure(vectorize: bool) -> None:
 
 
 @pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed("forward")], ids=repr)
-def test_data_that_are_made_to_require_a_gradient_are_refused(adjoint: fs.Adjoint) -> None:
+def test_requiring_a_gradient_of_the_data_is_refused(adjoint: fs.Adjoint) -> None:
     def physics(model: nn.Module, batch: Batch) -> Tensor:
         x = batch.x.requires_grad_()
         (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
@@ -126,7 +126,7 @@ class WritesToLarge(nn.Module):
 
 
 @pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.FirstOrder()], ids=repr)
-def test_every_kind_of_task_in_a_list_is_looked_at(adjoint: fs.Adjoint) -> None:
+def test_every_kind_of_task_in_a_list_is_checked(adjoint: fs.Adjoint) -> None:
     tasks = [
         Task(Batch(torch.randn(n, 2), torch.randn(n, 1)), Batch(torch.randn(3, 2), torch.randn(3, 1))) for n in (4, 6)
     ]
@@ -138,7 +138,7 @@ def test_every_kind_of_task_in_a_list_is_looked_at(adjoint: fs.Adjoint) -> None:
     assert torch.equal(tasks[1].support.x, before)
 
 
-def test_padding_in_a_later_task_of_a_list_is_looked_at() -> None:
+def test_padding_in_a_later_task_of_a_list_is_checked() -> None:
     def unweighted(model: nn.Module, batch: Batch) -> Tensor:
         return (model(batch.x) - batch.y).square().mean()
 

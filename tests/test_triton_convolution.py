@@ -85,7 +85,7 @@ def assert_right(x, weight, g, stride, precision="ieee", tile=None):
 @needs_triton
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", SIZES)
-def test_products_are_right(name, precision):
+def test_products_are_correct(name, precision):
     if precision != "ieee" and not CUDA and name != "even parts":
         pytest.skip("all the same to the interpreter")
     *_, stride, tile = SIZES[name]
@@ -95,12 +95,12 @@ def test_products_are_right(name, precision):
 @needs_triton
 @pytest.mark.parametrize("precision", PRECISIONS if CUDA else ["ieee"])
 @pytest.mark.parametrize(("channels", "filters"), [(1, 16), (16, 16)] + CUDA * [(1, 64), (3, 48), (64, 64), (32, 32)])
-def test_the_tiles_that_sizes_suggest_are_right(channels, filters, precision):
+def test_the_chosen_tiles_are_correct(channels, filters, precision):
     assert_right(*tensors(2, 2, channels, filters, 4, 4, 3, 2), 2, precision)
 
 
 @needs_triton
-def test_filters_of_many_images_are_turned_round(monkeypatch):
+def test_filters_of_many_images_are_transposed(monkeypatch):
     monkeypatch.setattr(kernels, "ROWS_TO_TURN", 1)
     x, weight, _ = tensors(*SIZES["even parts"])
     tile = SIZES["even parts"][-1]
@@ -109,7 +109,7 @@ def test_filters_of_many_images_are_turned_round(monkeypatch):
 
 @needs_triton
 @pytest.mark.parametrize("shared", ["x", "weight", "g", "x and g", "expanded weight"])
-def test_tasks_may_share_either(shared):
+def test_tasks_may_share_images_or_weights(shared):
     x, weight, g = tensors(2, 1, 16, 16, 4, 4, 3, 2)
     x, g = (t[:1] if name in shared.split() else t for name, t in (("x", x), ("g", g)))
     if "weight" in shared:
@@ -119,7 +119,7 @@ def test_tasks_may_share_either(shared):
 
 @needs_triton
 @pytest.mark.parametrize("layout", ["views", "channels first", "channels first, shared"])
-def test_any_strides_will_do(layout):
+def test_any_strides_are_supported(layout):
     x, weight, g = tensors(2, 2, 16, 16, 4, 4, 3, 2)
     if layout == "views":
         x = torch.cat([x, x], 1)[:, ::2]
@@ -153,7 +153,7 @@ def test_no_images_give_no_gradient():
 
 @needs_triton
 @pytest.mark.parametrize("name", ["task_convolution", "task_weight_gradient", "task_input_gradient"])
-def test_pytorch_knows_the_operations(name):
+def test_the_custom_operators_are_registered_correctly(name):
     x, weight, g = tensors(2, 1, 16, 16, 4, 4, 3, 2)
     x, g = channels_last(x), channels_last(g)
     args = {
@@ -164,7 +164,7 @@ def test_pytorch_knows_the_operations(name):
     torch.library.opcheck(getattr(torch.ops.fewstep, name).default, args, test_utils=("test_schema", "test_faketensor"))
 
 
-def test_each_is_traced_as_one():
+def test_each_is_traced_as_one_operation():
     def all_three(x, weight, g):
         y = kernels.convolution(x, weight, 2)
         return y, kernels.weight_gradient(g, x, 3, 2), kernels.input_gradient(g, weight, 4, 4, 2)
@@ -179,7 +179,7 @@ def test_each_is_traced_as_one():
     assert channels_last(outputs[2]).is_contiguous()
 
 
-def test_what_the_kernels_do_not_know_is_refused():
+def test_unsupported_tensors_are_refused():
     x, weight, g = tensors(2, 1, 16, 16, 4, 4, 3, 2)
     with pytest.raises(ValueError, match="precision must be one of ieee, tf32"):
         kernels.convolution(x, weight, 2, "half")

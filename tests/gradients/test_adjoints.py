@@ -149,7 +149,7 @@ def test_functional_adapt_composes_with_grad_and_vmap(adjoint):
     assert_same(came, meta_gradient(fs.maml(model, fs.mse, 0.2, 2, adjoint=adjoint), tasks), atol=1e-12)
 
 
-def test_functional_adapt_moves_only_what_it_is_told():
+def test_functional_adapt_changes_only_the_named_parameters():
     params = {"moved": torch.tensor(1.0), "kept": torch.tensor(3.0)}
     adapted = fs.adapt(
         lambda p, x: p["moved"] * p["kept"] * x, params, torch.tensor(2.0), fs.GradientDescent(0.1), 1, adapts=["moved"]
@@ -161,7 +161,7 @@ def test_functional_adapt_moves_only_what_it_is_told():
 
 
 @pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed()], ids=["unrolled", "recomputed"])
-def test_adapt_under_a_vmap_of_ones_own_with_a_scaled_norm(adjoint, double):
+def test_adapt_under_the_users_vmap_with_a_scaled_norm(adjoint, double):
     model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Tanh(), nn.Linear(3, 1))
     x = torch.randn(4, 6, 2)
     y = x.sum(-1, keepdim=True).sin()
@@ -181,7 +181,7 @@ def test_adapt_under_a_vmap_of_ones_own_with_a_scaled_norm(adjoint, double):
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_recomputed_where_gradients_are_constants(vectorize: bool) -> None:
+def test_recomputed_with_constant_gradients(vectorize: bool) -> None:
     """A loss that is linear in some of the parameters has gradients that depend on nothing."""
 
     def loss(model: nn.Module, batch: fs.tasks.Batch) -> torch.Tensor:

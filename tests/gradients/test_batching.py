@@ -79,7 +79,7 @@ def test_same_as_all_tasks_at_once(make, way):
 
 @pytest.mark.parametrize("choices", [{"vectorize": True}, {"vectorize": False}, {"vectorize": True, "chunk": 2}])
 @pytest.mark.parametrize("choice", [fs.Unrolled(), fs.FirstOrder()])
-def test_parameter_without_use_gets_no_gradient(choice, choices):
+def test_unused_parameters_get_no_gradient(choice, choices):
     gradients = meta_gradient(adjoint(choice)(Crowded(), **choices), regression_tasks())
     assert [name for name, gradient in gradients.items() if gradient is None] == ["model.spare"]
 
@@ -96,7 +96,7 @@ def test_backward_scales_and_accumulates(choices):
 
 
 @pytest.mark.parametrize("choices", [{}, {"vectorize": False}, {"compile": True}])
-def test_meta_gradient_is_the_loss_and_backward_in_one(choices):
+def test_meta_gradient_equals_loss_and_backward(choices):
     model, tasks = Crowded(), regression_tasks()
     expected = meta_gradient(learned_rates(model), tasks)
     learner = learned_rates(model, **choices)
@@ -109,7 +109,7 @@ def test_meta_gradient_is_the_loss_and_backward_in_one(choices):
     assert_same({name: value.grad for name, value in learned(learner).items()}, doubled, atol=1e-10)
 
 
-def test_a_compiled_meta_gradient_lies_in_memory_as_its_parameter_does():
+def test_a_compiled_meta_gradient_has_the_strides_of_its_parameter():
     """As autograd would have it, and fused optimisers need it."""
     learner = fs.maml(nn.Linear(3, 2), fs.mse, 0.1, compile=True)
     learner.model.weight.data = torch.randn(3, 2).t()
@@ -119,7 +119,7 @@ def test_a_compiled_meta_gradient_lies_in_memory_as_its_parameter_does():
     assert learner.model.weight.grad.stride() == learner.model.weight.stride() == (1, 2)
 
 
-def test_meta_gradient_is_that_of_an_overridden_meta_loss():
+def test_meta_gradient_uses_an_overridden_meta_loss():
     class Scaled(fs.MetaLearner):
         def meta_loss(self, tasks):
             return 3 * super().meta_loss(tasks)

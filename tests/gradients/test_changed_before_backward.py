@@ -54,7 +54,7 @@ def test_changes_before_the_backward_pass_are_refused(adjoint: fs.Adjoint, chang
         loss.backward()
 
 
-def test_rules_that_carry_their_state_on() -> None:
+def test_rules_that_carry_their_state_between_tasks() -> None:
     model = nn.Linear(2, 1)
     rule = fs.CarriedAdam(dict(model.named_parameters()), 0.01)
     learner = fs.MetaLearner(model, fs.mse, rule=rule, steps=2, adjoint=fs.Recomputed(), vectorize=False)

@@ -72,7 +72,7 @@ def test_reptile(vectorize):
 
 @pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed(), fs.FirstOrder()])
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_each_step_sees_its_share_of_the_support_set(adjoint, vectorize):
+def test_each_step_uses_its_part_of_the_support_set(adjoint, vectorize):
     """Seven examples in threes: steps on 0, 3, 6; on 1, 4; on 2, 5; and again on the first share."""
     model, steps = fs.models.MLP(2, [5], 1), 4
     learner = fs.MetaLearner(

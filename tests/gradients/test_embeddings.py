@@ -71,7 +71,7 @@ def known(name: str, way: str) -> Any:
 @pytest.mark.parametrize(
     ("name", "way"), [pytest.param(name, way, marks=known(name, way)) for name in MODULES for way in WAYS]
 )
-def test_meta_gradient_is_that_of_an_ordinary_loop(name: str, way: str) -> None:
+def test_meta_gradient_equals_that_of_a_plain_loop(name: str, way: str) -> None:
     net, tasks = MODULES[name](), sentences()
     expected = by_hand(net, tasks)
     assert all(gradient.abs().max() > 1e-5 for gradient in expected.values())

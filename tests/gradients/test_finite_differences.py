@@ -55,7 +55,7 @@ class LearnedLoss(nn.Module):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("adjoint", ADJOINTS)
 @pytest.mark.parametrize("rule", RULES)
-def test_meta_gradient_is_the_slope_of_the_meta_loss(rule, adjoint, objective):
+def test_meta_gradient_by_finite_differences_of_the_meta_loss(rule, adjoint, objective):
     model = SmoothNetwork()
     learner = fs.MetaLearner(
         model,
@@ -71,7 +71,7 @@ def test_meta_gradient_is_the_slope_of_the_meta_loss(rule, adjoint, objective):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("adjoint", ADJOINTS)
 @pytest.mark.parametrize("adapts", ["head.*", ["*", "!head.*"], ["first.bias", "head.weight"]])
-def test_mixed_derivatives_where_a_part_is_adapted(adapts, adjoint, objective):
+def test_mixed_derivatives_with_partial_adaptation(adapts, adjoint, objective):
     learner = fs.maml(
         SmoothNetwork(),
         fs.mse,

@@ -41,7 +41,7 @@ PARTS = ["support.weight", "support.x", "support.y", "query.x"]
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("way", WAYS)
-def test_gradients_of_data_are_the_slopes(way: str, part: str) -> None:
+def test_gradients_of_data_by_finite_differences(way: str, part: str) -> None:
     learner, tasks = fs.maml(SmoothNetwork(), fs.mse, 0.3, 2, **WAYS[way]), weighted_tasks()
     where, name = part.split(".")
     value = getattr(getattr(tasks, where), name).clone().requires_grad_()
@@ -57,7 +57,7 @@ def test_gradients_of_data_are_the_slopes(way: str, part: str) -> None:
     assert (value.grad * direction).sum().item() == pytest.approx(slope, rel=1e-6)
 
 
-def test_gradients_of_data_where_the_step_is_compiled() -> None:
+def test_gradients_of_data_in_a_compiled_step() -> None:
     """Two meta-batches, of which the second replays what was compiled for the first."""
     net = nn.Linear(2, 1)
     compiled, eager = fs.maml(net, fs.mse, 0.3, compile=True), fs.maml(net, fs.mse, 0.3)
@@ -73,7 +73,7 @@ def test_gradients_of_data_where_the_step_is_compiled() -> None:
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_gradients_of_a_tensor_that_the_data_were_made_of(vectorize: bool) -> None:
+def test_gradients_of_a_tensor_that_the_data_were_computed_from(vectorize: bool) -> None:
     """Distilled images: one set of learned inputs, given to every task."""
     learner, tasks = fs.maml(SmoothNetwork(), fs.mse, 0.3, 2, vectorize=vectorize), regression_tasks()
     images = torch.randn(4, 2, requires_grad=True)

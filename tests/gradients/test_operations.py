@@ -73,7 +73,7 @@ def test_second_derivative(case: Case) -> None:
 @pytest.mark.parametrize(
     "case", [c for c in CASES if claimed(c, REPLACED) and str(c) not in AS_PYTORCH_HAS_IT], ids=str
 )
-def test_what_is_replaced_needs_it(case: Case) -> None:
+def test_replaced_operations_fail_without_their_replacement(case: Case) -> None:
     """A replacement is to go when PyTorch is right by itself."""
     right, itself = Problem(case, twice_differentiable), Problem(case, nullcontext)
     itself.points, itself.directions = right.points, right.directions

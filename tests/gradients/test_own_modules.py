@@ -47,7 +47,7 @@ def test_meta_gradient_is_right(name: str, way: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:Looping over tasks")
 @pytest.mark.parametrize("name", LOOPS)
-def test_what_vmap_cannot_do_is_looped_over(name: str) -> None:
+def test_models_that_vmap_does_not_support_are_looped_over(name: str) -> None:
     module = MODULES[name]()
     together, alone = (fs.maml(module, fs.mse, 0.1, 2, vectorize=way) for way in ("auto", False))
     made = tasks()
@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], type[Exception], str]] = {
 
 @pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed(), fs.FirstOrder()], ids=repr)
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_work_is_refused_by_name(name: str, adjoint: fs.Adjoint) -> None:
+def test_unsupported_modules_are_refused_by_name(name: str, adjoint: fs.Adjoint) -> None:
     make, error, words = REFUSED[name]
     module, made = make(), tasks()
     x = made.support.x.clone()
@@ -180,7 +180,7 @@ def test_what_cannot_work_is_refused_by_name(name: str, adjoint: fs.Adjoint) -> 
 
 
 @pytest.mark.parametrize("name", [n for n in REFUSED if n != "running statistics"])
-def test_adaptation_alone_refuses_too(name: str) -> None:
+def test_adapt_refuses_unsupported_modules_too(name: str) -> None:
     make, error, words = REFUSED[name]
     made = tasks()
     x = made.support.x.clone()
@@ -205,7 +205,7 @@ def test_scripted_modules_are_refused() -> None:
         fs.maml(net, fs.mse, 0.1)
 
 
-def test_a_layer_outside_of_the_model_is_no_leak() -> None:
+def test_a_layer_outside_of_the_model_is_not_a_leak() -> None:
     """A fixed module that is not a part of the model may be used."""
     outside = nn.Linear(4, 4).requires_grad_(False)
 

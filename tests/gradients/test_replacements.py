@@ -108,7 +108,7 @@ def test_recomputed_is_copied_and_compared_by_its_mode() -> None:
         assert repr(twin) == "Recomputed(mode='forward')"
 
 
-def test_nothing_is_switched_for_other_threads() -> None:
+def test_replacements_do_not_affect_other_threads() -> None:
     seen = []
 
     def look() -> None:
@@ -126,7 +126,7 @@ def test_nothing_is_switched_for_other_threads() -> None:
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False}])
-def test_recurrent_networks_written_out_are_pytorchs(kind: type[nn.Module], options: dict[str, int]) -> None:
+def test_step_by_step_recurrent_networks_equal_pytorchs(kind: type[nn.Module], options: dict[str, int]) -> None:
     """In single precision, where oneDNN has an LSTM; under vmap all are written out."""
     network = kind(3, 4, batch_first=True, **options).float()
     x = torch.randn(2, 5, 6, 3, dtype=torch.float32)
@@ -144,7 +144,7 @@ def test_recurrent_networks_written_out_are_pytorchs(kind: type[nn.Module], opti
     torch.testing.assert_close(ours[1], theirs[1], rtol=1e-5, atol=1e-6)
 
 
-def test_attention_with_masks_is_pytorchs() -> None:
+def test_attention_with_masks_equals_pytorchs() -> None:
     """Rows without any place to look at included."""
     attention, x = nn.MultiheadAttention(4, 2, batch_first=True), torch.randn(2, 3, 4)
     padding = torch.tensor([[False, True, True], [True, True, True]])
@@ -176,17 +176,17 @@ def test_errors_name_the_operation_and_the_fix(message: str, names: str) -> None
     assert re.search(rf"{names}.*fewstep\.FirstOrder", str(error))
 
 
-def test_other_errors_stay() -> None:
+def test_other_errors_are_not_translated() -> None:
     assert explained(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
 
 
-def test_a_missing_forward_mode_names_what_needs_none() -> None:
+def test_a_missing_forward_mode_suggests_reverse_mode() -> None:
     error = explained(NotImplementedError("Trying to use forward AD with grid_sampler_2d that does not support it"))
     assert "grid_sample has no forward-mode" in str(error)
     assert "Recomputed()" in str(error)
 
 
-def test_first_order_takes_a_loss_without_second_derivatives() -> None:
+def test_first_order_supports_a_loss_without_second_derivatives() -> None:
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         target = torch.tensor([[1, -1, 0, 0]]).expand(len(batch.x), 4)
         return nn.functional.multilabel_margin_loss(model(batch.x).mean(1), target)

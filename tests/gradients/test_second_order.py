@@ -80,7 +80,7 @@ def test_forward_over_reverse_and_double_backward_agree_with_pytorch(name: str, 
 @case
 @for_a_compiler
 @pytest.mark.usefixtures("_fused")
-def test_tasks_at_once_are_each_on_its_own(name: str) -> None:
+def test_tasks_under_vmap_do_not_affect_each_other(name: str) -> None:
     x = torch.stack([images("contiguous", seed) for seed in range(3)])
     v = x.flip(0)
     ours, theirs = (gradient(function) for function in CASES[name])

@@ -26,7 +26,7 @@ def by_torch(clip, grads):
 
 
 @pytest.mark.parametrize("limit", [0.3, 1.0, 50.0])
-def test_clipping_is_that_of_torch(limit):
+def test_clipping_equals_torchs(limit):
     grads = gradients()
     for ours, theirs in (
         (fs.clip_by_norm, lambda leaves: torch.nn.utils.clip_grad_norm_(leaves, limit)),
@@ -49,7 +49,7 @@ def test_decay_and_scale():
         torch.testing.assert_close(moved[name], first - 0.1 * (grads[name] + 0.3 * first), rtol=0, atol=1e-14)
 
 
-def test_the_order_of_a_chain_counts():
+def test_the_order_of_a_chain_matters():
     params, grads = {"w": torch.tensor(10.0)}, {"w": torch.tensor(10.0)}
 
     def moved(*parts):
@@ -92,7 +92,7 @@ class Heavy:
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_a_transform_of_ones_own_with_state(vectorize):
+def test_a_custom_transform_with_state(vectorize):
     tasks, model = regression_tasks(), SmoothNetwork()
     own = fs.MetaLearner(model, fs.mse, rule=fs.chain(Heavy(), fs.SGD(0.2)), steps=3, vectorize=vectorize)
     built_in = fs.MetaLearner(model, fs.mse, rule=fs.SGD(0.2, momentum=0.7), steps=3, vectorize=vectorize)
@@ -150,6 +150,6 @@ def test_a_chain_in_a_chain():
         ((fs.clip_by_norm(1.0), 3, fs.Adam(0.1)), r"part 1 is int"),
     ],
 )
-def test_parts_that_do_not_go_together(parts, words):
+def test_parts_that_cannot_be_chained(parts, words):
     with pytest.raises(TypeError, match=words):
         fs.chain(*parts)

@@ -15,7 +15,7 @@ def trainable(model):
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
-def test_each_group_moves_by_its_rule():
+def test_each_group_is_updated_by_its_rule():
     params = {name: torch.randn(2) for name in ("body.w", "head.w", "body.b", "head.b")}
     grads = [{name: torch.randn(2) for name in params} for _ in range(4)]
     rule = fs.PerParameter({"head.*": fs.Adam(0.1), "*": fs.SGD(0.2, momentum=0.5)})
@@ -96,7 +96,7 @@ def test_one_group_carries_and_the_other_does_not():
     assert learner.rule.rules[0].count == 3
 
 
-def test_rules_without_carry_are_not_adapted_ahead():
+def test_without_carry_no_task_is_adapted_to_in_advance():
     for rule in (fs.chain(fs.SGD(0.1)), fs.PerParameter({"*": fs.SGD(0.1)})):
         assert rule.carry is None
 
@@ -125,6 +125,6 @@ def test_patterns_that_do_not_fit(rules, words):
         ({"*": fs.clip_by_norm(1.0)}, TypeError, r"'\*' needs a rule"),
     ],
 )
-def test_what_is_no_dictionary_of_rules(rules, error, words):
+def test_other_arguments_than_a_dictionary_of_rules_are_refused(rules, error, words):
     with pytest.raises(error, match=words):
         fs.PerParameter(rules)

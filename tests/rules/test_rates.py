@@ -52,7 +52,7 @@ def test_every_kind_of_rate_takes_the_same_steps(rule):
 
 @pytest.mark.parametrize("adjoint", ADJOINTS)
 @pytest.mark.parametrize("rule", [name for name in RULES if name != "carried Adam"])
-def test_a_learned_rate_has_the_slope_of_the_meta_loss(rule, adjoint):
+def test_the_gradient_of_a_learned_rate_by_finite_differences(rule, adjoint):
     learner = learner_with(RULES[rule](fs.LearnedRate(0.2, positive=True)), adjoint=ADJOINTS[adjoint])
     names = [name for name, _ in learner.named_parameters() if "exponent" in name]
     assert len(names) == 1
@@ -80,7 +80,7 @@ def test_a_learned_rate_has_the_slope_of_the_meta_loss(rule, adjoint):
     ],
     ids=["SGD", "AdamW", "RMSprop", "chain", "rate per entry", "rate per tensor"],
 )
-def test_every_learned_number_has_the_slope_of_the_meta_loss(make, vectorize):
+def test_the_gradient_of_every_learned_number_by_finite_differences(make, vectorize):
     learner = learner_with(make(), vectorize=vectorize)
     tasks = regression_tasks(count=2)
     assert_matches_differences(learner, tasks)
@@ -128,7 +128,7 @@ def test_a_rate_is_differentiated_by_torch_func():
     torch.testing.assert_close(torch.vmap(end)(rates), torch.stack([end(rate) for rate in rates]))
 
 
-def test_a_schedule_is_asked_for_every_step():
+def test_a_schedule_is_called_at_every_step():
     asked = []
 
     def schedule(step):
@@ -158,7 +158,7 @@ def test_a_module_is_a_learned_schedule():
 class TestLearnedRate:
     @pytest.mark.parametrize("positive", [True, False])
     @pytest.mark.parametrize("initial", [0.1, 1e-4, 3.0, 0.3])
-    def test_starts_exactly_where_it_is_told(self, initial, positive):
+    def test_starts_exactly_at_its_initial_value(self, initial, positive):
         assert fs.LearnedRate(initial, positive)() == initial
         assert fs.LearnedRate(initial, positive).float()() == torch.tensor(initial, dtype=torch.float32)
         rates = fs.LearnedRates({"a.b": torch.ones(2)}, initial, per="parameter", positive=positive)
@@ -176,7 +176,7 @@ class TestLearnedRate:
         assert 0 < rate() < 1e-3
         assert all(0 < rates.rate(name) < 1e-3 for name in adapted())
 
-    def test_a_saved_rate_is_the_same_whatever_the_other_began_with(self):
+    def test_a_loaded_rate_does_not_depend_on_its_initial_value(self):
         for make in (
             lambda initial: fs.Adam(fs.LearnedRate(initial, positive=True)),
             lambda initial: fs.Adam(fs.LearnedRate(initial)),
@@ -192,7 +192,7 @@ class TestLearnedRate:
             torch.testing.assert_close(one.score(tasks), other.score(tasks), rtol=0, atol=0)
 
 
-def test_rates_of_another_precision_leave_the_parameters_theirs():
+def test_rates_of_another_precision_keep_the_dtype_of_parameters():
     params = {"a": torch.randn((), dtype=torch.float32), "b": torch.randn(2, dtype=torch.float32)}
     grads = {name: torch.ones_like(value) for name, value in params.items()}
     rate = torch.tensor(0.1, dtype=torch.float64)
@@ -238,7 +238,7 @@ def test_rates_of_another_precision_leave_the_parameters_theirs():
         (lambda: fs.scale_by(None), TypeError, r"scale_by: factor must be a number.*got factor=None"),
     ],
 )
-def test_numbers_that_cannot_work(make, error, words):
+def test_invalid_numbers_are_refused(make, error, words):
     with pytest.raises(error, match=words):
         make()
 
@@ -251,7 +251,7 @@ def test_numbers_that_cannot_work(make, error, words):
         (torch.ones(2), ValueError, r"lr, a schedule, at step 1 must be a floating-point scalar"),
     ],
 )
-def test_a_schedule_that_gives_no_rate(value, error, words):
+def test_a_schedule_that_returns_no_rate_is_refused(value, error, words):
     learner = learner_with(fs.SGD(lambda step: value if step else 0.1))
     with pytest.raises(error, match=words):
         learner.meta_loss(regression_tasks(count=2))
@@ -295,5 +295,5 @@ def test_a_learned_rate_is_trained():
         (fs.AdamW(0.1), "AdamW(lr=0.1, betas=(0.9, 0.999), weight_decay=0.01)"),
     ],
 )
-def test_repr_tells_the_options(rule, words):
+def test_repr_shows_the_options(rule, words):
     assert repr(rule) == words

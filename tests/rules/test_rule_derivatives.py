@@ -54,7 +54,7 @@ ADJOINTS = {"unrolled": fs.Unrolled(), "recomputed": fs.Recomputed(), "recompute
 @pytest.mark.parametrize("vectorize", [True, False], ids=["vmap", "loop"])
 @pytest.mark.parametrize("adjoint", ADJOINTS)
 @pytest.mark.parametrize("rule", RULES)
-def test_meta_gradient_is_the_slope_of_the_meta_loss(rule, adjoint, vectorize):
+def test_meta_gradient_by_finite_differences_of_the_meta_loss(rule, adjoint, vectorize):
     learner = fs.MetaLearner(
         SmoothNetwork(), fs.mse, rule=RULES[rule](), steps=2, adjoint=ADJOINTS[adjoint], vectorize=vectorize
     )

@@ -70,14 +70,14 @@ def assert_same_path(rule, make, params, grads):
 
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "with zeros"])
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_ten_steps_are_those_of_torch_optim(name, options, sparse):
+def test_ten_steps_equal_those_of_torch_optim(name, options, sparse):
     params = {"a": torch.randn(2, 3), "b": torch.randn(()), "c": torch.randn(4)}
     grads = given_gradients(params, 10, sparse)
     optimizer = getattr(torch.optim, name)
     assert_same_path(getattr(fs, name)(**options), lambda leaves: optimizer(leaves, **options), params, grads)
 
 
-def test_defaults_are_those_of_torch_optim():
+def test_defaults_equal_those_of_torch_optim():
     params = {"a": torch.randn(3)}
     for name in OPTIONS:
         optimizer = getattr(torch.optim, name)
