@@ -25,7 +25,7 @@ def _seeded():
 
 @pytest.fixture
 def double():
-    """Float64 by default, in which finite differences are sharp."""
+    """Float64 by default, in which finite differences are accurate."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield

@@ -15,9 +15,9 @@ NUMBERS = (bool, int, float, complex)
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that raises ``TypeError`` where an argument or the result is not what its annotation says.
+    """A function that raises ``TypeError`` if an argument or the result does not match its annotation.
 
-    Looked at are annotations that are classes, jaxtyping's among them; not numbers, unions and containers.
+    Checked are annotations that are classes, including those of jaxtyping; not numbers, unions and containers.
     """
     signature = inspect.signature(function)
     single = {n for n, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
@@ -31,7 +31,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if not hints:  # names in annotations are all defined by the first call
+        if not hints:  # all names in annotations are defined by the first call
             hints.update(typing.get_type_hints(function) or {"": None})
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             if name in single:

@@ -1,4 +1,4 @@
-"""What each algorithm's composition does: what moves in the inner loop, what the outer loop learns, what is equal."""
+"""Each algorithm: which parameters it adapts, which it learns, and which algorithms are equal."""
 
 import copy
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 class WithContext(nn.Module):
-    """CAVIA's network: context parameters beside the inputs, zero at first."""
+    """CAVIA's network: context parameters as additional inputs, zero at first."""
 
     def __init__(self):
         super().__init__()
@@ -30,7 +30,7 @@ HEAD = {"head.weight", "head.bias"}
 
 
 def moved(learner, tasks):
-    """The names of the parameters that adaptation moves."""
+    """The names of the parameters that adaptation changes."""
     adapted, model = learner.adapt(tasks.support[0]), learner.model
     pairs = zip(adapted.named_parameters(), model.parameters(), strict=True)
     return {name for (name, after), before in pairs if not torch.equal(after, before)}

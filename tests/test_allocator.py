@@ -1,4 +1,4 @@
-"""The allocator of a process, seen from real processes."""
+"""The allocator of a process, tested in real processes."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ MODULE = Path(allocator.__file__)
 HAS_TCMALLOC = allocator._find_tcmalloc() is not None
 IS_GLIBC = allocator._is_glibc()
 
-# The module alone, as a program would use it before torch is imported.
+# The module alone, as a program would use it before importing torch.
 PROGRAM = """
 import importlib.util, os, sys
 spec = importlib.util.spec_from_file_location("allocator", sys.argv[1])
@@ -101,7 +101,7 @@ def test_tcmalloc_restarts_once_with_the_same_arguments_or_says_what_to_install(
         assert "apt install libtcmalloc-minimal4" in run(body).stderr
         return
     first, second, end = lines(body, "two words", "--flag", PYTHONUTF8="1")
-    assert first == second  # the same process id: it starts itself anew, and does so once
+    assert first == second  # the same process id: it restarts itself, once
     assert end == "tcmalloc ['two words', '--flag'] 1"
 
 

@@ -1,4 +1,4 @@
-"""Baselines: what they compute, worked out again one network at a time."""
+"""Baselines: their results, recomputed one network at a time."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What is done to ``learner.model`` after the first meta-batch counts, or is refused."""
+"""Changes of ``learner.model`` after the first meta-batch are used or refused."""
 
 from __future__ import annotations
 

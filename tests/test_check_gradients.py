@@ -1,4 +1,4 @@
-"""``check_gradients`` tells what is right, what is wrong and where, and what cannot be told."""
+"""``check_gradients`` says what is correct, what is wrong and where, and what it cannot decide."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fewstep.tasks import Batch, Task
 
 
 class ConstantSlope(torch.autograd.Function):
-    """x², whose slope 2x is not differentiated any further: its second derivative is missing."""
+    """x², whose derivative 2x is a constant for autograd: its second derivative is missing."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -62,12 +62,12 @@ def test_wrong_derivatives_are_located(adjoint: fs.Adjoint) -> None:
 
 
 def test_wrong_derivatives_of_unadapted_modules_do_not_matter() -> None:
-    """The missing second derivative does not count where the first alone is needed."""
+    """A missing second derivative does not matter if only the first one is needed."""
     assert fs.check_gradients(fs.maml(wrong_network(), fs.mse, 0.2, 0, vectorize=False), regression_tasks()).ok
 
 
 class Rounded(nn.Module):
-    """A staircase beside a straight line, whose jumps autograd does not see."""
+    """A staircase plus a straight line; autograd ignores the jumps."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is done to a traced graph before it is compiled, and which graphs it is not done to."""
+"""The rewrites of a traced graph before it is compiled, and which graphs are not rewritten."""
 
 import pytest
 import torch

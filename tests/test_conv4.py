@@ -1,4 +1,4 @@
-"""Conv4 against the same network put together from PyTorch's layers."""
+"""Conv4 against the same network made of PyTorch's layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 def plain_forward(network: Conv4, x: torch.Tensor) -> torch.Tensor:
-    """Convolution, normalisation, ReLU and pooling, one after the other as the papers draw them."""
+    """Convolution, normalisation, ReLU and pooling in the order of the papers."""
     for block in network.body:
         x = functional.conv2d(x, block.weight, None, stride=1 if block.pool else 2, padding=1)
         x = functional.batch_norm(x, None, None, training=True, eps=block.norm.eps)

@@ -1,4 +1,4 @@
-"""Data that do not fit are refused, whichever meta-batch they come with: no wrong number, no unclear error."""
+"""Data that do not fit are refused, in any meta-batch, with a clear error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 def careless(model: nn.Module, batch: Batch) -> Tensor:
-    """Broadcasts, and looks at no weights."""
+    """Broadcasts, and ignores weights."""
     return (model(batch.x) - batch.y).square().mean()
 
 
@@ -103,7 +103,7 @@ def test_a_loss_that_ignores_padding_is_refused_everywhere(how: str) -> None:
 def test_padding_with_weights_seen_before_is_checked() -> None:
     tasks, learner = padded(), fs.maml(nn.Linear(2, 1), careless, 0.1)
     full = Batch(tasks.support.x, tasks.support.y, torch.ones(2, 4))
-    for given in (Task(full, tasks.query), tasks):  # weights tell that there may be padding
+    for given in (Task(full, tasks.query), tasks):  # weights mean that there may be padding
         with pytest.raises(ValueError, match="Padded examples"):
             learner.meta_loss(given)
 

@@ -1,4 +1,4 @@
-"""Episodes: N-way K-shot tasks over labelled images."""
+"""Episodes: N-way K-shot tasks of labelled images."""
 
 import math
 
@@ -10,7 +10,7 @@ from fewstep.tasks import Episodes, TaskSource, generator
 
 
 def dataset(*counts: int, size: int = 2) -> LabelledImages:
-    """Grey images; a corner of each is marked, and the pixel beside it tells (class, number) apart."""
+    """Grey images; a corner of each is marked, and the pixel next to it encodes (class, number)."""
     values = torch.cat([20 * label + torch.arange(count) for label, count in enumerate(counts)])
     images = torch.zeros(len(values), 1, size, size, dtype=torch.uint8)
     images[:, 0, 0, 0] = 255
@@ -81,7 +81,7 @@ def test_one_rotation_for_each_class_of_each_task():
     assert (turns.flatten().bincount() / 1200 - 1 / 4).abs().max() < 0.05
     assert (turns != turns[:, :1]).any(1).float().mean() > 0.9  # of classes, not of tasks
     per_class = [turns[tags(tasks.support.x)[:, ::2] // 20 == label].unique() for label in range(8)]
-    assert all(len(seen) == 4 for seen in per_class)  # drawn anew for every task
+    assert all(len(seen) == 4 for seen in per_class)  # drawn for every task
 
 
 def test_rotations_are_turns_of_the_same_image():

@@ -1,4 +1,4 @@
-"""The first look at each kind of meta-batch: when it is taken, what it refuses, and that it leaves no trace."""
+"""The first check of each kind of meta-batch: when it is made, and that it changes nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def network(*between: nn.Module) -> nn.Sequential:
 
 
 class Fixed:
-    """A source that gives the same tasks each time."""
+    """A source that returns the same tasks each time."""
 
     def __init__(self, tasks: Task) -> None:
         self.tasks = tasks
@@ -38,7 +38,7 @@ class Fixed:
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
-    """The meta-batches that were looked at."""
+    """The meta-batches that were checked."""
     seen: list[Any] = []
     look_at = looks_module.look
 
@@ -167,7 +167,7 @@ def test_dropout_does_not_depend_on_earlier_checks(first: str) -> None:
 
 
 def by_hand(model: nn.Module, task: Task, lr: float, steps: int) -> Tensor:
-    """ANIL in a loop of one's own: a new mask for each pass."""
+    """ANIL in a custom loop: a new mask for each pass."""
     weight, bias = model.head.weight, model.head.bias
 
     def loss(batch: Batch) -> Tensor:
@@ -179,7 +179,7 @@ def by_hand(model: nn.Module, task: Task, lr: float, steps: int) -> Tensor:
     return loss(task.query)
 
 
-# What it leaves behind: nothing
+# It changes nothing
 
 
 @pytest.mark.parametrize("vectorize", ["auto", True, False])
@@ -200,7 +200,7 @@ def test_no_random_numbers_are_drawn(vectorize: bool | str) -> None:
 def test_evaluate_does_not_change_modes_module_or_settings() -> None:
     net = network(nn.Dropout(0.5))
     net[1].eval()
-    net[0].forward = net[0].forward  # of the instance
+    net[0].forward = net[0].forward  # an attribute of the instance
     learner, tasks = fs.maml(net, fs.mse, 0.1), regression_tasks()
     modes = [module.training for module in learner.modules()]
     attributes = [dict(vars(module)) for module in learner.model.modules()]

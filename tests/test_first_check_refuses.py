@@ -1,4 +1,4 @@
-"""What the first look finds in query sets, tokens, random numbers and later choices."""
+"""What the first check finds in query sets, tokens, random numbers and scheduled choices."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def sentence(shots: int, queries: int) -> Task:
 
 @pytest.mark.parametrize("sizes", [((4, 2), (4, 6)), ((2, 5), (6, 5))])
 def test_padded_tokens_are_checked_too(sizes: tuple[tuple[int, int], ...]) -> None:
-    """Integers cannot be moved by a little; other examples' take their places."""
+    """Integers are replaced by those of other examples."""
 
     def of_tokens(model: nn.Module, batch: Batch) -> Tensor:
         """Weights the errors, but not the mean of the predictions."""
@@ -123,7 +123,7 @@ def test_random_numbers_of_pytorch_are_replayed_by_recomputed() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
-# Choices that come later
+# Scheduled choices
 
 
 def test_an_invalid_scheduled_choice_is_refused_at_its_iteration() -> None:
@@ -147,7 +147,7 @@ def test_an_invalid_scheduled_objective_is_refused_at_its_iteration() -> None:
 
 
 class Branching(nn.Module):
-    """Goes another way in training, or where the query set is larger."""
+    """Takes another branch in training, or if the query set is larger."""
 
     def __init__(self, when: Callable[[nn.Module, Tensor], bool]) -> None:
         super().__init__()

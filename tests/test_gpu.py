@@ -1,4 +1,4 @@
-"""CUDA: meta-steps recorded as graphs, and what they need. What can be seen without a GPU is tested without one."""
+"""CUDA: meta-steps recorded as graphs, and their requirements. What does not need a GPU is tested without one."""
 
 import copy
 import gc
@@ -40,7 +40,7 @@ def gradients(learner):
 
 
 class ReadBack(TorchDispatchMode):
-    """Notes the operations whose result, or its shape, a program has to wait for."""
+    """Records the operations whose result, or its shape, a program has to wait for."""
 
     def __init__(self):
         super().__init__()
@@ -62,7 +62,7 @@ class ReadBack(TorchDispatchMode):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_meta_step_reads_no_numbers_back(method):
     learner, tasks = learner_of(method, False), episodes(0)
-    learner.meta_gradient(tasks)  # the first looks at what it was given
+    learner.meta_gradient(tasks)  # makes the first check
     with ReadBack() as read_back:
         learner.meta_gradient(tasks)
     assert read_back.found == []
@@ -255,7 +255,7 @@ def test_collecting_a_learner_does_not_break_a_recording():
     earlier = fs.maml(model, fs.mse, 0.1, compile="record").cuda()
     earlier.meta_gradient(tasks)
     held = [[earlier]]
-    held[0].append(held[0])  # only the collector frees it
+    held[0].append(held[0])  # only the garbage collector frees it
     del earlier
 
     def loss(model, batch):

@@ -1,4 +1,4 @@
-"""Modules that keep tensors, or write to what they hold: nothing of it is lost, mixed up or left on the learner."""
+"""Modules that store tensors, or modify what they hold: nothing is lost, mixed up or stored on the learner."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 class Kept(nn.Module):
-    """Two layers; ``keep`` is told of the features."""
+    """Two layers; ``keep`` is called with the features."""
 
     def __init__(self, keep: Callable[[nn.Module, Tensor], Any]) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class OwnScale(nn.Linear):
 @pytest.mark.parametrize("vectorize", [True, False])
 @pytest.mark.parametrize("adapts", ["1.*", "*"])
 def test_attributes_that_the_loss_sets_are_used(adapts: str, vectorize: bool) -> None:
-    """Also where the module is worked out once: query sets have five examples, support sets four."""
+    """Also if the module's output is reused: query sets have five examples, support sets four."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         model[0].scale = 2.0 if len(batch.x) == 5 else 1.0
@@ -128,7 +128,7 @@ def test_a_kept_view_of_a_parameter_follows_it_or_is_refused() -> None:
 
 
 def test_weights_that_hooks_compute_before_forward() -> None:
-    """Pruning keeps the weight as an attribute, which a hook sets anew."""
+    """Pruning stores the weight as an attribute, which a hook sets in each forward pass."""
     net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
     prune.l1_unstructured(net[0], "weight", 0.4)
     learner = fs.maml(net, fs.mse, 0.1, 2)
@@ -139,11 +139,11 @@ def test_weights_that_hooks_compute_before_forward() -> None:
     assert torch.equal(adapted[0].weight == 0, net[0].weight_mask == 0)
 
 
-# What cannot be followed is refused
+# What cannot be supported is refused
 
 
 class Holding(nn.Module):
-    """Reaches its layer through ``held``."""
+    """Refers to its layer through ``held``."""
 
     def __init__(self, hold: Callable[[nn.Module], Any], layer_of: Callable[[Any], nn.Module]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The meta-learner: what adapt and score give, and how tasks are batched."""
+"""The meta-learner: the results of adapt and score, and how tasks are batched."""
 
 import copy
 import io
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 class Named(nn.Module):
-    """A network with a method of its own, a buffer and a frozen layer."""
+    """A network with an additional method, a buffer and a frozen layer."""
 
     def __init__(self):
         super().__init__()
@@ -123,7 +123,7 @@ class Scaled(nn.Module):
 
 
 def test_two_losses_with_parameters_of_one_name():
-    """The inner loss is learned, the outer is not: were it, its best value would be zero."""
+    """The inner loss is learned, the outer one is not: otherwise its best value would be zero."""
     model, tasks = SmoothNetwork(), regression_tasks()
     learner = fs.maml(model, Scaled(3.0), 0.1, inner_loss=Scaled(2.0))
     torch.testing.assert_close(learner.meta_loss(tasks), 3 * fs.maml(model, fs.mse, 0.2).meta_loss(tasks))
@@ -199,7 +199,7 @@ def test_the_first_check_draws_no_random_numbers():
     model = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5), nn.Linear(3, 1))
     tasks, learner = regression_tasks(), fs.maml(model, fs.mse, 0.1)
     values = []
-    for _ in range(2):  # the first call looks, the second does not
+    for _ in range(2):  # the first call makes the check, the second does not
         torch.manual_seed(3)
         values.append(learner.meta_loss(tasks).item())
     assert values[0] == values[1]

@@ -1,4 +1,4 @@
-"""What cannot work fails at once, with what was expected, what came, and the fix."""
+"""Unsupported models, losses, data and choices fail at once, with what was expected, what came, and the fix."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 def expect(error, words, model=None, loss=fs.mse, tasks=None, **choices):
-    """Building a learner, or its first meta-batch, fails with these words."""
+    """Assert that making a learner, or its first meta-batch, fails with these words."""
     choices = {"rule": fs.GradientDescent(0.1), "steps": 1, **choices}
     with pytest.raises(error, match=words):
         fs.MetaLearner(SmoothNetwork() if model is None else model, loss, **choices).meta_loss(
@@ -120,7 +120,7 @@ def test_loss_that_misses_what_is_adapted():
 
 
 class Counting(nn.Module):
-    """Writes to its buffer in forward, in place or by a new tensor."""
+    """Writes to its buffer in forward, in place or with a new tensor."""
 
     def __init__(self, in_place):
         super().__init__()
@@ -200,7 +200,7 @@ def test_loss_that_ignores_the_weight_of_padding():
 
 
 def test_errors_of_the_loss_are_not_replaced():
-    """What is wrong with the task is told as it is, not as a shortcoming of vmap."""
+    """An error in the task is raised as it is, and not blamed on vmap."""
     expect(ValueError, r"mse expects targets", model=nn.Linear(2, 2))
     expect(ValueError, r"cross_entropy expects", loss=fs.cross_entropy)
     wide = classification_tasks(inputs=3)

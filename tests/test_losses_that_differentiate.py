@@ -1,4 +1,4 @@
-"""Losses that differentiate the model themselves: in its inputs, in its parameters, with autograd or torch.func."""
+"""Losses that differentiate the model: with respect to inputs or parameters, with autograd or torch.func."""
 
 from __future__ import annotations
 
@@ -37,33 +37,33 @@ def physics_of_second_order(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def physics_with_func(model: nn.Module, batch: Batch) -> Tensor:
-    """The same as :func:`physics` with ``torch.func``."""
+    """``physics`` with ``torch.func``."""
     slope = torch.vmap(torch.func.grad(lambda z: model(z[None]).sum()))(batch.x)
     return (slope.sum(1) + model(batch.x)[:, 0]).square().mean()
 
 
 def physics_with_jvp(model: nn.Module, batch: Batch) -> Tensor:
-    """The same in forward mode."""
+    """``physics`` in forward mode."""
     u, slope = torch.func.jvp(model, (batch.x,), (torch.ones_like(batch.x),))
     return (slope[:, 0] + u[:, 0]).square().mean()
 
 
 def hessian(model: nn.Module, batch: Batch) -> Tensor:
-    """The curvature of the model in its inputs, by two transformations."""
+    """The curvature of the model with respect to its inputs, by two transforms."""
     return torch.vmap(torch.func.hessian(lambda z: model(z[None]).sum()))(batch.x).square().mean() + fs.mse(
         model, batch
     )
 
 
 def gradient_penalty(model: nn.Module, batch: Batch) -> Tensor:
-    """The loss and the squared length of its gradient in the parameters."""
+    """The loss plus the squared norm of its gradient with respect to the parameters."""
     value = fs.mse(model, batch)
     slopes = torch.autograd.grad(value, list(model.parameters()), create_graph=True)
     return value + 0.1 * sum(slope.square().sum() for slope in slopes)
 
 
 def sharpness_with_func(model: nn.Module, batch: Batch) -> Tensor:
-    """The loss a step uphill, through ``functional_call`` on the model that is given."""
+    """The loss after a step uphill, through ``functional_call`` on the given model."""
     params = dict(model.named_parameters())
 
     def of(params: dict[str, Tensor]) -> Tensor:
@@ -123,7 +123,7 @@ def test_check_gradients_supports_them(loss: Any) -> None:
 @pytest.mark.parametrize("inside", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_meta_loss_without_gradients(loss: Any, inside: Any) -> None:
-    """As in a validation loop of one's own."""
+    """As in a custom validation loop."""
     learner, tasks = fs.maml(network(), loss, 0.05, 2, vectorize=False), regression_tasks(2)
     expected = learner.meta_loss(tasks)
     with inside():
@@ -133,7 +133,7 @@ def test_meta_loss_without_gradients(loss: Any, inside: Any) -> None:
 
 
 def by_hand(model: nn.Module, loss: Any, task: Task, lr: float, steps: int) -> list[Tensor]:
-    """The loss of the query set before and after each step of an ordinary loop; the model ends adapted."""
+    """The loss of the query set before and after each step of a plain loop; the model ends adapted."""
     values = [loss(model, task.query).detach()]
     for _ in range(steps):
         slopes = torch.autograd.grad(loss(model, task.support), list(model.parameters()))
@@ -190,7 +190,7 @@ def test_a_metric_may_differentiate_the_model() -> None:
 
 
 class Forces(nn.Module):
-    """An energy, whose gradient in the positions the model puts out."""
+    """An energy; the model outputs its gradient with respect to the positions."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Losses that are modules and hold the model, or a parameter of it: one tensor remains one tensor."""
+"""Losses that are modules and hold the model, or a parameter of it: a shared tensor stays shared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 class Decay(nn.Module):
-    """A squared error, and a pull to zero of a weight that the loss holds."""
+    """A squared error, and a penalty on a weight that the loss holds."""
 
     def __init__(self, held: Any) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Decay(nn.Module):
 
 
 def decay_by_attribute(model: nn.Module, batch: Batch) -> Tensor:
-    """The same through the model that is given."""
+    """The same with the weight of the given model."""
     return fs.mse(model, batch) + 0.3 * model[0].weight.square().sum()
 
 

@@ -1,4 +1,4 @@
-"""The Meta-LSTM: its update and its meta-gradient, against a recurrence written out coordinate by coordinate."""
+"""The Meta-LSTM: its update and its meta-gradient, against a recurrence computed coordinate by coordinate."""
 
 import math
 
@@ -64,7 +64,7 @@ def written_out(weights, start, gradients, losses):
 
 
 class Spy(nn.Module):
-    """The same rule, noting what it is given."""
+    """The same rule, which records its inputs."""
 
     def __init__(self, rule):
         super().__init__()
@@ -87,7 +87,7 @@ def noted(model, rule, support):
 
 
 def query_loss(weights, params, grads, losses, model, query):
-    """The meta-objective by its definition: gradients and losses are given numbers."""
+    """The meta-objective by its definition, where gradients and losses are constants."""
     adapted = {}
     for name, value in params.items():
         entries = [
@@ -116,7 +116,7 @@ def test_meta_gradient_is_that_of_the_recurrence_with_given_gradients(vectorize)
     assert_same(came, expected, atol=1e-12)
     assert all(value.abs().max() > 1e-5 for value in came.values())
 
-    # and the slope of the same, along a direction of the weights
+    # and finite differences along a direction of the weights
     with torch.no_grad():
         direction = {name: torch.randn_like(value) for name, value in weights.items()}
         above, below = (
@@ -139,7 +139,7 @@ def test_differentiates_through_its_inputs_if_not_first_order(adjoint):
 
 @double
 def test_vmap_loop_and_compiled_agree():
-    model, rule, tasks = nn.Linear(2, 1), lively(2), regression_tasks(count=3)  # small: compiling takes its time
+    model, rule, tasks = nn.Linear(2, 1), lively(2), regression_tasks(count=3)  # small, since compilation takes long
     reference = learner_of(model, rule, 2, vectorize=True)
     expected = meta_gradient(reference, tasks)
     for choices in ({"vectorize": False}, {"vectorize": True, "chunk": 2}, {"compile": True}):
@@ -151,7 +151,7 @@ def test_vmap_loop_and_compiled_agree():
 
 @double
 def test_coordinates_share_weights_but_not_state():
-    """Which tensor a coordinate lies in, and where, changes nothing."""
+    """The tensor and the place of a coordinate do not matter."""
     rule = lively()
     one = {"a": torch.randn(2, 3), "b": torch.randn(()), "c": torch.randn(1)}
     order = torch.randperm(8)

@@ -1,4 +1,4 @@
-"""Metric- and memory-based learners: their formulas, worked out again one number at a time in NumPy."""
+"""Metric- and memory-based learners: their formulas, recomputed one number at a time in NumPy."""
 
 import math
 
@@ -247,14 +247,14 @@ def test_mann():
 
 def test_memory_fills_the_least_used_slots_first():
     memory = LRUMemory(slots=6, width=3, heads=2)
-    memory.gate.data.fill_(-50.0)  # all of a write goes where use is least
+    memory.gate.data.fill_(-50.0)  # writes go only where use is least
     state, keys = memory.blank(), torch.randn(3, 2, 3)
     for step in range(3):
         state, _ = memory(state, keys[step])
     torch.testing.assert_close(state.memory, keys.flatten(0, 1))
     order = state.usage.argsort()
     after, _ = memory(state, torch.ones(2, 3))
-    torch.testing.assert_close(after.memory[order[:2]], torch.ones(2, 3))  # what was there is gone
+    torch.testing.assert_close(after.memory[order[:2]], torch.ones(2, 3))  # the old contents are erased
     torch.testing.assert_close(after.memory[order[2:]], state.memory[order[2:]])
     with pytest.raises(ValueError, match="slots=1 and heads=2"):
         LRUMemory(slots=1, heads=2)

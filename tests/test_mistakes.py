@@ -1,4 +1,4 @@
-"""What people pass by mistake: told before anything is computed, with the fix."""
+"""Common mistakes in arguments are refused before anything is computed, with the fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any module can be meta-learned as it is, and is never written to."""
+"""Any module can be meta-learned unchanged, and is never modified."""
 
 import copy
 import math
@@ -28,7 +28,7 @@ ADJOINTS = {
 
 
 class Recurrent(nn.Module):
-    """Reads the features of an example as a sequence."""
+    """Treats the features of an example as a sequence."""
 
     def __init__(self, kind):
         super().__init__()
@@ -40,7 +40,7 @@ class Recurrent(nn.Module):
 
 
 class Attentive(nn.Module):
-    """Reads the features of an example as tokens."""
+    """Treats the features of an example as tokens."""
 
     def __init__(self, dropout=0.0):
         super().__init__()
@@ -78,7 +78,7 @@ class UsedTwice(nn.Module):
 
 
 class Integers(nn.Module):
-    """Holds parameters that are no floating-point numbers."""
+    """Holds parameters that are not floating-point numbers."""
 
     def __init__(self):
         super().__init__()
@@ -138,7 +138,7 @@ NORMS = {
 @pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed(), fs.FirstOrder(), fs.Implicit()])
 @pytest.mark.parametrize("norm", NORMS)
 def test_second_derivatives_of_norms_under_vmap_equal_those_in_a_loop(norm, adjoint):
-    """PyTorch's own batching rule gets the second derivative of a norm with a scale wrong."""
+    """PyTorch's batching rule computes a wrong second derivative of a norm with a scale."""
     model = nn.Sequential(
         nn.Linear(2, 12), nn.Tanh(), nn.Unflatten(1, (3, 4)), NORMS[norm](), nn.Tanh(), nn.Flatten(), nn.Linear(12, 1)
     )
@@ -153,7 +153,7 @@ def test_second_derivatives_of_norms_under_vmap_equal_those_in_a_loop(norm, adjo
 @pytest.mark.parametrize("adjoint", ADJOINTS)
 @pytest.mark.parametrize("train", [True, False])
 def test_transformer(train, adjoint):
-    """In evaluation mode PyTorch would take a fused path, which has no second derivative."""
+    """In evaluation mode PyTorch would use a fused kernel, which has no second derivative."""
     learner = fs.maml(Transformer(0.0 if train else 0.5), fs.mse, 0.05, 1, adjoint=ADJOINTS[adjoint], vectorize=True)
     learner.train(train)
     assert_matches_differences(learner, regression_tasks(count=1, inputs=3), atol=1e-6)
@@ -190,7 +190,7 @@ def test_recurrent_networks_are_looped_over(kind, adjoint):
     with pytest.warns(UserWarning, match=r"Looping over tasks.*vectorize=False") as caught:
         came = [meta_gradient(learner, tasks) for _ in range(2)][1]
     assert len(caught) == 1
-    assert caught[0].filename == meta_gradient.__code__.co_filename  # blames the caller of meta_loss
+    assert caught[0].filename == meta_gradient.__code__.co_filename  # points to the caller of meta_loss
     looped = fs.maml(model, fs.mse, 0.2, 2, adjoint=ADJOINTS[adjoint], vectorize=False)
     assert_same(came, meta_gradient(looped, tasks), atol=1e-12)
     assert_matches_differences(looped, tasks)
@@ -198,7 +198,7 @@ def test_recurrent_networks_are_looped_over(kind, adjoint):
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
 def test_recurrent_networks_in_single_precision(kind):
-    """oneDNN has an LSTM of its own for float32, without forward-mode derivatives."""
+    """oneDNN has its own LSTM for float32, without forward-mode derivatives."""
     model, tasks = Recurrent(kind), regression_tasks()
     expected = meta_gradient(fs.maml(model, fs.mse, 0.2, 2, vectorize=False), tasks)
     for adjoint in ADJOINTS.values():
@@ -226,7 +226,7 @@ def test_dropout_is_replayed(choices):
 @pytest.mark.parametrize("vectorize", [True, False])
 @pytest.mark.parametrize("adjoint", ADJOINTS)
 def test_dropout_masks_differ_between_tasks(adjoint, vectorize):
-    """The same task twice: with dropout two different scores, without it one."""
+    """The same task twice: with dropout the scores differ, without it they are equal."""
     one = regression_tasks(count=1)
     twice = fs.tasks.Task(*(batch[torch.tensor([0, 0])] for batch in (one.support, one.query)))
     model = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Linear(8, 1))
@@ -255,7 +255,7 @@ def test_tied_weights_stay_tied():
 
 
 def test_parameter_without_use_is_zero_when_recomputed():
-    """Recomputed steps cannot tell a derivative that is zero from one that does not exist."""
+    """Recomputed steps cannot distinguish a zero derivative from a missing one."""
     model = SmoothNetwork()
     model.spare = nn.Parameter(torch.ones(2))
     for adjoint in ADJOINTS.values():

@@ -1,4 +1,4 @@
-"""Every network with every normalisation policy: as PyTorch's layers have it, the same in every way, without leaks."""
+"""Every network with every normalisation policy: equal to PyTorch's layers, in all modes, with independent tasks."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ KINDS = {
     "fully-connected": lambda norm: FullyConnected(SIZE**2, WAYS, hidden=(24, 16), norm=norm),
     "resnet12": lambda norm: ResNet12(1, WAYS, widths=(2, 4, 4, 8), image_size=SIZE, norm=norm),
 }
-STEPS = {"conv4": 2, "fully-connected": 2, "resnet12": 1}  # sixteen convolutions take their time
+STEPS = {"conv4": 2, "fully-connected": 2, "resnet12": 1}  # few, since sixteen convolutions take long
 every_network = pytest.mark.parametrize("kind", KINDS)
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 
 
 def network(kind: str, policy: str = "batch") -> Any:
-    """A small one, moved away from its initialisation: no ReLU at 0, different steps, some scales negative."""
+    """A small network away from its initialisation: no ReLU at 0, different steps, some scales negative."""
     made = KINDS[kind](norm_layer(policy, steps=2))
     with torch.no_grad():
         for name, parameter in made.named_parameters():
@@ -62,7 +62,7 @@ def gradient(learner: fs.MetaLearner, tasks: fs.tasks.Task) -> list[Tensor]:
     return [value.grad for value in learner.parameters()]
 
 
-# The networks against the papers' drawings, in PyTorch's layers
+# The networks against the papers' figures, with PyTorch's layers
 
 
 def batch_norm(norm: BatchNorm, x: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ PLAIN = {"conv4": plain_conv4, "fully-connected": plain_fully_connected, "resnet
 
 
 class Plain(nn.Module):
-    """The same parameters under the same names; what they are for is another function."""
+    """The same parameters with the same names."""
 
     def __init__(self, kind: str, model: nn.Module) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ def test_logits_and_meta_gradient_are_those_of_pytorchs_layers(kind: str) -> Non
         torch.testing.assert_close(gradient(learner_of(kind, model, **choices), tasks), expected, rtol=1e-7, atol=1e-9)
 
 
-# What each policy promises, with each network
+# What each policy guarantees, with each network
 
 
 @every_network
@@ -143,7 +143,7 @@ def test_vmap_loop_and_compilation_agree(kind: str, policy: str) -> None:
 @every_policy
 @pytest.mark.parametrize("vectorize", [True, False])
 def test_tasks_do_not_affect_each_other(kind: str, policy: str, vectorize: bool) -> None:
-    """Neither what it scores nor its part of the meta-gradient."""
+    """Neither its score nor its part of the meta-gradient changes."""
     tasks = episodes()
     changed = copy.deepcopy(tasks)
     changed.support.x[1], changed.query.x[1] = 5 - 3 * tasks.support.x[1], 2 + 3 * tasks.query.x[1]
@@ -192,7 +192,7 @@ def test_the_order_of_the_support_set_does_not_matter(kind: str, policy: str) ->
     torch.testing.assert_close(learner.adapt(shuffled)(task.query.x), learner.adapt(task.support)(task.query.x))
 
 
-# What the papers say of them
+# What the papers say about them
 
 
 def test_the_fully_connected_network_of_the_paper() -> None:
@@ -243,7 +243,7 @@ def test_feature_reuse_finds_the_blocks(kind: str) -> None:
     assert found.mean[-1] < 0.999
 
 
-# As experiments
+# In experiments
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every normalisation policy: whose statistics it uses, alone and within meta-learning."""
+"""Every normalisation policy: which statistics it uses, on its own and in meta-learning."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def gradient(learner: fs.MetaLearner, tasks: fs.tasks.Task) -> list[Tensor]:
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("pool", [True, False])
 def test_vmap_loop_and_compilation_agree(policy: str, pool: bool) -> None:
-    """Loop = vmap, recomputed = unrolled, whatever the policy."""
+    """Loop = vmap and recomputed = unrolled, for every policy."""
     model, tasks = network(policy, pool), episodes()
     expected = gradient(learner_of(model, vectorize=False), tasks)
     for choices in ({"vectorize": True}, {"vectorize": True, "adjoint": fs.Recomputed()}):
@@ -55,7 +55,7 @@ def test_vmap_loop_and_compilation_agree(policy: str, pool: bool) -> None:
 
 
 class SmoothNetwork(nn.Module):
-    """One layer and no kink, so that finite differences are sharp."""
+    """One layer and a smooth activation, so that finite differences are accurate."""
 
     def __init__(self, policy: str) -> None:
         super().__init__()

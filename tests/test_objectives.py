@@ -47,7 +47,7 @@ def ragged_tasks(loss):
 @pytest.mark.parametrize("vectorize", [True, False])
 @pytest.mark.parametrize("loss", [fs.mse, fs.cross_entropy])
 def test_padding_changes_nothing(loss, vectorize, adjoint):
-    """Tasks of 2 and 7 shots stacked, against the mean of the two done separately."""
+    """Tasks of 2 and 7 shots stacked, against the mean over the two separate tasks."""
     tasks = ragged_tasks(loss)
     learner = fs.maml(fs.models.MLP(2, [4], 3, nn.Tanh), loss, 0.3, 2, adjoint=adjoint, vectorize=vectorize)
     singles = [Task.stack([task]) for task in tasks]
@@ -87,7 +87,7 @@ def test_shapes_that_would_be_broadcast(loss, x, y, words):
 
 
 def test_annotations_are_checked_in_tests():
-    """``conftest.py`` has jaxtyping look at the signatures of the losses."""
+    """``conftest.py`` has jaxtyping check the signatures of the losses."""
     with pytest.raises(TypeCheckError, match="batch"):
         fs.mse(identity, "no batch")
 

@@ -1,4 +1,4 @@
-"""Choices: losses of (prediction, target), arguments that collide, assignments, truncation, an adjoint of one's own."""
+"""Choices: losses of (prediction, target), conflicting arguments, assignments, truncation, a custom adjoint."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_losses_of_pytorch_are_refused_with_the_fix(loss: Any, told: str, name: 
         fs.maml(SmoothNetwork(), given["loss"], 0.1, inner_loss=given["inner_loss"])
 
 
-# Arguments that collide
+# Conflicting arguments
 
 COLLISIONS: list[tuple[Callable[..., Any], str, Any, str]] = [
     (lambda **o: fs.maml(SmoothNetwork(), fs.mse, 0.1, **o), "rule", fs.Adam(0.1), "MetaLearner"),
@@ -131,7 +131,7 @@ def test_choices_cannot_be_assigned(name: str) -> None:
     assert torch.equal(learner.meta_loss(tasks), before)
 
 
-# Truncation and an adjoint of one's own
+# Truncation and a custom adjoint
 
 
 @pytest.mark.parametrize("rule", [fs.GradientDescent(0.3), fs.GradientDescent(0.2, momentum=0.7), fs.Adam(0.1)])
@@ -178,7 +178,7 @@ def test_truncation_needs_a_whole_number(last: Any) -> None:
 
 
 class EveryOther(fs.Adjoint):
-    """Differentiates every other step, from the last one on."""
+    """Differentiates every other step, starting with the last one."""
 
     exact = False
 

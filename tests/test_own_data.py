@@ -1,4 +1,4 @@
-"""Data as people bring them: without targets, in other containers, in lists, beside strings and numbers."""
+"""Users' data: without targets, in other containers, in lists, together with strings and numbers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 class Encoding(UserDict):
-    """As a tokenizer returns: attributes beside the data."""
+    """Like the result of a tokenizer: attributes in addition to the data."""
 
     encodings = None
 
@@ -115,7 +115,7 @@ def test_a_mapping_that_cannot_be_rebuilt_is_refused() -> None:
 
 
 def unlike() -> list[Task]:
-    """Tasks whose examples differ in number, and in a dictionary of graphs in shape."""
+    """Tasks whose examples differ in number, and graphs in dictionaries that differ in shape."""
     return [regression_tasks(1, shots, queries)[0] for shots, queries in ((2, 5), (4, 3), (6, 6))]
 
 
@@ -147,7 +147,7 @@ def test_a_list_of_graphs() -> None:
         Task.stack(tasks)
 
 
-# Shares of a support set
+# Parts of a support set
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -161,7 +161,7 @@ def test_parts_of_padded_sets_equal_those_of_unpadded_sets(size: int, way: str) 
 
 
 def test_parts_by_hand() -> None:
-    """Steps 0 and 1 of four examples in shares of two see 0, 2 and 1, 3."""
+    """Steps 0 and 1 of four examples in parts of two use 0, 2 and 1, 3."""
     task, net = regression_tasks(1, 4, 5)[0], nn.Linear(2, 1)
     adapted = fs.maml(net, fs.mse, 0.1, 2, inner_batch=2).adapt(task.support)
     with torch.enable_grad():
@@ -206,7 +206,7 @@ def test_data_that_fit_are_not_copied() -> None:
 
 
 def test_arrays_keep_their_values() -> None:
-    """Token ids above 255 and features below 0, as they were; sorted by class."""
+    """Token ids above 255 and negative features are not changed; sorted by class."""
     tokens = np.array([[300, 1], [2, 70_000], [5, 6]])
     made = fs.datasets.from_arrays(tokens, ["b", "a", "b"])
     assert made.classes == ["a", "b"]

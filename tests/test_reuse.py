@@ -1,4 +1,4 @@
-"""What the inner loop does not move is worked out once, and nothing else changes."""
+"""Outputs that the inner loop does not change are computed once, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 class Counted(nn.Linear):
-    """Counts how often it is worked out."""
+    """Counts how often it is evaluated."""
 
     calls = 0
 

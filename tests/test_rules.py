@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 def bowl(params, batch):
-    """A loss that is no quadratic, so that every step has another gradient."""
+    """A loss that is not quadratic, so that every step has a different gradient."""
     return (params["a"].square() * batch).sum() + (params["a"][0] * params["b"]).sin().sum() + params["b"].exp().sum()
 
 
@@ -47,7 +47,7 @@ def test_same_as_torch_optim(rule, optimizer):
 @pytest.mark.parametrize("vectorize", [True, False])
 @pytest.mark.parametrize("betas", [(0.0, 0.999), (0.9, 0.99)])
 def test_carried_adam_continues_from_task_to_task(betas, vectorize):
-    """One optimiser of PyTorch, under which the parameters are put back after each task."""
+    """One optimiser of PyTorch, where the parameters are reset after each task."""
     model, steps = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)), 3
     rule = fs.CarriedAdam(model.named_parameters(), 0.05, betas)
     learner = fs.reptile(model, fs.mse, rule, steps, vectorize=vectorize)
@@ -177,4 +177,4 @@ def test_a_rule_that_is_not_a_module():
     torch.testing.assert_close(adapted.head.weight, model.head.weight - 0.1 * model.head.weight.grad.sign())
     exact = meta_gradient(learner, tasks)
     first_order = fs.MetaLearner(model, fs.mse, rule=SignDescent(), steps=1, adjoint=fs.FirstOrder())
-    assert_same(exact, meta_gradient(first_order, tasks), atol=1e-12)  # a sign has no slope
+    assert_same(exact, meta_gradient(first_order, tasks), atol=1e-12)  # a sign has derivative 0

@@ -1,4 +1,4 @@
-"""What ``adapt`` returns is a plain module: saved, loaded and pickled like any other."""
+"""``adapt`` returns a plain module, which is saved, loaded and pickled like any other."""
 
 from __future__ import annotations
 

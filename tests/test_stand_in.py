@@ -1,4 +1,4 @@
-"""A stand-in computes with other tensors in place of a module's parameters, and leaves the module alone."""
+"""A stand-in computes with other tensors in place of a module's parameters, and does not modify the module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def others(module: nn.Module) -> dict[int, Tensor]:
 
 
 def doubled(module: nn.Module) -> nn.Module:
-    """A deep copy of the module with twice its parameters: the right value."""
+    """A deep copy of the module with twice its parameters: the expected result."""
     twin = copy.deepcopy(module)
     with torch.no_grad():
         for value in twin.parameters():
@@ -60,7 +60,7 @@ class UnderTwoNames(nn.Module):
 
 
 class Repeating(nn.Module):
-    """A list in which one layer lies twice, and whose last entry holds no parameters."""
+    """A list that holds one layer twice, and whose last entry has no parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Repeating(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM, which keeps its weights in a list besides."""
+    """An LSTM, which also keeps its weights in a list."""
 
     def __init__(self, kind: type[nn.Module]) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ def test_origin() -> None:
 
 
 class Keeping(nn.Module):
-    """Keeps its output, counts its calls and swaps a buffer and a parameter."""
+    """Stores its output, counts its calls and replaces a buffer and a parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ def test_attributes_set_in_forward_stay_on_the_stand_in() -> None:
 
 
 def test_a_stand_in_can_be_used_after_others_were_made() -> None:
-    """Nothing depends on when it is called: two at once, each with its own tensors."""
+    """Two stand-ins at once, each with its own tensors."""
     module, x = UnderTwoNames(), torch.randn(4, 3)
     first, second = stand_in(module, others(module)), stand_in(module, {})
     expected = doubled(module)(x)
@@ -209,7 +209,7 @@ def test_a_stand_in_can_be_used_after_others_were_made() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_functional_call_gives_the_same(name: str) -> None:
-    """Where PyTorch's own way works, both agree."""
+    """Equal to functional_call where that works."""
     module, x = MODULES[name](), torch.randn(4, 3)
     named = {n: 2 * p.detach() for n, p in module.named_parameters()}
     expected = torch.func.functional_call(copy.deepcopy(module), named, (x,), tie_weights=True)

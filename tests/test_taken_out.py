@@ -1,4 +1,4 @@
-"""Losses may take things out of what they are given, and hooks on parameters are refused rather than lost."""
+"""Losses may remove entries from their batch, and hooks on parameters are refused."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def test_generators_differ():
     assert len(seeds) == 12 * 40 * 4
     draws = torch.stack([torch.rand(2, generator=generator(s, i)) for s in range(20) for i in range(20)])
     assert len({tuple(row) for row in draws.tolist()}) == 400
-    assert (draws.mean(0) - 0.5).abs().max() < 0.06  # neighbours are not alike: 4 standard errors are 0.058
+    assert (draws.mean(0) - 0.5).abs().max() < 0.06  # neighbours are independent: 4 standard errors are 0.058
 
 
 def test_large_and_negative_seeds():

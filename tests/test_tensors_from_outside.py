@@ -1,4 +1,4 @@
-"""Tensors that a loss or a rule takes from elsewhere, or that lie in the tasks more than once."""
+"""Tensors that a loss or a rule takes from a closure, or that are in the tasks more than once."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def weighted(weight: Callable[[], Tensor], taken: str) -> Callable[[nn.Module, B
 @pytest.mark.parametrize("taken", TAKEN)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_closure_tensor_gets_its_gradient_in_every_iteration(way: str, taken: str) -> None:
-    """Also where the tensor is another one in each iteration, as in learning to reweight."""
+    """Also if the tensor is a different one in each iteration, as in learning to reweight."""
     held, tasks, found = [], regression_tasks(), []
     for options in WAYS[way], WAYS["vmap"]:
         learner = fs.maml(network(), weighted(lambda: held[-1], taken), 0.1, **options)
@@ -115,7 +115,7 @@ def test_requiring_a_gradient_of_the_data_is_refused(adjoint: fs.Adjoint) -> Non
 
 
 class WritesToLarge(nn.Module):
-    """Writes to its input where that is large, as one graph of many may be."""
+    """Writes to its input if that is large, as for one graph of many."""
 
     def __init__(self) -> None:
         super().__init__()

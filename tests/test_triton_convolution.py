@@ -1,4 +1,4 @@
-"""Convolution in Triton: on a CUDA device as it is, without one by Triton's interpreter, if there is Triton at all."""
+"""Convolution in Triton: on a CUDA device, or without one by Triton's interpreter, if Triton is installed."""
 
 import importlib.util
 import os
@@ -199,7 +199,7 @@ def test_tiles_fit(tasks, examples, side, channels, filters, precision):
     weights = triton_tiles.tile_of_weights(tasks, filters, 9 * channels, rows, precision)
     for tile in (images, gradient, weights):
         assert {tile.rows, tile.columns, tile.depth} <= {16, 32, 64, 128}
-        assert tile.rows * tile.columns <= 128 * 32 * tile.warps  # so many sums a thread keeps, and no more
+        assert tile.rows * tile.columns <= 128 * 32 * tile.warps  # the number of sums that a thread can hold
     assert images.splits == gradient.splits == 1
     assert 1 <= weights.splits <= rows
     assert channels < 16 or channels % images.depth == 0

@@ -1,4 +1,4 @@
-"""A small smooth network, tasks for it, and what its meta-gradients are compared with."""
+"""A small smooth network, tasks for it, and references for its meta-gradients."""
 
 import torch
 from torch import nn
@@ -44,14 +44,14 @@ def learned(learner):
 
 
 def meta_gradient(learner, tasks):
-    """The gradient of ``meta_loss`` by name, None where there is none."""
+    """The gradient of ``meta_loss`` by name; None for parameters without one."""
     learner.zero_grad(set_to_none=True)
     learner.meta_loss(tasks).backward()
     return {name: None if value.grad is None else value.grad.clone() for name, value in learned(learner).items()}
 
 
 def by_hand(net, tasks, lr=0.1, steps=2):
-    """MAML's meta-gradient with ``fewstep.mse``, by name: an ordinary loop with autograd and ``functional_call``."""
+    """MAML's meta-gradient with ``fewstep.mse``, by name, from a plain loop with autograd and ``functional_call``."""
     values, total = dict(net.named_parameters()), torch.zeros(())
 
     def loss(params, batch):
@@ -86,7 +86,7 @@ def central_differences(learner, tasks, epsilon=1e-6):
 
 
 def assert_same(came, expected, atol=1e-10):
-    """Two dictionaries of gradients hold the same numbers; None stands for zeros."""
+    """Assert that two dictionaries of gradients are equal; None counts as zeros."""
     assert came.keys() == expected.keys()
     for name in came:
         if came[name] is None or expected[name] is None:
@@ -97,7 +97,7 @@ def assert_same(came, expected, atol=1e-10):
 
 
 def assert_matches_differences(learner, tasks, atol=2e-8):
-    """The meta-gradient of every learned parameter is the slope of the meta-loss, and not all of it is zero."""
+    """Assert that the meta-gradient agrees with finite differences, and that not all of it is zero."""
     came = meta_gradient(learner, tasks)
     assert any(gradient is not None and gradient.abs().max() > 1e-4 for gradient in came.values())
     assert_same(came, central_differences(learner, tasks), atol)

@@ -1,4 +1,4 @@
-"""Modules as people bring them, of ``[examples, 4]`` to ``[examples, 2]``; smooth, so that differences are sharp."""
+"""Modules as users write them, ``[examples, 4]`` to ``[examples, 2]``; smooth, for accurate finite differences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Recurrent(nn.Module):
-    """Reads the four inputs as a sequence."""
+    """Treats the four inputs as a sequence."""
 
     def __init__(self, kind: type[nn.Module], **options: bool) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Recurrent(nn.Module):
 
 
 class LowRank(nn.Module):
-    """LoRA: a frozen layer and a product of two learned factors beside it."""
+    """LoRA: a frozen layer plus a product of two learned factors."""
 
     def __init__(self, layer: nn.Linear, rank: int = 2) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class LowRank(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A block, checkpointed if asked for, with LoRA on a feed-forward layer if asked for."""
+    """A block, optionally checkpointed, and optionally with LoRA on a feed-forward layer."""
 
     def __init__(self, checkpoints: bool = False, low_rank: bool = False) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Fourier(nn.Module):
 
 
 class Magnitude(nn.Module):
-    """A complex layer, of which the next sees real and imaginary parts."""
+    """A complex layer; the next one gets real and imaginary parts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Repeating(nn.Module):
 
 
 class UnderTwoNames(nn.Module):
-    """Body and head again in a Sequential."""
+    """Body and head, which a Sequential holds too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class UnderTwoNames(nn.Module):
 
 
 class OverSelf(nn.Module):
-    """Holds functions over itself."""
+    """Holds functions that refer to the module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Checkpointed(nn.Module):
 
 
 class Halving(nn.Module):
-    """A parametrization of one's own, that holds a parameter."""
+    """A custom parametrization with a parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Halving(nn.Module):
 
 
 class DeepEquilibrium(nn.Module):
-    """Fixed-point iterations with weights shared by all."""
+    """Fixed-point iterations with shared weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class DeepEquilibrium(nn.Module):
 
 
 class HyperNetwork(nn.Module):
-    """One layer puts out the weights of another, which are called with functional_call."""
+    """A layer that outputs the weights of another one, which is called with functional_call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class Graph(nn.Module):
 
 
 class Keeping(nn.Module):
-    """Keeps a live tensor of each forward pass, and passes it to its head that way."""
+    """Stores a tensor with a graph in each forward pass, and passes it to its head as an attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -245,4 +245,4 @@ MODULES = {
 """Functions that make a module, by name."""
 
 LOOPS = ("transformer, checkpointed", "transformer, checkpointed, LoRA", "checkpointed body")
-"""Those that do not run under vmap."""
+"""Modules that do not run under vmap."""

@@ -182,7 +182,7 @@ def test_adapt_under_the_users_vmap_with_a_scaled_norm(adjoint, double):
 
 @pytest.mark.parametrize("vectorize", [True, False])
 def test_recomputed_with_constant_gradients(vectorize: bool) -> None:
-    """A loss that is linear in some of the parameters has gradients that depend on nothing."""
+    """A loss that is linear in some parameters has constant gradients."""
 
     def loss(model: nn.Module, batch: fs.tasks.Batch) -> torch.Tensor:
         return (model.weight * batch.x).sum() + model.bias.square().sum()

@@ -1,4 +1,4 @@
-"""All tasks at once, in chunks, one by one, and compiled: one number and one gradient."""
+"""Tasks at once, in chunks, in a loop and compiled have the same meta-loss and meta-gradient."""
 
 import copy
 
@@ -21,7 +21,7 @@ WAYS = {
 
 
 class Crowded(SmoothNetwork):
-    """Beside a tied weight and a frozen scale: a norm, a parameter without use, a buffer, and integers."""
+    """A norm, an unused parameter, a buffer and integers, in addition to a tied weight and a frozen scale."""
 
     def __init__(self):
         super().__init__()
@@ -110,7 +110,7 @@ def test_meta_gradient_equals_loss_and_backward(choices):
 
 
 def test_a_compiled_meta_gradient_has_the_strides_of_its_parameter():
-    """As autograd would have it, and fused optimisers need it."""
+    """As autograd guarantees and fused optimisers require."""
     learner = fs.maml(nn.Linear(3, 2), fs.mse, 0.1, compile=True)
     learner.model.weight.data = torch.randn(3, 2).t()
     x, y = torch.randn(4, 5, 3), torch.randn(4, 5, 2)
@@ -133,7 +133,7 @@ def test_meta_gradient_uses_an_overridden_meta_loss():
 
 
 def test_compiled_equals_eager():
-    """One compilation, on a network with everything odd; parameters may move and change nothing but the numbers."""
+    """One compilation, on a network with many special cases; changed parameters must not need another one."""
     model = Crowded()
     eager, compiled = learned_rates(model), learned_rates(model, compile=True)
     tasks = regression_tasks()

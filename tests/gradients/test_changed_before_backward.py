@@ -1,4 +1,4 @@
-"""Adjoints that evaluate the model again in the backward pass refuse to do so with anything changed."""
+"""Adjoints that evaluate the model again in the backward pass refuse if something changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Meta-gradients that are known on paper: a quadratic, Reptile's, and the minimum of a ridge regression."""
+"""Meta-gradients with closed forms: a quadratic, Reptile, and the minimum of a ridge regression."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def test_reptile(vectorize):
 @pytest.mark.parametrize("adjoint", [fs.Unrolled(), fs.Recomputed(), fs.FirstOrder()])
 @pytest.mark.parametrize("vectorize", [True, False])
 def test_each_step_uses_its_part_of_the_support_set(adjoint, vectorize):
-    """Seven examples in threes: steps on 0, 3, 6; on 1, 4; on 2, 5; and again on the first share."""
+    """Seven examples in parts of three: steps on 0, 3, 6; on 1, 4; on 2, 5; and again on the first part."""
     model, steps = fs.models.MLP(2, [5], 1), 4
     learner = fs.MetaLearner(
         model, fs.mse, rule=fs.GradientDescent(0.2), steps=steps, adjoint=adjoint, inner_batch=3, vectorize=vectorize
@@ -162,7 +162,7 @@ def test_damping_stiffens_the_implicit_system():
 
 
 def test_implicit_on_a_network_near_its_minimum():
-    """Where the inner problem is solved, the implicit gradient is the slope of the meta-loss, nonlinear or not."""
+    """If the inner problem is solved, the implicit gradient agrees with finite differences, also for a network."""
     model = nn.Sequential(nn.Linear(2, 1), nn.Tanh())
     learner = fs.imaml(model, fs.mse, inner_lr=0.15, steps=120, regularization=2.0, cg_steps=4)
     assert_matches_differences(learner, regression_tasks(count=2))

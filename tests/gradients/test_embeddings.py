@@ -1,4 +1,4 @@
-"""Embeddings: tokens give the meta-gradient of an ordinary loop, in every mode, whatever the table's options."""
+"""Embeddings: the meta-gradient equals that of a plain loop, in every mode and for every option of the table."""
 
 from __future__ import annotations
 

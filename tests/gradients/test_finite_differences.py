@@ -1,4 +1,4 @@
-"""Every rule × adjoint × objective that composes has the meta-gradient that finite differences find."""
+"""The meta-gradient of every supported rule × adjoint × objective agrees with finite differences."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ OBJECTIVES = {"query": fs.query_loss, "multi-step": fs.multi_step_loss((0.3, 0.7
 
 
 class LearnedLoss(nn.Module):
-    """A squared error of learned weight, and a learned pull of the predictions to one another."""
+    """A squared error with a learned weight, and a learned penalty on differences between predictions."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Gradients reach whatever in the tasks requires them: example weights, distilled inputs, soft targets."""
+"""Tensors in the tasks that require a gradient get it: example weights, distilled inputs, soft targets."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_gradients_of_data_by_finite_differences(way: str, part: str) -> None:
 
 
 def test_gradients_of_data_in_a_compiled_step() -> None:
-    """Two meta-batches, of which the second replays what was compiled for the first."""
+    """Two meta-batches; the second uses what was compiled for the first."""
     net = nn.Linear(2, 1)
     compiled, eager = fs.maml(net, fs.mse, 0.3, compile=True), fs.maml(net, fs.mse, 0.3)
     for _ in range(2):
@@ -74,7 +74,7 @@ def test_gradients_of_data_in_a_compiled_step() -> None:
 
 @pytest.mark.parametrize("vectorize", [True, False])
 def test_gradients_of_a_tensor_that_the_data_were_computed_from(vectorize: bool) -> None:
-    """Distilled images: one set of learned inputs, given to every task."""
+    """Distilled images: one set of learned inputs for every task."""
     learner, tasks = fs.maml(SmoothNetwork(), fs.mse, 0.3, 2, vectorize=vectorize), regression_tasks()
     images = torch.randn(4, 2, requires_grad=True)
 

@@ -1,4 +1,4 @@
-"""The second derivative of every operation is right, or an error says that there is none: never a wrong number."""
+"""The second derivative of every operation is correct, or an error says that there is none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RTOL = 2e-6
 
 
 def lacking(case: Case) -> set[str]:
-    """The ways in which an error is claimed."""
+    """The modes for which an error is claimed."""
     ways: set[str] = set()
     if claimed(case, FIRST_ORDER_ONLY):
         ways |= {"loop", "vmap", "vmap_vjp", *FORWARD, "vmap_jvp"}
@@ -74,7 +74,7 @@ def test_second_derivative(case: Case) -> None:
     "case", [c for c in CASES if claimed(c, REPLACED) and str(c) not in AS_PYTORCH_HAS_IT], ids=str
 )
 def test_replaced_operations_fail_without_their_replacement(case: Case) -> None:
-    """A replacement is to go when PyTorch is right by itself."""
+    """A replacement should be removed once PyTorch is correct."""
     right, itself = Problem(case, twice_differentiable), Problem(case, nullcontext)
     itself.points, itself.directions = right.points, right.directions
     expected = right.expected()
@@ -88,7 +88,7 @@ def test_replaced_operations_fail_without_their_replacement(case: Case) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert not all(holds(way) for way in ("loop", *FORWARD, *VMAP, "vmap_jvp"))
-        for point in right.points:  # and the numbers are PyTorch's
+        for point in right.points:  # and the results are PyTorch's
             values = []
             for problem in (right, itself):
                 torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Modules of one's own: the meta-gradient is that of finite differences, or the module is refused by name."""
+"""Custom modules: the meta-gradient agrees with finite differences, or the module is refused by name."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_compiled_sub_modules_compute_with_the_adapted_parameters(adjoint: fs.Ad
 
 
 class HiddenLayer(nn.Module):
-    """Hides a layer in an object that is not looked into."""
+    """Hides a layer in an object that is not searched."""
 
     class Holder:
         def __init__(self, layer: nn.Module) -> None:
@@ -83,7 +83,7 @@ class HiddenLayer(nn.Module):
 
 
 class Written(nn.Module):
-    """Writes to its input, its buffer, its parameter, or what another module was given."""
+    """Writes to its input, its buffer, its parameter, or the input of another module."""
 
     def __init__(self, what: str) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Written(nn.Module):
 
 
 class Reentrant(nn.Module):
-    """Autograd raises an error where the input depends on parameters, and is silent elsewhere."""
+    """Autograd raises an error if the input depends on parameters, and none otherwise."""
 
     def __init__(self, given: str) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ def test_scripted_modules_are_refused() -> None:
 
 
 def test_a_layer_outside_of_the_model_is_not_a_leak() -> None:
-    """A fixed module that is not a part of the model may be used."""
+    """A fixed module that is not part of the model may be used."""
     outside = nn.Linear(4, 4).requires_grad_(False)
 
     class Net(nn.Module):

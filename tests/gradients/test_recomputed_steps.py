@@ -1,4 +1,4 @@
-"""What ``Recomputed`` keeps of a step, and what it does again: the gradient and the rule's update."""
+"""What ``Recomputed`` keeps of a step, and what it recomputes: the gradient and the rule's update."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODES = ["reverse", "forward"]
 
 
 class Noted(nn.Module):
-    """A rule with a learned scale that keeps roots and squares, and notes the gradients that it is given."""
+    """A rule with a learned scale that saves roots and squares, and records the gradients that it gets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,14 +40,14 @@ class Noted(nn.Module):
 
 
 class Noisy(Noted):
-    """Its steps are scaled by random numbers."""
+    """Scales its steps by random numbers."""
 
     def update(self, params: Params, grads: Params, state: Params, step: int, loss: Tensor) -> tuple[Params, Params]:
         return super().update(params, {n: g * torch.rand_like(g) for n, g in grads.items()}, state, step, loss)
 
 
 class Fickle(Noted):
-    """Does something else the second time."""
+    """Does a different computation the second time."""
 
     def update(self, params: Params, grads: Params, state: Params, step: int, loss: Tensor) -> tuple[Params, Params]:
         first = len(self.seen) < len(params)
@@ -74,7 +74,7 @@ def test_the_same_gradients_as_unrolled(rule: Callable[[], nn.Module], mode: str
 
 @pytest.mark.parametrize(("mode", "kept"), [("reverse", 4), ("forward", 0)])
 def test_how_many_gradients_are_kept(mode: str, kept: int) -> None:
-    """In reverse mode those of the last step, whose graph is kept; forward mode keeps detached ones."""
+    """In reverse mode those of the last step, whose graph is kept; in forward mode detached ones."""
     model, rule = small(), Noted()
     params, task = dict(model.named_parameters()), regression_tasks()[0]
 

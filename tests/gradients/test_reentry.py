@@ -1,4 +1,4 @@
-"""What enters the model again in a backward pass computes there as it did in the forward pass."""
+"""Code that calls the model again in a backward pass gets the same results as in the forward pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tasks() -> Task:
 
 
 class Body(nn.Module):
-    """A body that is run as ``way`` says."""
+    """A body that is called as ``way`` says."""
 
     def __init__(self, body: nn.Module, way: Any) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Body(nn.Module):
 
 
 class Adjoint(torch.autograd.Function):
-    """Euler's steps of z' = f(z), which backward takes again: as ``odeint_adjoint`` calls its model there."""
+    """Euler steps of z' = f(z), which backward repeats, as ``odeint_adjoint`` calls its model there."""
 
     @staticmethod
     def forward(ctx: Any, f: Any, z: Tensor, *params: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ WAYS: dict[str, tuple[Any, Any]] = {
         lambda net, x: net.body[2](Adjoint.steps(net.body[0], x)),
     ),
 }
-"""With, and as it would be without."""
+"""With checkpointing, and without."""
 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS, ids=repr)
@@ -103,7 +103,7 @@ def test_it_computes_with_the_adapted_parameters(way: str, adjoint: fs.Adjoint) 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS, ids=repr)
 def test_checkpoints_in_the_loss(adjoint: fs.Adjoint) -> None:
-    """Norms, whose second derivative is replaced in the recomputation as well."""
+    """Norms, whose second derivative is replaced in the recomputation too."""
 
     def plain(model: nn.Module, batch: Batch) -> Tensor:
         return torch.linalg.vector_norm(model(batch.x) - batch.y, dim=1).mean()
@@ -141,7 +141,7 @@ def test_norms_in_a_checkpoint_are_at_the_same_step(norm: Any) -> None:
 
 
 class Hooked(nn.Module):
-    """A tensor hook that halves the gradient on its way, as gradient scaling does."""
+    """A tensor hook that halves the gradient, as gradient scaling does."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Operations with second derivatives as a learner sees them: checkpoints, threads, forward mode, errors."""
+"""Replaced operations in a learner: checkpoints, threads, forward mode, errors."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_replacements_do_not_affect_other_threads() -> None:
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False}])
 def test_step_by_step_recurrent_networks_equal_pytorchs(kind: type[nn.Module], options: dict[str, int]) -> None:
-    """In single precision, where oneDNN has an LSTM; under vmap all are written out."""
+    """In float32, where oneDNN has an LSTM; under vmap all networks are computed step by step."""
     network = kind(3, 4, batch_first=True, **options).float()
     x = torch.randn(2, 5, 6, 3, dtype=torch.float32)
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_step_by_step_recurrent_networks_equal_pytorchs(kind: type[nn.Module], o
 
 
 def test_attention_with_masks_equals_pytorchs() -> None:
-    """Rows without any place to look at included."""
+    """Including rows in which every place is masked."""
     attention, x = nn.MultiheadAttention(4, 2, batch_first=True), torch.randn(2, 3, 4)
     padding = torch.tensor([[False, True, True], [True, True, True]])
     for options in (

@@ -40,7 +40,7 @@ layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 @pytest.fixture
 def _fused(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a compiler for GPUs traces it, or not."""
+    """As traced by a compiler for GPUs, or not."""
     for module in normalization, pooling:
         monkeypatch.setattr(module, "fused", lambda x: fused)
 

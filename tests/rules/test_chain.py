@@ -1,4 +1,4 @@
-"""Transforms of the gradients: against PyTorch's clipping, finite differences, and in chains."""
+"""Gradient transforms: against PyTorch's clipping, against finite differences, and in chains."""
 
 import copy
 import pickle
@@ -81,7 +81,7 @@ def test_clipping_by_norm_at_a_gradient_of_zero_is_the_identity():
 
 
 class Heavy:
-    """Momentum as a transform of one's own: with state, no module."""
+    """Momentum as a custom transform with state that is not a module."""
 
     def init(self, params):
         return {name: torch.zeros_like(value) for name, value in params.items()}

@@ -1,4 +1,4 @@
-"""Different rules for different parameters, and moments that go on through groups and chains."""
+"""Different rules for different parameters, and moments that are carried through groups and chains."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""A rate is a number, a tensor, a learned parameter or a schedule, under every rule and adjoint."""
+"""A rate may be a number, a tensor, a learned parameter or a schedule, with every rule and adjoint."""
 
 import copy
 
@@ -98,7 +98,7 @@ def test_first_order_learns_the_rate_too():
 
 @pytest.mark.parametrize("choices", [{}, {"vectorize": False}, {"chunk": 1}, {"compile": True}], ids=str)
 def test_a_fixed_tensor_gets_its_gradient(choices):
-    """However tasks are batched; the momentum is no leaf, but worked out from one."""
+    """For every way of batching tasks; the momentum is not a leaf but computed from one."""
     tasks = regression_tasks(count=2)
     expected = meta_gradient(learner_with(fs.SGD(parameter(0.2), parameter(0.3))), tasks)
     lr, other = torch.tensor(0.2, requires_grad=True), torch.tensor(0.5, requires_grad=True)

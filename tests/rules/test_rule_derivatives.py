@@ -47,7 +47,7 @@ SHARP = {
     "Adadelta": lambda: fs.Adadelta(1.0),
     "clipped": lambda: fs.chain(fs.clip_by_norm(0.1), fs.SGD(0.1)),
 }
-"""With eps as people have it."""
+"""With the usual eps."""
 ADJOINTS = {"unrolled": fs.Unrolled(), "recomputed": fs.Recomputed(), "recomputed, forward": fs.Recomputed("forward")}
 
 
@@ -87,7 +87,7 @@ def test_a_dead_unit(rule, adjoint, vectorize):
 
 @pytest.mark.parametrize("rule", SHARP)
 def test_a_task_without_any_gradient(rule):
-    """All targets are hit, so that every gradient is exactly 0 in the first step."""
+    """The predictions equal all targets, so every gradient is exactly 0 in the first step."""
     model = nn.Linear(2, 1)
     learner = fs.MetaLearner(model, fs.mse, rule=SHARP[rule](), steps=2)
     tasks = regression_tasks(count=2)
@@ -136,7 +136,7 @@ class TestSafeSqrt:
 
 
 def test_the_derivative_at_a_gradient_of_zero_is_exact():
-    """g/(|g| + ε) has slope 1/ε at 0, and Adam's first step is just that."""
+    """g/(|g| + ε), which is Adam's first step, has slope 1/ε at 0."""
     rule, params = fs.Adam(0.1, eps=1e-2), {"a": torch.tensor(1.0)}
 
     def moved(gradient):

@@ -1,4 +1,4 @@
-"""Each rule takes the steps of its namesake in ``torch.optim``, under every combination of options."""
+"""Each rule takes the same steps as the optimiser of ``torch.optim``, for every combination of options."""
 
 from itertools import product
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 def combinations(**choices):
-    """Every choice of one value for each option."""
+    """Every combination of one value for each option."""
     return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
 
 
@@ -65,7 +65,7 @@ def assert_same_path(rule, make, params, grads):
         for name, value in leaves.items():
             torch.testing.assert_close(ours[name], value.detach(), rtol=0, atol=1e-12)
     for name, value in params.items():
-        assert torch.equal(value, before[name])  # nothing was written to
+        assert torch.equal(value, before[name])  # nothing was modified
 
 
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "with zeros"])

@@ -48,7 +48,7 @@ def case(
 def layer(
     name: str, module: nn.Module, *inputs: Shape | Draw, call: Callable[..., Tensor] | None = None, **claims: str
 ) -> Case:
-    """A module's parameters are inputs like the others, so that they differ between tasks."""
+    """A module's parameters are inputs too, so that they differ between tasks."""
     names = [n for n, _ in module.named_parameters()]
     module = module.double()
 
@@ -86,7 +86,7 @@ def whole(high: int, *shape: int) -> Draw:
 
 
 def spread(*shape: int) -> Draw:
-    """Numbers that are far from each other, so that none is the largest by a hair, and far from 0."""
+    """Numbers that are far from each other and from 0, so that maxima are unique."""
 
     def draw() -> Tensor:
         count = torch.Size(shape).numel()

@@ -1,4 +1,4 @@
-"""The product of an operation's Hessian with a vector: by finite differences, and in each way that adjoints take."""
+"""The product of an operation's Hessian with a vector: by finite differences, and as the adjoints compute it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 Vectors = Sequence[Tensor]
 SEED = 5
-"""Of the operation's own random numbers, before every call."""
+"""The seed of the operation's own random numbers, set before every call."""
 
 
 class Problem:
@@ -56,18 +56,18 @@ class Problem:
             columns.append([(a - b) / (2 * epsilon) for a, b in zip(above, below, strict=True)])
         return [torch.stack(parts) for parts in zip(*columns, strict=True)]
 
-    # Ways: each gives the products of all tasks, stacked
+    # Ways: each returns the products of all tasks, stacked
 
     def loop(self) -> list[Tensor]:
         """Double backward of one task after the other."""
         return self._each(self._double_backward)
 
     def dual(self) -> list[Tensor]:
-        """Forward-mode derivative of the gradient, in plain autograd."""
+        """Forward-mode derivative of the gradient, with plain autograd."""
         return self._each(self._dual)
 
     def jvp(self) -> list[Tensor]:
-        """The same by torch.func."""
+        """Forward-mode derivative of the gradient, with torch.func."""
         return self._each(self._jvp)
 
     def vmap(self) -> list[Tensor]:
@@ -81,14 +81,14 @@ class Problem:
         return _gradient(slope, moved)
 
     def vmap_vjp(self) -> list[Tensor]:
-        """The derivative of the gradient by torch.func, all inside of vmap."""
+        """The derivative of the gradient with torch.func, inside vmap."""
         return self._at_once(self._vjp)
 
     def vmap_jvp(self) -> list[Tensor]:
         return self._at_once(self._jvp)
 
     def vmap_gradient(self) -> list[Tensor]:
-        """The first derivative under vmap, less that of the loop: zeros."""
+        """The first derivative under vmap minus that of the loop: zeros."""
         torch.manual_seed(SEED)
         stacked = [torch.stack(parts) for parts in zip(*self.points, strict=True)]
         moved = [stacked[i].requires_grad_() for i in self.places]

@@ -1,4 +1,4 @@
-"""Functions of each number by itself."""
+"""Elementwise functions."""
 
 import torch
 from gradients.operations.case import Case, between, case, spread

@@ -1,4 +1,4 @@
-"""torch.linalg and its relatives."""
+"""torch.linalg and related functions."""
 
 import torch
 from gradients.operations.case import Case, case, positive_definite, spread

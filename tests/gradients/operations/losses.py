@@ -1,4 +1,4 @@
-"""Losses, each with its reductions."""
+"""Losses with all their reductions."""
 
 import torch
 from gradients.operations.case import Case, between, case, layer, spread, whole

@@ -1,4 +1,4 @@
-"""Functions that reduce, choose, move and multiply the numbers of a tensor; transforms; complex numbers."""
+"""Functions that reduce, select, move and multiply the entries of a tensor; transforms; complex numbers."""
 
 import torch
 from gradients.operations.case import Case, between, case, spread, whole
@@ -17,7 +17,7 @@ def with_zero(*places: int):
 
 
 def _written(x: Tensor, write) -> Tensor:
-    """A copy that is written to."""
+    """A copy that is modified in place."""
     y = x.square()
     write(y)
     return y
