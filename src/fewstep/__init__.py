@@ -14,7 +14,7 @@ The public names by subject::
     objectives   query_loss multi_step_loss reptile_loss; Scheduled changes one during training
     training     fit load; TrainingDiverged TrainingInterrupted
     evaluation   evaluate check_gradients; what adaptation changes in fewstep.evaluation
-    protocols    Adjoint Rule Transform, for classes of your own
+    protocols    Adjoint Rule Transform, for custom classes
     more         fewstep.baselines, fewstep.rl, fewstep.allocator
 
 Examples:
@@ -134,8 +134,8 @@ __all__ = [
     "tasks",
 ]
 
-# What is public is imported when it is first asked for, so that the command line can settle the allocator, and print
-# its help, before torch is loaded.
+# Public names are imported when they are first used, so that the command line can select the allocator and print its
+# help before torch is imported.
 _HOMES = {
     "fewstep.adaptation": (
         "Adadelta",
