@@ -15,7 +15,7 @@ from gradients.checks import assert_same, meta_gradient, regression_tasks
 from torch import Tensor, nn
 
 import fewstep as fs
-from fewstep.learner import looks as looks_module
+from fewstep.learner import first_checks
 from fewstep.learner.first_checks import MAX_SIZES
 from fewstep.tasks import Batch, Task
 
@@ -37,29 +37,29 @@ class Fixed:
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
     """The meta-batches that were checked."""
     seen: list[Any] = []
-    look_at = looks_module.look
+    original = first_checks.first_check
 
     def counted(choices: Any, tasks: Any, *rest: Any) -> Any:
         seen.append(tasks)
-        return look_at(choices, tasks, *rest)
+        return original(choices, tasks, *rest)
 
-    monkeypatch.setattr(looks_module, "look", counted)
+    monkeypatch.setattr(first_checks, "first_check", counted)
     return seen
 
 
 # When
 
 
-def test_a_kind_is_checked_once(looks: list[Task]) -> None:
+def test_a_kind_is_checked_once(checked: list[Task]) -> None:
     learner = fs.maml(network(), fs.mse, 0.1)
     for _ in range(3):
         learner.meta_loss(regression_tasks()).backward()
         learner.score(regression_tasks())
         learner.adapt(regression_tasks()[0].support)
-    assert len(looks) == 1
+    assert len(checked) == 1
 
 
 def autocast_of(learner: fs.MetaLearner, tasks: Task) -> Task:
@@ -107,7 +107,7 @@ ANEW: dict[str, Callable[[fs.MetaLearner, Task], Task]] = {
 
 
 @pytest.mark.parametrize("what", ANEW)
-def test_a_new_kind_is_checked(what: str, looks: list[Task]) -> None:
+def test_a_new_kind_is_checked(what: str, checked: list[Task]) -> None:
     class Cast(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.double()
@@ -117,17 +117,17 @@ def test_a_new_kind_is_checked(what: str, looks: list[Task]) -> None:
     learner = fs.maml(net, fs.mse, 0.1, adjoint=adjoint, vectorize=False)
     tasks = regression_tasks()
     learner.meta_loss(tasks)
-    assert len(looks) == 1
+    assert len(checked) == 1
     new = ANEW[what](learner, tasks)
-    assert len(looks) == 2
-    assert what == "evaluation" or looks[1] is new
+    assert len(checked) == 2
+    assert what == "evaluation" or checked[1] is new
     learner.iteration = 0
     learner.train()
     learner.meta_loss(tasks)
-    assert len(looks) == 2
+    assert len(checked) == 2
 
 
-def test_sizes_beyond_a_limit_are_not_checked(looks: list[Task]) -> None:
+def test_sizes_beyond_a_limit_are_not_checked(checked: list[Task]) -> None:
     net = nn.Linear(2, 1)
     learner = fs.maml(net, fs.mse, 0.1)
     for size in range(1, MAX_SIZES + 5):
@@ -136,15 +136,15 @@ def test_sizes_beyond_a_limit_are_not_checked(looks: list[Task]) -> None:
         weight, bias = (p - 0.1 * slope for p, slope in zip(net.parameters(), slopes, strict=True))
         expected = fs.mse(lambda x, w=weight, b=bias: nn.functional.linear(x, w, b), task.query)
         torch.testing.assert_close(learner.meta_loss([task]), expected)
-    assert len(looks) == MAX_SIZES
+    assert len(checked) == MAX_SIZES
 
 
-def test_a_copy_checks_again(looks: list[Task]) -> None:
+def test_a_copy_checks_again(checked: list[Task]) -> None:
     learner, tasks = fs.maml(network(), fs.mse, 0.1), regression_tasks()
     learner.meta_loss(tasks)
     twin = copy.deepcopy(learner)
     assert_same(meta_gradient(twin, tasks), meta_gradient(learner, tasks))
-    assert len(looks) == 2
+    assert len(checked) == 2
 
 
 @pytest.mark.parametrize("first", ["train", "evaluate", "score", "adapt"])
