@@ -117,7 +117,7 @@ def test_a_library_that_does_not_replace_malloc_is_an_error_and_not_a_loop():
     body = "import ctypes.util; allocator._find_tcmalloc = lambda: ctypes.util.find_library('m'); "
     result = run(body + "allocator.restart_with('tcmalloc')")
     assert result.stdout.count("start") == 2
-    assert "did not take the place of malloc" in result.stderr
+    assert "did not replace malloc" in result.stderr
     auto = run(body + "allocator.restart_with('auto'); print(allocator.current())")
     assert auto.stdout.splitlines()[-1] == ("glibc" if IS_GLIBC else "default"), auto.stderr
 
