@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "evaluate a run on test tasks, and write its results.json",
     "analyse": "measure what adaptation changes: frozen blocks, similarity of layers, NIL",
     "plot": "draw the learning curve and the figures of a run",
+    "report": "write one HTML file about one or several runs",
     "reproduce": "train and evaluate the rows of a paper's table, and print ours beside it",
     "data": "show the data sets, or download Omniglot",
     "demo": "meta-learn sine waves in about two minutes, and draw the result",
@@ -101,7 +102,7 @@ def _choose_allocator(words: list[str]) -> list[str]:
             break
     if (
         words
-        and words[0] in ("train", "reproduce", "evaluate", "analyse", "demo", "plot")
+        and words[0] in ("train", "reproduce", "evaluate", "analyse", "demo", "plot", "report")
         and not {"-h", "--help"} & set(words)
     ):
         from fewstep import allocator

@@ -20,6 +20,7 @@ from fewstep.experiments.reproduction_figures import figures_of
 from fewstep.experiments.results import TABLES, load_results
 from fewstep.experiments.schedule import Timed, by_paper_and_time, by_paper_and_work, timed
 from fewstep.experiments.tables import page, tables_of
+from fewstep.report import write_table_report
 from fewstep.training import TrainingInterrupted
 from fewstep.training.progress import duration, seconds_of
 
@@ -179,5 +180,7 @@ def _show(options: Reproduce, results: Path, to: Path, figures: bool) -> None:
         (to / "table.md").write_text(page(tables))
         for file in (to / "table.md", *(figures_of(options.table, found, results, to) if figures else [])):
             print(f"Wrote {file}")
+        if figures:
+            print(f"Wrote {write_table_report(results, options.table, to / 'report.html')}")
     elif not options.train:
         raise ValueError(f"there are no results of {options.table} in {results}. Train them: leave out --no-train.")

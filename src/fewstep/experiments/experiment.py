@@ -136,6 +136,10 @@ class Experiment(Protocol):
         """Draws the figures of a run into its folder, and returns their files."""
         ...
 
+    def example(self, run: Any) -> tuple[Any, str] | None:
+        """A figure of what the learner does in one task, and its caption, for a report; ``None`` if there is none."""
+        ...
+
 
 @dataclass(frozen=True)
 class Row:

@@ -137,6 +137,16 @@ class FewShot:
         title = f"{run.name}: the first test task, {which} checkpoint (iteration {state['iteration']:,})"
         return [plot_episode(run.load_learner(), source, steps, run.folder.path / "episode.png", title)]
 
+    def example(self, run: Any) -> tuple[Any, str]:
+        """The first test task with a few query images, for a report."""
+        from fewstep.figures.episodes import draw_episode
+
+        shots = self.test_shots or self.shots
+        left_over = int(self._images("test").counts.min()) - shots
+        steps = self.test_steps if takes_steps(self.method) else None
+        drawn = draw_episode(run.load_learner(), self.test_source(queries=min(4, left_over)), steps)
+        return drawn, "The first test task: support images, and query images with the classes predicted for them."
+
     def _test_episodes(self, split: str, shots: int | None, queries: int | None = None) -> Episodes:
         shots = shots or self.test_shots or self.shots
         return self._episodes(split, shots, queries or self.test_queries or shots)

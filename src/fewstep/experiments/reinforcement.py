@@ -145,6 +145,15 @@ class Reinforcement:
         environment = self.environment(1, render_mode="rgb_array")
         return policies.film(learner, environment, run.folder.path, self.test_steps)
 
+    def example(self, run: Any) -> tuple[Any, str] | None:
+        """Paths to two goals before adaptation and after the last update, for a report; robots have a film instead."""
+        from fewstep.figures.policies import draw_paths
+
+        if self.world != "navigation":
+            return None
+        updates = sorted({0, self.test_steps})
+        return draw_paths(run.load_learner(), updates, goals=2), "Paths to two goals, before and after adaptation."
+
     def environment(self, copies: int, **options: Any) -> Any:
         """The environment, with as many threads as PyTorch has."""
         observes = self.method == "oracle"

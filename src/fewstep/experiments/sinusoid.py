@@ -111,6 +111,18 @@ class Sinusoid:
             return []
         return [plot_fits({self.method: run.load_learner()}, run.folder.path / "fits.png")]
 
+    def example(self, run: Any) -> tuple[Any, str] | None:
+        """One wave and its fits, for a report; for methods that see x only."""
+        from fewstep.figures.sinusoids import draw_fit
+        from fewstep.figures.style import figure, legend_below
+
+        if self.method == "oracle":
+            return None
+        drawn, ((axes,),) = figure(width=4.6, height=3.6)
+        draw_fit(axes, run.load_learner(), self.shots)
+        legend_below(drawn, axes)
+        return drawn, f"A sine wave of amplitude 4 from {self.shots} points, before and after adaptation."
+
 
 _FIGURE_3 = (5, 10, 20)
 _TABLE_2 = "MAML, appendix C, Table 2"

@@ -19,6 +19,9 @@ _ROWS = 10
 _GAP, _TAG, _LABEL = 0.14, 0.3, 0.55
 """Between images, height of the tags below them, and room for a class's number, in widths of an image."""
 
+_WIDE = 10.0
+"""Pages of this width have room for the legend in one line."""
+
 
 def queries_that_fit(ways: int, shots: int) -> int:
     """Query images of a class that a page has room for beside the support images."""
@@ -116,11 +119,12 @@ def _draw(page: _Page, caption: str, title: str) -> tuple[Any, bool]:
 
     width, height = page.size
     inch = 0.62 if page.ways <= _ROWS else 0.5  # an image
-    drawn = Figure(figsize=(width * inch + 0.3, (height + 1.5) * inch))
+    above, below = 0.75 if title else 0.25, 1.5 if width < _WIDE else 0.75
+    drawn = Figure(figsize=(width * inch + 0.3, (height + above + below) * inch))
     FigureCanvasAgg(drawn)
     axes = drawn.add_axes((0, 0, 1, 1))
     axes.set_xlim(-0.2, width + 0.25)
-    axes.set_ylim(height + 0.75, -0.75)
+    axes.set_ylim(height + below, -above)
     axes.set_aspect("equal")
     axes.axis("off")
     axes.text(0, -0.4, title, fontsize=11, va="center", parse_math=False)
@@ -131,7 +135,7 @@ def _draw(page: _Page, caption: str, title: str) -> tuple[Any, bool]:
             axes.text(left, top - 0.12, "support", fontsize=8, color=GREY)
             axes.text(page.query_at(way, 0)[0], top - 0.12, "query", fontsize=8, color=GREY)
     _draw_images(axes, page)
-    _draw_legend(axes, height + 0.2, caption, adapted=len(page.predictions) > 1)
+    _draw_legend(axes, height + 0.2, caption, len(page.predictions) > 1, width >= _WIDE)
     return drawn, page.task.support.x.shape[1] > 1
 
 
@@ -173,7 +177,7 @@ def _draw_tags(axes: Any, words: list[str], colours: list[str], left: float, top
         axes.text(*middle, word, color="white", fontsize=7.5, ha="center", va="center_baseline")
 
 
-def _draw_legend(axes: Any, top: float, caption: str, adapted: bool) -> None:
+def _draw_legend(axes: Any, top: float, caption: str, adapted: bool, wide: bool) -> None:
     from matplotlib.patches import Rectangle
 
     axes.text(0, top, caption, fontsize=9, va="center")
@@ -182,7 +186,10 @@ def _draw_legend(axes: Any, top: float, caption: str, adapted: bool) -> None:
         axes.add_patch(Rectangle((place, top + 0.27), 0.24, 0.24, color=colour))
         axes.text(place + 0.34, top + 0.39, word, fontsize=8, color=GREY, va="center")
         place += 1.25
-    words = "numbers: predicted class"
+    lines = ["numbers: predicted class"]
     if adapted:
-        words = "numbers: predicted class before and after adaptation; border: after"
-    axes.text(place, top + 0.39, words, fontsize=8, color=GREY, va="center")
+        lines = ["numbers: predicted class before and after adaptation", "border: after adaptation"]
+    if wide:
+        axes.text(place, top + 0.39, "; ".join(lines), fontsize=8, color=GREY, va="center")
+    else:
+        axes.text(0, top + 0.65, "\n".join(lines), fontsize=8, color=GREY, va="top")
