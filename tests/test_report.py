@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import fewstep
 from fewstep.cli import main
@@ -18,6 +19,7 @@ from fewstep.experiments.experiment import Training
 from fewstep.experiments.runs import EXPERIMENTS, Run
 from fewstep.report import read_run, write_report, write_table_report
 from fewstep.report.pictures import svg
+from fewstep.training import RunFolder
 
 MALICIOUS = '<script>alert("1")<|script>'
 """As the name of a folder, which holds no slash."""
@@ -114,7 +116,8 @@ def test_a_run_of_fit_without_an_experiment(tmp_path: Path):
     page = Page(write_report([tmp_path / "fit"]))
     assert f"iterations=..., run={str(tmp_path / 'fit')!r}, resume=True" in page.text
     assert "There was no validation." in page.text
-    assert "the settings of such a run are in the program" in page.text
+    assert "the model and the tasks are in the program" in page.text
+    assert "meta_batch 25" in page.text
     assert page.count("svg") == 1
     assert "training time" in page.text
 
@@ -209,10 +212,21 @@ def test_text_in_pictures_is_escaped():
 
 def test_the_report_of_a_reproduction(tmp_path: Path):
     results = Path(__file__).parents[1] / "reproduction" / "sinusoid"
-    page = Page(write_table_report(results, "sinusoid", tmp_path / "report.html"))
-    runs = len(list(results.glob("sinusoid-*-seed*.json")))
-    assert page.text.count("How to resume") == runs > 1
+    (tmp_path / "curves").mkdir()
+    for name in ("sinusoid-5shot-maml-seed0", "sinusoid-5shot-pretrained-seed0"):
+        shutil.copy(results / f"{name}.json", tmp_path)
+        shutil.copy(results / "curves" / f"{name}.jsonl", tmp_path / "curves")
+    page = Page(write_table_report(tmp_path, "sinusoid", tmp_path / "report.html"))
+    assert page.text.count("How to resume") == 2
+    assert page.count("svg") == 9
     assert "Reproduction: sinusoid" in page.text
+
+
+def test_many_runs_have_their_curves_in_the_comparison_only(tmp_path: Path):
+    runs = [write_run(tmp_path / f"run{number}", ROWS) for number in range(9)]
+    page = Page(write_report(runs))
+    assert page.text.count("How to resume") == 9
+    assert page.count("svg") == 4, "eight runs in a picture, and the ninth"
 
 
 # In a browser
@@ -238,11 +252,13 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def file(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of three runs: one with everything, one of fit, one with names that are not harmless."""
+    """A report of four runs: one with everything, one of fit, one with malicious names, one with a photograph."""
     folder = tmp_path_factory.mktemp("reports")
-    of_fit = write_run(folder / "a-name-without-an-end-" * 8, ROWS)
-    (trained / "film.png").write_bytes(b"")
-    return write_report([trained, of_fit, malicious(folder)], folder / "report.html")
+    of_fit = write_run(folder / ("anamewithoutanend" * 12), ROWS)
+    robot = write_run(folder / "robot", ROWS, {"experiment": "cheetah-direction-maml"})
+    RunFolder(robot).save({"iteration": 5})
+    Image.new("RGB", (900, 300), "red").save(robot / "film.png")
+    return write_report([trained, of_fit, malicious(folder), robot], folder / "report.html")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -261,8 +277,8 @@ def test_in_a_browser(browser: Any, file: Path, width: int, height: int, scheme:
     assert {url for url in asked if not url.startswith("data:")} == {file.as_uri()}
     assert browser.execute_script("return innerWidth") == width
     assert browser.execute_script("return document.documentElement.scrollWidth") == width, "nothing sticks out"
-    images = "return [...document.querySelectorAll('img')].every(image => image.complete && image.naturalWidth > 0)"
-    assert browser.execute_script(images)
+    images = "return [...document.querySelectorAll('img')].map(image => image.complete && image.naturalWidth)"
+    assert browser.execute_script(images) == [900]
     sizes = browser.execute_script("return [...document.querySelectorAll('svg')].map(svg => svg.clientWidth)")
     assert len(sizes) > 6
     assert min(sizes) > 250

@@ -135,7 +135,7 @@ def _default_of(field: Field[Any]) -> Any:
 def _add_argument(group: Any, dest: str, value: Value, text: str, default: Any) -> None:
     group.add_argument(
         dest, type=value.read, metavar=dest.upper(), help=text, default=argparse.SUPPRESS,
-        nargs=None if default is MISSING else "?",
+        nargs="+" if value.several else None if default is MISSING else "?",
     )  # fmt: skip
 
 

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import tyro
-
+from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
 from fewstep.report import write_report
 
 
 @dataclass(frozen=True)
 class Report:
-    """Write one HTML file about one or several runs: curves, results beside the paper's, an example, cost, settings.
+    """Write one HTML file about one or several runs.
 
-    The file needs no network and no other file. Runs need not be finished.
+    It shows curves, results beside the paper's, an example, cost, how to resume, and settings; several runs side by
+    side. The file needs no network and no other file. Runs need not be finished.
+
+    Example:
+        fewstep report runs/sinusoid-5shot-maml-seed0
     """
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tuple[Path, ...], Argument]
     """One or several run folders, also of fewstep.fit."""
     to: Path | None = None
-    """The file to write; report.html in the run folder, or beside the first of several, if not given."""
+    """The file to write. By default report.html in the run folder, or beside the first of several."""
     example: bool = True
-    """Adapt each learner to an example task and draw what it does."""
+    """Adapt each learner to an example task and draw the result."""
 
 
 def main(words: list[str], began: float) -> None:
@@ -32,7 +36,5 @@ def main(words: list[str], began: float) -> None:
 
 
 def report(options: Report) -> None:
-    """``fewstep report``"""
-    if not options.runs:
-        raise ValueError("report needs at least one run folder: fewstep report runs/sinusoid-5shot-maml-seed0")
+    """Writes the report and prints the name of its file."""
     print(f"Wrote {write_report(options.runs, options.to, options.example)}")

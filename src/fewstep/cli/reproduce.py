@@ -122,7 +122,7 @@ def reproduce(options: Reproduce, began: float) -> None:
             print(f"\nStopped after {duration(time.monotonic() - began)} of {duration(limit)}.")
             print_left(_planned(options, to, unfinished), training, runs)
     shown = (options.results or to) if not options.train else to
-    _show(options, shown, to, figures=limit is None or time.monotonic() < began + limit - min(5.0, limit / 10))
+    _show(options, shown, to, limit is None or time.monotonic() < began + limit - min(5.0, limit / 10), limit is None)
     if failures:
         reasons = "".join(f"\n  {name}: {error}" for name, error in failures.items())
         raise RuntimeError(f"{len(failures)} of {len(planned)} runs failed:{reasons}")
@@ -169,8 +169,8 @@ def _timed(planned: list[Planned], training: Training, limit: float | None) -> l
     return by_paper_and_time(timed(by_paper_and_work(planned), training, time.monotonic() + limit / 10))
 
 
-def _show(options: Reproduce, results: Path, to: Path, figures: bool) -> None:
-    """Prints the tables, and writes tables and figures, of the results that exist."""
+def _show(options: Reproduce, results: Path, to: Path, figures: bool, report: bool) -> None:
+    """Prints the tables, and writes tables, figures and the report, of the results that exist."""
     found = load_results(results, options.table)
     if found:
         tables = tables_of(options.table, found)
@@ -180,7 +180,7 @@ def _show(options: Reproduce, results: Path, to: Path, figures: bool) -> None:
         (to / "table.md").write_text(page(tables))
         for file in (to / "table.md", *(figures_of(options.table, found, results, to) if figures else [])):
             print(f"Wrote {file}")
-        if figures:
+        if report:
             print(f"Wrote {write_table_report(results, options.table, to / 'report.html')}")
     elif not options.train:
         raise ValueError(f"there are no results of {options.table} in {results}. Train them: leave out --no-train.")

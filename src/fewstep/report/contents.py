@@ -52,7 +52,10 @@ class RunContents:
         """The name of the metric, if it is known."""
         if self.results is not None:
             return str(self.results["metric"])
-        return None if self.row is None else str(self.row.config.metric.__name__)
+        if self.row is not None:
+            return str(self.row.config.metric.__name__)
+        recorded = self.settings.get("fit", {}).get("metric")
+        return recorded if isinstance(recorded, str) else None
 
     @property
     def paper(self) -> dict[int, float]:
@@ -71,7 +74,7 @@ class RunContents:
     @property
     def planned(self) -> int | None:
         """Outer iterations that the run was begun with, if they are known."""
-        value = self.settings.get("experiment", {}).get("iterations")
+        value = {**self.settings.get("fit", {}), **self.settings.get("experiment", {})}.get("iterations")
         return value if isinstance(value, int) else None
 
     @property
@@ -102,7 +105,7 @@ def read_run(path: str | os.PathLike[str]) -> RunContents:
             "`fewstep train EXPERIMENT` makes one, and so does fewstep.fit(..., run=FOLDER)."
         )
     notes: list[str] = []
-    config = _json(folder.config_file, notes)
+    config = _json(folder.config_file, notes) or {"fit": _json(folder.settings_file, notes)}
     results = _usable(_json(folder.results_file, notes), notes)
     checkpoint: dict[str, Any] | None = None
     if which is not None:
@@ -157,7 +160,7 @@ def _json(file: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    groups = {"experiment": config.get("config"), "training": config.get("training")}
+    groups = {"experiment": config.get("config"), "training": config.get("training"), "fit": config.get("fit")}
     software = {name: config[name] for name in ("fewstep", "torch", "commit") if config.get(name) is not None}
     return {
         title: dict(_flat(values))
@@ -215,7 +218,7 @@ def _usable(results: dict[str, Any], notes: list[str]) -> dict[str, Any] | None:
 def _missing(run: RunContents) -> list[str]:
     notes = []
     if run.experiment is None:
-        notes.append("Written by fewstep.fit: the settings of such a run are in the program that called it.")
+        notes.append("Written by fewstep.fit: the model and the tasks are in the program that called it.")
     elif run.row is None:
         notes.append(
             f"This version of fewstep has no experiment {run.experiment!r}, so the paper's numbers are missing."

@@ -69,7 +69,7 @@ def _comparison(runs: Sequence[RunContents]) -> Html:
     by_metric = sorted(runs, key=lambda run: run.metric or "")
     for number, (_, group) in enumerate(groupby(by_metric, key=lambda run: run.metric or "")):
         together = list(group)
-        for start in range(0, len(together) if len(together) > 1 else 0, MOST):
+        for start in range(0, len(together) if len(together) > 1 or len(runs) > MOST else 0, MOST):
             shown = together[start : start + MOST]
             parts += [legend(shown), element("div", *charts(shown, f"all-{number}-{start}"), class_="pictures")]
     return element("section", *parts, _differences(runs))
@@ -92,20 +92,20 @@ def _differences(runs: Sequence[RunContents]) -> Html:
     )
 
 
-def _run(run: RunContents, example: Html | None, anchor: str, several: bool) -> Html:
-    heading = [element("h2", run.name)] if several else []
+def _run(run: RunContents, example: Html | None, anchor: str, runs: int) -> Html:
+    heading = [element("h2", run.name)] if runs > 1 else []
     about = [text for text in (run.experiment, run.row and run.row.summary, run.path and str(run.path)) if text]
     parts = [*heading, *(element("p", line, class_="muted") for line in about), _facts(run)]
     if run.notes:
         parts.append(element("ul", *(element("li", note) for note in run.notes), class_="note"))
-    drawn = charts([run], anchor)
+    drawn = charts([run], anchor) if runs <= MOST else []  # of more runs the comparison has the curves
     if drawn:
         parts.append(element("div", *drawn, class_="pictures"))
     if run.results is not None:
         parts.append(_steps(run, run.results))
     if example is not None:
         parts += [element("h3", "An example"), example]
-    parts += [_cost(run), _resume(run), _settings(run, opened=not several)]
+    parts += [_cost(run), _resume(run), _settings(run, opened=runs == 1)]
     return element("section", *parts, id=anchor)
 
 

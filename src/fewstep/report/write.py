@@ -74,20 +74,21 @@ def _unambiguous(runs: list[RunContents]) -> list[RunContents]:
 
 
 def _example(run: RunContents, prefix: str) -> Html | None:
-    """What the learner does in a task: drawn now, or else the film that `fewstep plot` has written; or why not."""
+    """What the learner does in a task: the film that `fewstep plot` has written, or else drawn now; or why not."""
     if run.path is None or run.row is None or run.checkpoint is None:
         return None
-    try:
-        opened = Run(run.path)
-        made = opened.experiment.example(opened)
-    except (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError) as error:
-        return element("p", f"It cannot be drawn: {error}", class_="note")
-    if made is not None:
-        drawn, caption = made
-        return picture(drawn, caption, prefix, caption)
     film = run.path / "film.png"
     if film.is_file():
         source = f"data:image/png;base64,{base64.b64encode(film.read_bytes()).decode()}"
         image = element("img", src=source, alt="Pictures of the robot before and after adaptation")
         return element("figure", image, element("figcaption", "Before and after adaptation, at equal intervals."))
-    return element("p", f"fewstep plot {run.path} films the policy; then write the report again.", class_="muted")
+    try:
+        opened = Run(run.path)
+        made = opened.experiment.example(opened)
+    except (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError) as error:
+        return element("p", f"It cannot be drawn: {error}", class_="note")
+    if made is None:
+        words = f"There is no picture of a task yet; where fewstep plot {run.path} writes film.png, it is shown here."
+        return element("p", words, class_="muted")
+    drawn, caption = made
+    return picture(drawn, caption, prefix, caption)
