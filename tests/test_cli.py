@@ -342,7 +342,7 @@ def test_reproduce_trains_tests_and_sets_beside_the_paper(capsys: pytest.Capture
     run(*words)
     files = sorted(path.name for path in Path("r/results").iterdir())
     results = [f"sinusoid-10shot-{method}-seed{seed}.json" for method in ("oracle", "pretrained") for seed in (0, 1)]
-    assert files == ["curves", "figure-3.png", *results, "table.md"]
+    assert files == ["curves", "figure-3.png", "report.html", *results, "table.md"]
     found = load_results(Path("r/results"), "sinusoid")
     assert {name: result.seeds for name, result in found.items()} == {
         "sinusoid-10shot-pretrained": [0, 1],

@@ -215,10 +215,11 @@ def test_the_report_of_a_reproduction(tmp_path: Path):
     (tmp_path / "curves").mkdir()
     for name in ("sinusoid-5shot-maml-seed0", "sinusoid-5shot-pretrained-seed0"):
         shutil.copy(results / f"{name}.json", tmp_path)
-        shutil.copy(results / "curves" / f"{name}.jsonl", tmp_path / "curves")
+    curve = "".join(json.dumps(row) + "\n" for row in ROWS)
+    (tmp_path / "curves" / "sinusoid-5shot-maml-seed0.jsonl").write_text(curve)
     page = Page(write_table_report(tmp_path, "sinusoid", tmp_path / "report.html"))
     assert page.text.count("How to resume") == 2
-    assert page.count("svg") == 9
+    assert page.count("svg") == 3 + 3 + 1, "one of the two has a learning curve"
     assert "Reproduction: sinusoid" in page.text
 
 

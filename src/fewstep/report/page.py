@@ -30,12 +30,11 @@ def page(runs: Sequence[RunContents], examples: Sequence[Html | None], title: st
         examples: of each run, an example task as a figure.
         title: of the page.
     """
-    several = len(runs) > 1
     body = [element("h1", title)]
-    if several:
+    if len(runs) > 1:
         body.append(_comparison(runs))
     body += [
-        _run(run, example, f"run-{n}", several) for n, (run, example) in enumerate(zip(runs, examples, strict=True))
+        _run(run, example, f"run-{n}", len(runs)) for n, (run, example) in enumerate(zip(runs, examples, strict=True))
     ]
     written = element("footer", element("p", f"Written by fewstep {fewstep.__version__}.", class_="muted"))
     head = element(
