@@ -251,6 +251,12 @@ def exact_gradient(loss: Loss, params: Params, names: Sequence[str], batch: Any)
 
     Returns:
         ∇_names L(params; batch), and L.
+
+    Examples:
+        >>> loss = lambda params, x: (params["w"] * x).square()
+        >>> gradient, value = exact_gradient(loss, {"w": torch.tensor(3.0)}, ["w"], torch.tensor(1.0))
+        >>> gradient["w"].item(), value.item(), gradient["w"].requires_grad
+        (6.0, 9.0, True)
     """
     return gradient_and_value(loss, params, names, batch)
 
@@ -266,6 +272,11 @@ def constant_gradient(params: Params, batch: Any, adapts: Sequence[str]) -> Grad
     Returns:
         A function with the arguments of [`exact_gradient`][fewstep.adaptation.exact_gradient]. What adaptation does not
         change is detached once and reused in all steps.
+
+    Examples:
+        >>> loss, theta, x = lambda params, x: (params["w"] * x).square(), {"w": torch.tensor(3.0)}, torch.tensor(1.0)
+        >>> constant_gradient(theta, x, ["w"])(loss, theta, ["w"], x)
+        ({'w': tensor(6.)}, tensor(9.))
     """
     fixed = _detached({name: value for name, value in params.items() if name not in adapts})
     constants = _detached(batch)

@@ -40,6 +40,14 @@ def inner_loop(
 
     Returns:
         The parameters before and after each step, each with the parameters that are not adapted.
+
+    Examples:
+        >>> import fewstep
+        >>> from fewstep.adaptation import exact_gradient
+        >>> loss, theta, x = lambda params, x: (params["w"] * x).square(), {"w": torch.tensor(1.0)}, torch.tensor(1.0)
+        >>> path = inner_loop([exact_gradient] * 2, loss, theta, x, fewstep.SGD(0.1), ["w"])
+        >>> [round(params["w"].item(), 2) for params in path]
+        [1.0, 0.8, 0.64]
     """
     return path_and_state(gradients, loss, params, batch, rule, adapts)[0]
 

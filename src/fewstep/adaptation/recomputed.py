@@ -41,6 +41,11 @@ def recomputed_gradient(
 
     Returns:
         ∇_names L(params; batch), and L.
+
+    Examples:
+        >>> loss = lambda params, x: (params["w"] * x).square()
+        >>> recomputed_gradient(loss, {"w": torch.tensor(3.0)}, ["w"], torch.tensor(1.0))
+        ({'w': tensor(6.)}, tensor(9.))
     """
     return RecomputedStep(mode, without_forward_mode)(loss, params, names, batch)
 
