@@ -2,10 +2,12 @@
 
 import ast
 import importlib
+import importlib.util
 import re
 import textwrap
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -131,3 +133,42 @@ def test_the_messages_of_the_troubleshooting_page_are_those_of_the_source():
     assert len(quotes) > 30
     unknown = [q for q in quotes if not any(all(part in message for part in q.split("…")) for message in known)]
     assert unknown == []
+
+
+def hook(name: str) -> ModuleType:
+    """A hook of mkdocs.yml, which is a file and not a module of the package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_formulas_have_subscripts_and_code_has_none():
+    shown = hook("subscripts").on_page_content
+    assert shown("<p>φ_{k+1} = φ_k − α·g_k</p>") == "<p>φ<sub>k+1</sub> = φ<sub>k</sub> − α·g<sub>k</sub></p>"
+    for unchanged in ("<p>cg_steps</p>", "<code>x_k</code>", '<a href="#x_k">', "<pre>a <b>x_i</b></pre>"):
+        assert shown(unchanged) == unchanged
+
+
+@pytest.mark.parametrize(
+    "loaded",
+    [
+        '<script src="https://cdn.example/x.js">',
+        "<img alt='x' src='//example.org/x.png'>",
+        '<link href="https://fonts.example/f.css" rel="stylesheet">',
+    ],
+)
+def test_a_page_that_loads_something_from_elsewhere_fails_the_build(loaded: str):
+    errors = pytest.importorskip("mkdocs.exceptions")
+    check, page = hook("offline").on_post_page, SimpleNamespace(file=SimpleNamespace(src_uri="index.md"))
+    with pytest.raises(errors.PluginError, match="index.md loads something from another server"):
+        check(f"<p>{loaded}</p>", page=page)
+
+
+def test_links_and_local_files_may_be_on_a_page():
+    page = (
+        '<a href="https://arxiv.org/abs/1703.03400">x</a><img src="../a.png"><link rel="canonical" href="https://x/">'
+    )
+    assert hook("offline").on_post_page(page, page=None) == page
