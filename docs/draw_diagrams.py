@@ -233,6 +233,11 @@ def parameters() -> None:
     d.save("parameters")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Draws them all."""
     for draw in (choices, tasks, model, rule, adjoint, objective, parameters):
         draw()
+
+
+if __name__ == "__main__":
+    main()

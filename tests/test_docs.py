@@ -135,8 +135,8 @@ def test_the_messages_of_the_troubleshooting_page_are_those_of_the_source():
     assert unknown == []
 
 
-def hook(name: str) -> ModuleType:
-    """A hook of mkdocs.yml, which is a file and not a module of the package."""
+def script(name: str) -> ModuleType:
+    """A script of docs/, which is not part of the package."""
     spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -146,10 +146,19 @@ def hook(name: str) -> ModuleType:
 
 
 def test_formulas_have_subscripts_and_code_has_none():
-    shown = hook("subscripts").on_page_content
+    shown = script("subscripts").on_page_content
     assert shown("<p>φ_{k+1} = φ_k − α·g_k</p>") == "<p>φ<sub>k+1</sub> = φ<sub>k</sub> − α·g<sub>k</sub></p>"
     for unchanged in ("<p>cg_steps</p>", "<code>x_k</code>", '<a href="#x_k">', "<pre>a <b>x_i</b></pre>"):
         assert shown(unchanged) == unchanged
+
+
+def test_the_diagrams_are_as_the_script_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    diagrams = script("draw_diagrams")
+    monkeypatch.setattr(diagrams, "IMAGES", tmp_path)
+    diagrams.main()
+    drawn = sorted(tmp_path.iterdir())
+    assert len(drawn) == 7
+    assert [file.name for file in drawn if file.read_text() != (DOCS / "images" / file.name).read_text()] == []
 
 
 @pytest.mark.parametrize(
@@ -162,7 +171,7 @@ def test_formulas_have_subscripts_and_code_has_none():
 )
 def test_a_page_that_loads_something_from_elsewhere_fails_the_build(loaded: str):
     errors = pytest.importorskip("mkdocs.exceptions")
-    check, page = hook("offline").on_post_page, SimpleNamespace(file=SimpleNamespace(src_uri="index.md"))
+    check, page = script("offline").on_post_page, SimpleNamespace(file=SimpleNamespace(src_uri="index.md"))
     with pytest.raises(errors.PluginError, match="index.md loads something from another server"):
         check(f"<p>{loaded}</p>", page=page)
 
@@ -171,4 +180,4 @@ def test_links_and_local_files_may_be_on_a_page():
     page = (
         '<a href="https://arxiv.org/abs/1703.03400">x</a><img src="../a.png"><link rel="canonical" href="https://x/">'
     )
-    assert hook("offline").on_post_page(page, page=None) == page
+    assert script("offline").on_post_page(page, page=None) == page
