@@ -44,7 +44,7 @@ def plain_network(filters: int = 32, ways: int = 5) -> nn.Module:
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "Conv4": lambda: fs.models.Conv4.mini_imagenet(ways=5),
+    "Conv4": lambda: fs.models.Conv4.mini_imagenet(ways=5, norm="batch"),
     "PyTorch's layers": plain_network,
 }
 

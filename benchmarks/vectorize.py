@@ -63,7 +63,7 @@ def omniglot(ways: int, shots: int = 1, tasks: int = 16) -> Case:
     def case() -> tuple[nn.Module, Callable[..., torch.Tensor], fs.tasks.Task]:
         labels = torch.arange(ways).repeat(tasks, shots)
         support, query = (fs.tasks.Batch(torch.rand(tasks, ways * shots, 1, 28, 28), labels) for _ in range(2))
-        return fs.models.Conv4.omniglot(ways), fs.cross_entropy, fs.tasks.Task(support, query)
+        return fs.models.Conv4.omniglot(ways, norm="batch"), fs.cross_entropy, fs.tasks.Task(support, query)
 
     return case
 

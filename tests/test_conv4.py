@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 import fewstep as fs
-from fewstep.models import BatchNorm, Conv4
+from fewstep.models import BatchNorm, Conv4, FullyConnected, ResNet12, SupportNorm
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -28,11 +30,11 @@ def plain_forward(network: Conv4, x: torch.Tensor) -> torch.Tensor:
 
 
 NETWORKS = {
-    "omniglot": lambda: Conv4.omniglot(ways=5, filters=6),
+    "omniglot": lambda: Conv4.omniglot(ways=5, filters=6, norm="batch"),
     "mini-imagenet": lambda: Conv4(
         3, 5, filters=4, image_size=24, norm=fs.models.norm_layer("batch", scale=False, eps=1e-3)
     ),
-    "scale": lambda: Conv4(2, 5, filters=4, image_size=19),
+    "scale": lambda: Conv4(2, 5, filters=4, image_size=19, norm=BatchNorm),
 }
 
 
@@ -90,6 +92,47 @@ def test_meta_gradient(name: str, adjoint: fs.adaptation.Adjoint, vectorize: boo
     reference.meta_loss(tasks).backward()
     for mine, expected in zip(learner.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, expected.grad, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", [SupportNorm, fs.models.norm_layer("support", scale=False)])
+def test_support_statistics_with_pooling_first(norm: Callable[[int], nn.Module]) -> None:
+    """An adapted network classifies one image as the layers do one after the other, by the support set's statistics."""
+    network = Conv4(2, 5, filters=4, image_size=19, norm=norm)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        for block in network.body:
+            if block.norm.weight is not None:
+                block.norm.weight[0] = -0.7
+    support, query = torch.rand(10, 2, 19, 19), torch.rand(4, 2, 19, 19)
+    adapted = fs.maml(network, fs.cross_entropy, 0.1).adapt(fs.Batch(support, torch.arange(10) % 5))
+    with torch.no_grad():
+        maps = [support, query]
+        for block in adapted.body:
+            maps = [functional.conv2d(x, block.weight, padding=1) for x in maps]
+            mean, variance = maps[0].mean((0, 2, 3)), maps[0].var((0, 2, 3), correction=0)
+            torch.testing.assert_close((block.norm.mean, block.norm.variance), (mean, variance))
+            maps = [functional.batch_norm(x, mean, variance, block.norm.weight, block.norm.bias) for x in maps]
+            maps = [functional.max_pool2d(x.relu(), 2) for x in maps]
+        alone = torch.cat([adapted(image[None]) for image in query])
+        torch.testing.assert_close(alone, adapted.head(maps[1].flatten(1)))
+
+
+def test_networks_classify_one_image_as_well_as_many_by_default() -> None:
+    networks = [
+        Conv4(1, 3, filters=4, image_size=16),
+        Conv4.omniglot(3, filters=4),
+        Conv4.mini_imagenet(3, filters=4, image_size=16, in_channels=1),
+        FullyConnected(16 * 16, 3, hidden=[8]),
+        FullyConnected.maml(3, 16 * 16),
+        ResNet12(1, 3, widths=(2, 4, 4, 8), image_size=16),
+    ]
+    for network in networks:
+        assert any(isinstance(module, SupportNorm) for module in network.modules())
+        size = getattr(network, "image_size", 16)
+        support, query = (torch.rand(n, 1, size, size) for n in (6, 4))
+        adapted = fs.maml(network, fs.cross_entropy, 0.1).adapt(fs.Batch(support, torch.arange(6) % 3))
+        torch.testing.assert_close(torch.cat([adapted(image[None]) for image in query]), adapted(query))
 
 
 def test_the_papers_sizes() -> None:

@@ -150,6 +150,23 @@ def test_second_derivatives_of_norms_under_vmap_equal_those_in_a_loop(norm, adjo
     assert_same(meta_gradient(vmapped, tasks), meta_gradient(looped, tasks), atol=1e-11)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_group_norm_takes_channels_last_images_under_vmap(count: int, chunk: int | None) -> None:
+    """PyTorch's kernel raises for some of them, such as a meta-batch, or its last chunk, of one task."""
+    x = torch.rand(count, 10, 3, 8, 8).transpose(2, 4).contiguous().transpose(2, 4)
+    tasks = fs.tasks.Task(*(fs.Batch(images, torch.arange(5).repeat(count, 1)) for images in x.split(5, 1)))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Tanh(), nn.Flatten(), nn.Linear(144, 5))
+    auto, vmapped, looped = (
+        fs.maml(model, fs.cross_entropy, 0.1, 2, vectorize=vectorize, chunk=chunk)
+        for vectorize in ("auto", True, False)
+    )
+    expected, scores = meta_gradient(looped, tasks), looped.score(tasks, fs.cross_entropy)
+    for learner in (auto, vmapped):  # a fall back to the loop would warn, and so fail
+        torch.testing.assert_close(learner.score(tasks, fs.cross_entropy), scores)
+        assert_same(meta_gradient(learner, tasks), expected, atol=1e-11)
+
+
 @pytest.mark.parametrize("adjoint", ADJOINTS)
 @pytest.mark.parametrize("train", [True, False])
 def test_transformer(train, adjoint):

@@ -25,6 +25,20 @@ def test_first_example(capsys: pytest.CaptureFixture[str]):
     assert "mse over 600 tasks" in capsys.readouterr().out
 
 
+def test_own_data(capsys: pytest.CaptureFixture[str]):
+    code = blocks()[1]
+    names = {"fs": fewstep, "torch": __import__("torch")}
+    exec(code.replace("1_000", "2"), names)
+    assert names["tasks"].sample(3).query.weight is not None
+    assert "tensor([[" in capsys.readouterr().out
+    pandas = pytest.importorskip("pandas")
+    sensors = {"sensor": ["a"] * 9 + ["b"] * 12, **dict.fromkeys(("temperature", "pressure", "reading"), range(21))}
+    comment = next(line for line in code.splitlines() if line.startswith("# of a DataFrame: "))
+    names["data"] = eval(comment.removeprefix("# of a DataFrame: "), {"frame": pandas.DataFrame(sensors)})
+    tasks = fewstep.tasks.TaskList(names["data"], shots=8).sample(2)
+    assert (tasks.support.x.shape, tasks.query.weight.sum(1).sort().values.tolist()) == ((2, 8, 2), [1, 4])
+
+
 def test_own_module_loss_and_tasks(tmp_path: Path):
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -41,7 +55,7 @@ def test_own_module_loss_and_tasks(tmp_path: Path):
         "my_loss": lambda model, batch: (model(batch.x) - batch.y).abs().mean(),
         "my_tasks": fewstep.tasks.Sinusoids(),
     }
-    exec(blocks()[1].replace("10_000", "3").replace("runs/mine", str(tmp_path / "mine")), names)
+    exec(blocks()[2].replace("10_000", "3").replace("runs/mine", str(tmp_path / "mine")), names)
     assert names["learner"].adapts == ["head.weight", "head.bias"]
     assert (tmp_path / "mine" / "metrics.jsonl").is_file()
 
@@ -57,7 +71,7 @@ def test_few_shot_classifier_of_a_folder(
         for i in range(16):
             Image.fromarray(random.integers(256, size=(20, 30, 3), dtype=np.uint8)).save(folder / f"{i}.png")
     names = {"fs": fewstep, "torch": __import__("torch")}
-    code = blocks()[2].replace("photos", str(tmp_path / "photos"))
+    code = blocks()[3].replace("photos", str(tmp_path / "photos"))
     code = code.replace("10_000", "2").replace("600", "3").replace("meta_batch=4", "meta_batch=1").replace("15", "2")
     exec(code, names)
     assert "accuracy over 3 tasks" in capsys.readouterr().out

@@ -115,6 +115,29 @@ def test_per_step_norms_are_evaluated_at_every_step() -> None:
     assert (made.model[0][1].weight.grad.abs().sum(1) > 0).all()
 
 
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_a_body_normalised_by_the_support_set_goes_through_each_set_once(
+    vectorize: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = tasks()
+    model = network(nn.Tanh(), fs.models.SupportNorm(6))
+    made = learner(model, fs.Unrolled(), vectorize, head="3.*")
+    expected = meta_gradient(made, batch)
+    scores = made.score(batch, steps=10)
+    Counted.calls = 0
+    again = made.score(batch, steps=10)
+    each = 1 if vectorize else len(batch)
+    assert Counted.calls == 3 * each  # adaptation; the statistics of the support set; the query set
+    torch.testing.assert_close(again, scores)
+    Counted.calls = 0
+    torch.testing.assert_close(meta_gradient(made, batch), expected)
+    assert Counted.calls == 3 * each
+    monkeypatch.setattr(UnadaptedModules, "reusing", lambda self: nullcontext())
+    plain = learner(model, fs.Unrolled(), vectorize, head="3.*")
+    torch.testing.assert_close(meta_gradient(plain, batch), expected)
+    torch.testing.assert_close(plain.score(batch, steps=10), scores)
+
+
 def test_a_failing_step_does_not_change_the_model() -> None:
     made, batch = learner(network(), fs.Unrolled(), vectorize=False), tasks()
     made.meta_loss(batch)

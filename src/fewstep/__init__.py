@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         scale_by,
     )
     from fewstep.algorithms import anil, boil, cavia, fomaml, imaml, maml, maml_plus_plus, meta_lstm, meta_sgd, reptile
-    from fewstep.evaluation import Evaluation, GradientCheck, check_gradients, evaluate
+    from fewstep.evaluation import Evaluation, GradientCheck, array_metric, check_gradients, evaluate
     from fewstep.learner import MetaLearner, Scheduled
     from fewstep.objectives import accuracy, cross_entropy, mse, multi_step_loss, query_loss, reptile_loss, supervised
     from fewstep.tasks import Batch, Task
@@ -102,6 +102,7 @@ __all__ = [
     "adapt",
     "allocator",
     "anil",
+    "array_metric",
     "baselines",
     "boil",
     "cavia",
@@ -177,7 +178,7 @@ _HOMES = {
         "meta_sgd",
         "reptile",
     ),
-    "fewstep.evaluation": ("Evaluation", "GradientCheck", "check_gradients", "evaluate"),
+    "fewstep.evaluation": ("Evaluation", "GradientCheck", "array_metric", "check_gradients", "evaluate"),
     "fewstep.learner": ("MetaLearner", "Scheduled"),
     "fewstep.objectives": (
         "accuracy",

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewstep.adaptation.random_numbers import replayed
 from fewstep.baselines.labels import check_labels, check_padding, check_tasks
-from fewstep.learner.checks import check_model
+from fewstep.learner.checks import check_metric, check_model, metric_value
 from fewstep.learner.each_task import EachTask
 from fewstep.tasks import Batch, Task
 
@@ -58,16 +59,23 @@ class EpisodicLearner(nn.Module, ABC):
         self._check(tasks)
         return self._each.mean(self._on_query(self.loss), tasks, self.parameters())
 
-    def score(self, tasks: Task, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
+    def score(self, tasks: Task, metric: Callable[..., Any] | None = None, steps: int | None = None) -> Tensor:
         """A metric on the query set of each task, ``[tasks, 1]``; the loss if not given.
 
         Raises:
+            TypeError: the metric is not a function of (model, batch), or does not return a scalar.
             ValueError: ``steps`` is neither ``None`` nor 0, or as :meth:`meta_loss`.
         """
         check_no_steps(self, steps)
+        if metric is not None:
+            check_metric(metric)
         self._check(tasks)
         with torch.no_grad():
-            return self._each(self._on_query(metric or self.loss), tasks)[:, None]
+            one = self._on_query(metric or self.loss)
+            with replayed():
+                numbers = metric is not None and not isinstance(one(tasks[0]), Tensor)
+            each, device = EachTask(vectorize=False) if numbers else self._each, tasks.query.y.device
+            return each(lambda task: metric_value(one(task), device), tasks)[:, None]
 
     def adapt(self, support: Batch, steps: int | None = None) -> AdaptedClassifier:
         """A plain module from query images ``[n, ...]`` to logits ``[n, ways]``, which holds a copy of the learner.
@@ -99,7 +107,7 @@ class EpisodicLearner(nn.Module, ABC):
         check_tasks(tasks, self.ways)
         check_padding(self, tasks.support, tasks.query)
 
-    def _on_query(self, metric: Callable[..., Tensor]) -> Callable[[Task], Tensor]:
+    def _on_query(self, metric: Callable[..., Any]) -> Callable[[Task], Any]:
         """The metric of one task."""
         return lambda task: metric(AdaptedClassifier(self, task.support), task.query)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ class FineTuned(nn.Module):
         head = self.fitting.adapt(self._features(support), steps)
         return nn.Sequential(copy.deepcopy(self.encoder), head)
 
-    def score(self, tasks: Task, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
+    def score(self, tasks: Task, metric: Callable[..., Any] | None = None, steps: int | None = None) -> Tensor:
         """As :meth:`fewstep.MetaLearner.score`: a metric after 0, 1, … fitting steps, ``[tasks, steps + 1]``."""
         check_tasks(tasks, self.ways)
         check_padding(self, tasks.support, tasks.query)

@@ -82,7 +82,7 @@ class MultiTask(nn.Module):
                 value.copy_(stacked.mean(0))
         return self._average
 
-    def score(self, tasks: Task, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
+    def score(self, tasks: Task, metric: Callable[..., Any] | None = None, steps: int | None = None) -> Tensor:
         """As :meth:`fewstep.MetaLearner.score`, fine-tuning the mean of all networks."""
         return self.average().score(tasks, metric, steps)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -57,7 +58,7 @@ class PretrainedClassifier(nn.Module):
         """As the few-shot method's."""
         return self.few_shot.adapt(support, steps)
 
-    def score(self, tasks: Task, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
+    def score(self, tasks: Task, metric: Callable[..., Any] | None = None, steps: int | None = None) -> Tensor:
         """As the few-shot method's."""
         return self.few_shot.score(tasks, metric, steps)
 

@@ -64,7 +64,7 @@ def evaluate(
     source: TaskSource,
     num_tasks: int = 600,
     steps: int | None = None,
-    metric: Callable[..., Tensor] | None = None,
+    metric: Callable[..., Any] | None = None,
     seed: int = 0,
     *,
     stream: int = 2,
@@ -81,7 +81,8 @@ def evaluate(
         source: where the test tasks come from.
         num_tasks: how many; 600 in the papers.
         steps: inner steps; as in training if not given.
-        metric: ``metric(model, batch) -> scalar``; the learner's own, or else its loss, if not given.
+        metric: ``metric(model, batch)``, which returns a scalar tensor or a number; the learner's own metric, or else
+            its loss, if not given. [`array_metric`][fewstep.array_metric] makes one of a metric of scikit-learn.
         seed: of the tasks.
         stream: 1 for validation tasks, 2 for test tasks.
         meta_batch: tasks in memory at a time.

@@ -161,7 +161,7 @@ def freezing(
     source: TaskSource,
     num_tasks: int = 600,
     steps: int | None = None,
-    metric: Callable[..., Tensor] = accuracy,
+    metric: Callable[..., Any] = accuracy,
     blocks: Mapping[str, Names] | None = None,
     seed: int = 0,
     *,

@@ -12,6 +12,7 @@ from torch.nn import functional
 from fewstep.evaluation.activations import activations
 from fewstep.evaluation.evaluate import Evaluation, evaluate
 from fewstep.learner import MetaLearner
+from fewstep.learner.checks import metric_value
 from fewstep.objectives import accuracy
 from fewstep.tasks import Batch, Task, TaskSource
 
@@ -23,7 +24,7 @@ def nil(
     source: TaskSource,
     features: Features,
     num_tasks: int = 600,
-    metric: Callable[..., Tensor] = accuracy,
+    metric: Callable[..., Any] = accuracy,
     seed: int = 0,
     *,
     stream: int = 2,
@@ -73,14 +74,14 @@ class _WithoutHead(nn.Module):
         self.learner, self.features = learner, features
         self.training = learner.training
 
-    def score(self, tasks: Task, metric: Callable[..., Tensor], steps: int | None = None) -> Tensor:
+    def score(self, tasks: Task, metric: Callable[..., Any], steps: int | None = None) -> Tensor:
         return torch.stack([self._one(tasks[i], metric) for i in range(len(tasks))])[:, None]
 
-    def _one(self, task: Task, metric: Callable[..., Tensor]) -> Tensor:
+    def _one(self, task: Task, metric: Callable[..., Any]) -> Tensor:
         model = self.learner.adapt(task.support, steps=0)
         classify = self._classifier(model, task.support)
         with torch.no_grad():
-            return metric(classify, task.query)
+            return metric_value(metric(classify, task.query), task.query.y.device)
 
     def _classifier(self, model: nn.Module, support: Batch) -> Callable[[Any], Tensor]:
         if support.y.ndim != 1 or support.y.is_floating_point():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -77,6 +78,49 @@ def check_loss(loss: Any, name: str = "loss") -> None:
             f"{name} must be a function of (model, batch); {public} is a function of (prediction, target). Use "
             f"fewstep.supervised({public})."
         )
+
+
+def check_metric(metric: Any) -> None:
+    """Raises if a metric is no function of (model, batch)."""
+    check_loss(metric, "metric")
+    try:
+        names = list(inspect.signature(metric).parameters)
+    except (TypeError, ValueError):  # a function without a signature that Python can read
+        return
+    if names[:1] == ["y_true"]:
+        name = getattr(metric, "__name__", repr(metric))
+        raise TypeError(
+            f"metric must be a function of (model, batch); {name} is one of ({', '.join(names[:2])}). Pass "
+            f"fewstep.array_metric({name})."
+        )
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number of Python or NumPy, or a NumPy array of no dimensions."""
+    return isinstance(value, (int, float, np.number, np.bool_)) or (isinstance(value, np.ndarray) and value.ndim == 0)
+
+
+def metric_value(value: Any, device: torch.device) -> Tensor:
+    """What a metric returned, as a scalar tensor.
+
+    Args:
+        value: a scalar tensor or a number.
+        device: where the tensor is to be if ``value`` is a number.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(value, Tensor) and value.ndim == 0 and not value.is_complex():
+        return value.detach()
+    if is_number(value):
+        return torch.tensor(float(value), device=device)
+    what = type(value).__name__
+    if isinstance(value, (Tensor, np.ndarray)):
+        what += f" of shape {tuple(value.shape)} and {value.dtype}"
+    raise TypeError(
+        f"A metric or a loss of (model, batch) must return a real scalar tensor or a number; got {what}. Reduce it "
+        "over the examples, e.g. with .mean()."
+    )
 
 
 def check_instance(value: Any, name: str, example: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewstep.adaptation import Adjoint, Rule
 from fewstep.adaptation.rules import Params
-from fewstep.learner.checks import check_instance, rule_tensors
+from fewstep.learner.checks import check_instance, metric_value, rule_tensors
 from fewstep.learner.functional_loss import LOSS_PREFIX, FunctionalLoss, MinibatchLoss, QueryLoss
 from fewstep.learner.reuse import UnadaptedModules
 from fewstep.learner.scheduled import at_iteration
@@ -119,7 +119,7 @@ class Choices:
         """
         steps = self.steps if steps is None else steps
         params = self.params() if params is None else params
-        with self._reusing(reuse and steps > 1):
+        with self.reusing(reuse and steps > 1):
             return self.adjoint(self.step_loss, params, support, self.rule, steps, self.adapts)
 
     def objective_of(self, task: Task, reuse: bool = False, params: Params | None = None) -> Tensor:
@@ -148,16 +148,6 @@ class Choices:
         value: Tensor = self.objective(loss, path, task)
         return value
 
-    def scores(
-        self, task: Task, measure: FunctionalLoss, steps: int, reuse: bool = False, params: Params | None = None
-    ) -> Tensor:
-        """A metric on the query set before adaptation and after every inner step, ``[steps + 1]``."""
-        with torch.no_grad():
-            path = _detached(self.path(task.support, steps, reuse, params))
-        query_loss = QueryLoss(measure, path, task.support)
-        with self._reusing(reuse and steps > 1):
-            return torch.stack([_measured(query_loss, params, task.query) for params in path])
-
     def adapted_module(self, adapted: Params, trainable: Sequence[str]) -> Any:
         """A copy of the model with the parameters φ.
 
@@ -181,7 +171,8 @@ class Choices:
                 parameter.requires_grad_(name in trainable)
         return model
 
-    def _reusing(self, reuse: bool) -> AbstractContextManager[None]:
+    def reusing(self, reuse: bool) -> AbstractContextManager[None]:
+        """A context in which, if ``reuse``, the outputs of modules that are not adapted are reused."""
         return self.unadapted.reusing() if reuse else nullcontext()
 
     def check(self) -> None:
@@ -223,6 +214,46 @@ class Choices:
             )
 
 
+class Scores:
+    """A metric on the query set before adaptation and after every inner step, as a function of one task.
+
+    Args:
+        choices: the choices of the learner.
+        metric: the metric as a function of parameters and a batch.
+        steps: the number of inner steps, K.
+    """
+
+    def __init__(self, choices: Choices, metric: FunctionalLoss, steps: int) -> None:
+        self.choices, self.metric, self.steps = choices, metric, steps
+        self.gives_numbers = False
+        """Whether the metric returned numbers instead of tensors, and so cannot be evaluated under vmap."""
+
+    def __call__(self, task: Task, reuse: bool = False, params: Params | None = None) -> Tensor:
+        """The scores of a task, ``[steps + 1]``."""
+        with torch.no_grad():
+            path = _detached(self.choices.path(task.support, self.steps, reuse, params))
+        query_loss = QueryLoss(self.metric, path, task.support)
+        with self.choices.reusing(reuse and self.steps > 1):
+            return torch.stack([self._score(query_loss, params, task.query) for params in path])
+
+    def _score(self, metric: QueryLoss, params: Params, query: Any) -> Tensor:
+        """The metric at constant parameters. Gradients are recorded, since some losses differentiate the model."""
+        with torch.enable_grad():
+            try:
+                return self._scalar(metric(params, query), params)
+            except RuntimeError as error:
+                if not _needs_parameters(error):
+                    raise
+                # The loss differentiates the model with respect to its parameters.
+                place = next(k for k, passed in enumerate(metric.path) if passed is params)
+                again = {n: v.requires_grad_() if v.is_floating_point() else v for n, v in params.items()}
+                return self._scalar(metric.at(place, again, query), params)
+
+    def _scalar(self, value: Any, params: Params) -> Tensor:
+        self.gives_numbers = not isinstance(value, Tensor)
+        return metric_value(value, next(iter(params.values())).device)
+
+
 def _detached(path: list[Params]) -> list[Params]:
     """The same path without gradients; equal entries remain the same tensor."""
     constants = {id(value): value.detach() for params in path for value in params.values()}
@@ -232,21 +263,3 @@ def _detached(path: list[Params]) -> list[Params]:
 def _needs_parameters(error: RuntimeError) -> bool:
     """Whether a loss failed because it differentiates the model, whose parameters are constants here."""
     return "does not require grad" in str(error) or "not have been used" in str(error)
-
-
-def _measured(loss: QueryLoss, params: Params, query: Any) -> Tensor:
-    """A loss at constant parameters. Gradients are recorded, since some losses differentiate the model."""
-    with torch.enable_grad():
-        try:
-            value: Any = loss(params, query)
-            if not isinstance(value, Tensor) or value.ndim:
-                what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise TypeError(f"A metric or loss must return a scalar tensor; got {what}. Reduce it with .mean().")
-            return value.detach()
-        except RuntimeError as error:
-            if not _needs_parameters(error):
-                raise
-            # The loss differentiates the model with respect to its parameters.
-            place = next(k for k, passed in enumerate(loss.path) if passed is params)
-            again = {n: v.requires_grad_() if v.is_floating_point() else v for n, v in params.items()}
-            return loss.at(place, again, query).detach()

@@ -64,6 +64,8 @@ def first_check(
                 first.check_padding(padded, first.support_loss)
         else:
             first.check_function(function)
+            if getattr(function, "gives_numbers", False):
+                chosen.vmaps = False
             for padded in padding_of(tasks):
                 first.check_padding(padded, function)
             if isinstance(tasks, Task) and "register_hook" in first.watch.operations:

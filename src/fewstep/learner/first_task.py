@@ -212,7 +212,10 @@ class FirstTask:
         except TypeError as error:
             if "Batch" not in str(error) or "fewstep" in str(error):
                 raise
-            hint = "A loss is (model, batch). For one of (prediction, target) pass fewstep.supervised(loss)."
+            hint = (
+                "A loss or a metric is a function of (model, batch). For a loss of (prediction, target) pass "
+                "fewstep.supervised(loss); for a metric of arrays (targets, predictions), fewstep.array_metric(metric)."
+            )
             raise TypeError(f"{error}. {hint}") from error
 
     def _explanation(self, error: Exception) -> Exception:

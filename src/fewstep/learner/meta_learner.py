@@ -15,7 +15,8 @@ from fewstep.adaptation.inner_loop import gradient_and_value, path_and_state
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.adaptation.rules import Params
 from fewstep.compiling import CompiledGradient, compiler_missing
-from fewstep.learner.checks import check_loss
+from fewstep.learner.checks import check_metric
+from fewstep.learner.choices import Scores
 from fewstep.learner.each_task import EachTask, Tasks, on_cpu
 from fewstep.learner.first_check import FirstCheck
 from fewstep.learner.first_checks import TRAINING
@@ -179,23 +180,28 @@ class MetaLearner(Learner[Model]):
         return model
 
     def score(
-        self, tasks: Tasks, metric: Callable[..., Tensor] | None = None, steps: int | None = None
+        self, tasks: Tasks, metric: Callable[..., Any] | None = None, steps: int | None = None
     ) -> Float[Tensor, "tasks path"]:
         """Compute a metric on the query set before adaptation and after every inner step.
 
         Args:
             tasks: as for [`meta_loss`][fewstep.MetaLearner.meta_loss].
-            metric: ``metric(model, batch) -> scalar``; ``None`` takes the loss.
+            metric: a function of (model, batch) that returns a scalar tensor or a number; ``None`` takes the loss. A
+                metric that returns numbers, such as [`array_metric`][fewstep.array_metric], is evaluated outside vmap,
+                one task at a time.
             steps: the number of inner steps; ``None`` takes as many as in training.
 
         Returns:
             The metric, ``[tasks, steps + 1]``.
+
+        Raises:
+            TypeError: the metric is not a function of (model, batch), or does not return a scalar.
         """
         if metric is not None:
-            check_loss(metric, "metric")
+            check_metric(metric)
         measure = self._choices.outer if metric is None else FunctionalLoss(self.model, metric)
         steps = self._steps(steps)
-        one = partial(self._choices.scores, measure=measure, steps=steps)
+        one = Scores(self._choices, measure, steps)
         with outside_inference_mode(tasks) as tasks, torch.no_grad():
             check = self._checks.result(tasks, one, metric)[1]
             scores: Tensor = check.each(partial(one, reuse=not check.stochastic), tasks)

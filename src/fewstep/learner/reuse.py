@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from fewstep.models import PerStepNorm
+from fewstep.models import BatchNorm, PerStepNorm
+from fewstep.models.context import Statistics, current_statistics
 from fewstep.models.stand_in import rebound
 from fewstep.pytorch import transforms
 
@@ -102,43 +103,56 @@ class _Memories:
                 self.useless.add(key)  # a hook or attribute refers to something that may be adapted
                 continue
             mine = {id(value): tensors[id(value)] for value in module.parameters() if id(value) in tensors}
-            self._found[key] = _Memory(own, members, mine, self, key)
+            norms: list[nn.Module] = [part for part in module.modules() if isinstance(part, BatchNorm)]
+            self._found[key] = _Memory(own, members, mine, norms, self, key)
 
 
 class _Memory:
-    """The ``forward`` of a stand-in that remembers its last call."""
+    """The ``forward`` of a stand-in that remembers its last calls.
+
+    Three kinds of calls are remembered apart: those that record statistics, those that are given the support set's
+    statistics, and all others.
+    """
 
     def __init__(
-        self, module: nn.Module, members: dict[int, Any], tensors: dict[int, Tensor], memories: _Memories, key: int
+        self,
+        module: nn.Module,
+        members: dict[int, Any],
+        tensors: dict[int, Tensor],
+        norms: list[nn.Module],
+        memories: _Memories,
+        key: int,
     ) -> None:
-        self.module, self.members, self.tensors = module, members, tensors
+        self.module, self.members, self.tensors, self.norms = module, members, tensors, norms
         self._memories, self._key, self._forward = memories, key, module.forward
-        self._call: list[Any] = []
-        self._state: list[Any] = []
-        self._output: Any = None
-        self._versions: list[int] = []
+        self._calls: dict[tuple[bool, bool], _Call] = {}
         module.__dict__["forward"] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         useless = self._memories.useless
         if self._key in useless:
             return self._forward(*args, **kwargs)
-        call = [torch.is_grad_enabled(), transforms(), *tree_leaves((args, kwargs)), *kwargs]
-        if not self._call:
+        recorded, given = current_statistics()
+        statistics = [value for norm in self.norms for value in (given or {}).get(norm, ())]
+        arguments = [torch.is_grad_enabled(), transforms(), *statistics, *tree_leaves((args, kwargs)), *kwargs]
+        kind = recorded is not None, given is not None
+        before = self._calls.get(kind)
+        if before is None:
             output = self._forward(*args, **kwargs)
-            self._call, self._output, self._state = call, output, self._attributes()
-            self._versions = _versions((call, self._state, output))
+            noted = {norm: (recorded or {})[norm] for norm in self.norms if norm in (recorded or {})}
+            self._calls[kind] = _Call(arguments, self._attributes(), output, noted)
             return output
-        same = _same(call, self._call) and _same(self._attributes(), self._state)
-        if same and _versions((call, self._state, self._output)) == self._versions:
+        if before.repeated_by(arguments, self._attributes()):
             if not self._memories.checked:
-                return self._output
-            again, before = self._forward(*args, **kwargs), self._output
-            if not _equal(again, before):
+                if recorded is not None:
+                    recorded.update(before.recorded)
+                return before.output
+            again = self._forward(*args, **kwargs)
+            if not _equal(again, before.output):
                 useless.add(self._key)
             return again
         useless.add(self._key)
-        self._call, self._state, self._output = [], [], None
+        self._calls.clear()
         return self._forward(*args, **kwargs)
 
     def _attributes(self) -> list[Any]:
@@ -152,6 +166,19 @@ class _Memory:
                 elif name != "forward":
                     held.append(value)
         return held
+
+
+class _Call:
+    """The arguments, the module's attributes, the output and the recorded statistics of a call."""
+
+    def __init__(self, arguments: list[Any], attributes: list[Any], output: Any, recorded: Statistics) -> None:
+        self.arguments, self.attributes, self.output, self.recorded = arguments, attributes, output, recorded
+        self._versions = _versions((arguments, attributes, output))
+
+    def repeated_by(self, arguments: list[Any], attributes: list[Any]) -> bool:
+        """Whether another call has the same arguments and attributes, and no tensor was written to in between."""
+        same = _same(arguments, self.arguments) and _same(attributes, self.attributes)
+        return same and _versions((arguments, attributes, self.output)) == self._versions
 
 
 def _same(a: list[Any], b: list[Any]) -> bool:

@@ -70,8 +70,18 @@ def given(statistics: Statistics) -> Iterator[None]:
         _given.reset(token)
 
 
-def record_statistics(layer: nn.Module, x: Tensor) -> None:
-    """Record the mean and variance of each channel of ``[examples, channels, ...]``, inside ``recording()`` only.
+def current_statistics() -> tuple[Statistics | None, Statistics | None]:
+    """The statistics being recorded, and those given; ``None`` outside ``recording()`` and ``given(...)``."""
+    return _recorded.get(), _given.get()
+
+
+def record_statistics(layer: nn.Module, x: Tensor, sign: Tensor | None = None) -> None:
+    """Record the mean and variance of each channel, inside ``recording()`` only.
+
+    Args:
+        layer: the layer that is called with ``x``.
+        x: ``[examples, channels, ...]``.
+        sign: the sign of each channel, ``[channels]``, by which ``x`` was multiplied; the mean is recorded without it.
 
     Raises:
         ValueError: the layer is called twice in one pass.
@@ -84,7 +94,8 @@ def record_statistics(layer: nn.Module, x: Tensor) -> None:
                 "separate layer for each place, or the policy 'batch'."
             )
         over = [axis for axis in range(x.ndim) if axis != 1]
-        recorded[layer] = (x.mean(over), x.var(over, correction=0))
+        mean = x.mean(over)
+        recorded[layer] = (mean if sign is None else mean * sign, x.var(over, correction=0))
 
 
 def given_statistics(layer: nn.Module) -> tuple[Tensor, Tensor] | None:

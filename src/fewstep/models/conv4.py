@@ -18,9 +18,9 @@ class ConvBlock(nn.Module):
     """A 3×3 convolution, normalisation, an activation, and half the resolution.
 
     The resolution is halved by 2×2 max-pooling or by a stride of 2. The convolution has a bias only without
-    normalisation, which would cancel it. After batch normalisation, scale, shift and activation are applied after
-    pooling, to a quarter of the data. The result is the same: the maximum commutes with increasing functions, and a
-    channel with negative scale is convolved with negated weights.
+    normalisation, which would cancel it. With the statistics of the batch or the support set, scale, shift and
+    activation are applied after pooling, to a quarter of the data. The result is the same: the maximum commutes with
+    increasing functions, and a channel with negative scale is convolved with negated weights.
 
     Args:
         in_channels: channels of the input.
@@ -56,8 +56,7 @@ class ConvBlock(nn.Module):
         An odd size is rounded up with a stride and down with pooling.
         """
         norm = self.norm
-        keeps_statistics = isinstance(norm, (SupportNorm, RunningNorm))
-        if self.pool and isinstance(norm, BatchNorm) and not keeps_statistics:
+        if self.pool and isinstance(norm, BatchNorm) and not isinstance(norm, RunningNorm):
             return self._pool_first(x, norm)
         x = convolve(x, self.weight, stride=1 if self.pool else 2)
         x = normed(norm, x if self.bias is None else x + self.bias.view(1, -1, 1, 1))
@@ -68,7 +67,7 @@ class ConvBlock(nn.Module):
         if scale is None:
             return self.activation(norm.scale_and_shift(norm.normalize_and_pool(convolve(x, weight))))
         sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
-        x = norm.normalize_and_pool(convolve(x, weight * sign.view(-1, 1, 1, 1)))
+        x = norm.normalize_and_pool(convolve(x, weight * sign.view(-1, 1, 1, 1)), sign)
         return self.activation(norm.scale_and_shift(x * sign.view(1, -1, 1, 1)))
 
 
@@ -87,8 +86,9 @@ class Conv4(nn.Module):
         image_size: height and width of the images, in pixels.
         pool: whether to halve the resolution by max-pooling instead of a stride of 2.
         spatial_mean: whether to average the last feature maps over their positions instead of flattening them.
-        norm: a function from the number of channels to their normalisation, such as
-            ``fewstep.models.norm_layer("support")``.
+        norm: a function from the number of channels to their normalisation. The default uses the statistics of the
+            support set, so that an adapted network classifies one image as well as many;
+            ``fewstep.models.norm_layer("batch")`` is the transductive normalisation of the MAML paper.
         activation: of every block; see [`ConvBlock`][fewstep.models.ConvBlock].
 
     Raises:
@@ -109,7 +109,7 @@ class Conv4(nn.Module):
         image_size: int = 28,
         pool: bool = True,
         spatial_mean: bool = False,
-        norm: Callable[[int], nn.Module] = BatchNorm,
+        norm: Callable[[int], nn.Module] = SupportNorm,
         activation: Callable[[Tensor], Tensor] = torch.relu,
     ) -> None:
         super().__init__()
@@ -131,12 +131,12 @@ class Conv4(nn.Module):
 
     @classmethod
     def omniglot(
-        cls, ways: int, filters: int = 64, norm: Policy = "batch", steps: int = 1, in_channels: int = 1
+        cls, ways: int, filters: int = 64, norm: Policy = "support", steps: int = 1, in_channels: int = 1
     ) -> Conv4:
         """Make the MAML paper's network for Omniglot: stride 2, spatial mean, a head initialised from N(0, 1).
 
-        The norms have a shift but no scale, ε = 1e-3, and by default the statistics of the batch, as in the paper's
-        code.
+        The norms have a shift but no scale, and ε = 1e-3. The paper's code uses ``norm="batch"``, which normalises the
+        query images together.
 
         Args:
             ways: the number of classes of a task.
@@ -154,15 +154,15 @@ class Conv4(nn.Module):
         cls,
         ways: int,
         filters: int = 32,
-        norm: Policy = "batch",
+        norm: Policy = "support",
         steps: int = 1,
         image_size: int = 84,
         in_channels: int = 3,
     ) -> Conv4:
         """Make the MAML paper's network for miniImageNet: max-pooling, flattened features.
 
-        The norms have a shift but no scale, ε = 1e-3, and by default the statistics of the batch, as in the paper's
-        code.
+        The norms have a shift but no scale, and ε = 1e-3. The paper's code uses ``norm="batch"``, which normalises the
+        query images together.
 
         Args:
             ways: the number of classes of a task.

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.models.normalization import BatchNorm, Policy, norm_layer
+from fewstep.models.normalization import Policy, SupportNorm, norm_layer
 
 
 class DenseBlock(nn.Module):
@@ -44,8 +44,9 @@ class FullyConnected(nn.Module):
         inputs: the number of entries of an example, such as 28·28.
         ways: the number of classes of a task, which is the number of outputs.
         hidden: the width of each hidden layer.
-        norm: a function from the number of channels to their normalisation, such as
-            ``fewstep.models.norm_layer("support")``.
+        norm: a function from the number of channels to their normalisation. The default uses the statistics of the
+            support set, so that an adapted network classifies one image as well as many;
+            ``fewstep.models.norm_layer("batch")`` is the transductive normalisation of the MAML paper.
 
     Raises:
         ValueError: when it is called, the examples do not have ``inputs`` entries.
@@ -61,7 +62,7 @@ class FullyConnected(nn.Module):
         inputs: int,
         ways: int,
         hidden: Sequence[int] = (256, 128, 64, 64),
-        norm: Callable[[int], nn.Module] = BatchNorm,
+        norm: Callable[[int], nn.Module] = SupportNorm,
     ) -> None:
         super().__init__()
         self.inputs, self.features = inputs, hidden[-1]
@@ -73,8 +74,10 @@ class FullyConnected(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     @classmethod
-    def maml(cls, ways: int, inputs: int = 28 * 28, norm: Policy = "batch", steps: int = 1) -> FullyConnected:
+    def maml(cls, ways: int, inputs: int = 28 * 28, norm: Policy = "support", steps: int = 1) -> FullyConnected:
         """Make the MAML paper's network: 256-128-64-64, norms with a shift but no scale and ε = 1e-3.
+
+        The paper's code uses ``norm="batch"``, which normalises the query images together.
 
         Args:
             ways: the number of classes of a task.

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.models.context import current_step, given_statistics, record_statistics
-from fewstep.models.second_order import normalize, normalize_and_pool
+from fewstep.models.second_order import max_pool, normalize, normalize_and_pool
 
 Policy = Literal["batch", "support", "running", "per_step", "group", "layer", "none"]
 
@@ -59,8 +59,14 @@ class BatchNorm(nn.Module):
         """Normalise to mean 0 and variance 1, without scale and shift."""
         return normalize(x, self.eps)
 
-    def normalize_and_pool(self, x: Tensor) -> Tensor:
-        """Normalise without scale and shift, then apply 2×2 max-pooling."""
+    def normalize_and_pool(self, x: Tensor, sign: Tensor | None = None) -> Tensor:
+        """Normalise without scale and shift, then apply 2×2 max-pooling.
+
+        Args:
+            x: ``[examples, channels, height, width]``.
+            sign: the sign of each channel, ``[channels]``, by which ``x`` was multiplied; statistics are stored without
+                it.
+        """
         return normalize_and_pool(x, self.eps)
 
     def scale_and_shift(self, x: Tensor) -> Tensor:
@@ -121,11 +127,22 @@ class SupportNorm(BatchNorm):
         self.is_adapted = False
 
     def normalize(self, x: Tensor) -> Tensor:
-        given = (self.mean, self.variance) if self.is_adapted else given_statistics(self)
+        given = self._given()
         if given is None:
             record_statistics(self, x)
             return normalize(x, self.eps)
         return _normalize_by(x, *given, self.eps)
+
+    def normalize_and_pool(self, x: Tensor, sign: Tensor | None = None) -> Tensor:
+        given = self._given()
+        if given is None:
+            record_statistics(self, x, sign)
+            return normalize_and_pool(x, self.eps)
+        mean, variance = given
+        return _normalize_by(max_pool(x), mean if sign is None else mean * sign, variance, self.eps)
+
+    def _given(self) -> tuple[Tensor, Tensor] | None:
+        return (self.mean, self.variance) if self.is_adapted else given_statistics(self)
 
     def store_adaptation(self, step: int, statistics: tuple[Tensor, Tensor] | None) -> None:
         if statistics is not None:

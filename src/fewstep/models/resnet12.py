@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.models.images import Blocks, check_images, normed
-from fewstep.models.normalization import BatchNorm
+from fewstep.models.normalization import SupportNorm
 from fewstep.models.second_order import convolve, max_pool
 
 
@@ -83,8 +83,9 @@ class ResNet12(nn.Module):
         ways: the number of classes of a task, which is the number of outputs.
         widths: the number of filters of each block.
         image_size: height and width of the images, in pixels.
-        norm: a function from the number of channels to their normalisation, such as
-            ``fewstep.models.norm_layer("support")``.
+        norm: a function from the number of channels to their normalisation. The default uses the statistics of the
+            support set, so that an adapted network classifies one image as well as many;
+            ``fewstep.models.norm_layer("batch")`` is the transductive normalisation of the MAML paper.
 
     Raises:
         ValueError: ``image_size`` is too small; or, when it is called, the images are not
@@ -102,7 +103,7 @@ class ResNet12(nn.Module):
         ways: int,
         widths: tuple[int, int, int, int] = (64, 160, 320, 640),
         image_size: int = 84,
-        norm: Callable[[int], nn.Module] = BatchNorm,
+        norm: Callable[[int], nn.Module] = SupportNorm,
     ) -> None:
         super().__init__()
         if image_size < 16:

@@ -75,6 +75,15 @@ def _scale_first(function: Callable[..., Any]) -> Callable[..., Any]:
     return norm
 
 
+def _contiguous_first(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Group norm: under vmap PyTorch's kernel asks for a memory format, which raises for images with channels last."""
+
+    def norm(input: Tensor, *args: Any, **options: Any) -> Any:
+        return function(input.contiguous() if under_vmap() else input, *args, **options)
+
+    return norm
+
+
 def _per_channel(input: Tensor, *affine: Tensor | None) -> list[Tensor | None]:
     return [None if value is None else value.view(-1, *[1] * (input.ndim - 2)) for value in affine]
 
@@ -93,5 +102,8 @@ NORMS: dict[Any, Callable[..., Any]] = {
     torch.batch_norm: _scale_first(torch.batch_norm),
     torch.native_batch_norm: _scale_first(torch.native_batch_norm),
     torch.instance_norm: _scale_first(torch.instance_norm),
+    functional.group_norm: _contiguous_first(functional.group_norm),
+    torch.group_norm: _contiguous_first(torch.group_norm),
+    torch.native_group_norm: _contiguous_first(torch.native_group_norm),
 }
 """The replacement for each of PyTorch's norms."""
