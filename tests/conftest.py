@@ -1,5 +1,6 @@
 """What every test shares: one thread, fixed random numbers, and shapes checked against their annotations."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ CHECKED = [
     *("fewstep.objectives.losses", "fewstep.tasks.sinusoids"),
 ]
 install_import_hook(CHECKED, "shapes.checked")  # it stays: fewstep imports its parts when they are first used
+
+with warnings.catch_warnings():  # its syntax makes Python warn on compiling it, which not every installer does before
+    warnings.simplefilter("ignore")
+    import higher  # noqa: F401
 
 torch.set_num_threads(1)
 
