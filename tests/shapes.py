@@ -26,6 +26,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     def check(name: str, value: Any) -> None:
         hint = hints.get(name)
         known = isinstance(hint, type) and hint is not Any and not getattr(hint, "_is_protocol", False)
+        known = known and typing.get_origin(hint) is None  # Python 3.10 takes list[int] for a class
         if known and hint not in NUMBERS and not isinstance(value, hint):
             raise TypeError(f"{function.__qualname__}: {name} is no {hint.__name__}, but {value!r:.200}")
 
