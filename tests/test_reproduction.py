@@ -301,7 +301,7 @@ def test_pages_are_filled_from_whatever_results_there_are(tmp_path: Path, monkey
 def trained_elsewhere(tmp_path: Path) -> Run:
     """A run whose checkpoint says that another processor has made it, in no time."""
     name = "glyphs-5way-1shot-anil"
-    config = replace(EXPERIMENTS[name].config, filters=4, iterations=4, meta_batch=2)
+    config = replace(EXPERIMENTS[name].config, filters=4, iterations=5, meta_batch=2)
     run = Run.create(name, config, Training(compile=False, validation_tasks=2, log_every=1), tmp_path / "r")
     run.train(progress=False, until=2)
     state = run.folder.load()
@@ -326,6 +326,6 @@ def test_a_run_that_goes_on_elsewhere_forgets_how_fast_it_was(tmp_path: Path):
     run.train(progress=False)
     state = run.folder.load()
     assert state["processors"] == ["Abacus", processor()]
-    assert len(state["paces"]) == 2
+    assert len(state["paces"]) == 2  # of three iterations: the first one, which may compile, has none
     assert min(state["paces"]) > 1e-6
     assert run.evaluate(tasks=2)["trained_on"] == ["Abacus", processor()]
