@@ -6,7 +6,7 @@ The public names by subject::
                  MetaLearner for any other combination, adapt for functions of parameters
     tasks        Task Batch; sources of tasks in fewstep.tasks, data sets in fewstep.datasets
     models       fewstep.models; any nn.Module works
-    losses       mse cross_entropy supervised; the metric accuracy
+    losses       mse cross_entropy supervised; the metric accuracy, array_metric for NumPy ones
     rules        SGD GradientDescent Adam AdamW RMSprop Adagrad Adadelta CarriedAdam MetaLSTM
                  LearnedRate LearnedRates PerParameter
                  chain with clip_by_norm clip_by_value decay_weights scale_by
