@@ -125,14 +125,14 @@ def test_cifar_names_what_is_wrong(tmp_path: Path):
     (folder / "test").write_bytes(
         pickle.dumps({"data": np.zeros((2, 9), np.uint8), "fine_labels": [], "coarse_labels": []})
     )
-    with pytest.raises(ValueError, match=r"test: data should be uint8 \[images, 3072\]; it is uint8 \(2, 9\)"):
+    with pytest.raises(ValueError, match=r"test: data must be uint8 \[images, 3072\]; got uint8 \(2, 9\)"):
         cifar_fs(tmp_path, "train")
     (folder / "test").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks 1 of 3 files, such as test"):
         cifar_fs(tmp_path, "train")
 
 
-@pytest.mark.parametrize(("cut", "says"), [(100, "train.bin is cut short"), (3074, "from 2 to 3 images of a class")])
+@pytest.mark.parametrize(("cut", "says"), [(100, "train.bin is truncated"), (3074, "from 2 to 3 images per class")])
 def test_binary_cifar_cut_short_is_named(tmp_path: Path, cut: int, says: str):
     file = cifar(tmp_path, "binary") / "train.bin"
     file.write_bytes(file.read_bytes()[:-cut])

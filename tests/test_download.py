@@ -1,4 +1,4 @@
-"""Fetching Omniglot, from a server on this machine; the command `fewstep data`."""
+"""Downloading Omniglot, from a server on this machine; the command `fewstep data`."""
 
 import hashlib
 import importlib
@@ -77,7 +77,7 @@ def test_interrupted_downloads_go_on(server: Server, tmp_path: Path):
     file = tmp_path / "a.zip"
     server.breaks_after = 400_000
     for arrived in ("400,000", "800,000"):
-        with pytest.raises(ConnectionError, match=rf"{arrived} of 1,024,000 bytes are here.*goes on with the rest"):
+        with pytest.raises(ConnectionError, match=rf"{arrived} of 1,024,000 bytes .*run the same command"):
             download(server.file(), file)
         assert not file.exists()
     download(server.file(), file)
@@ -107,7 +107,7 @@ def test_whole_but_not_renamed(server: Server, tmp_path: Path):
 def test_wrong_content_is_removed(server: Server, tmp_path: Path, content: bytes):
     server.content = content
     found, wanted = (hashlib.sha256(each).hexdigest() for each in (content, CONTENT))
-    with pytest.raises(ValueError, match=rf"images_background\.zip .*should be {wanted} and is {found}"):
+    with pytest.raises(ValueError, match=rf"images_background\.zip .*must be {wanted}; got {found}"):
         download(server.file(), tmp_path / "a.zip")
     assert list(tmp_path.iterdir()) == []
     server.content = CONTENT
@@ -121,7 +121,7 @@ def test_failures_name_the_file_and_its_place(server: Server, tmp_path: Path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # and nobody listens
         nobody = RemoteFile(f"http://127.0.0.1:{free.getsockname()[1]}/images.zip", 5, "")
-        with pytest.raises(ConnectionError, match=rf"images\.zip could not be fetched.*put it into {tmp_path}"):
+        with pytest.raises(ConnectionError, match=rf"images\.zip could not be downloaded.*put it into {tmp_path}"):
             download(nobody, tmp_path / "a.zip")
 
 
@@ -129,8 +129,8 @@ def test_files_that_are_there_are_left_alone(server: Server, tmp_path: Path, mon
     monkeypatch.setattr(download_module, "OMNIGLOT", [server.file()])
     said = list(download_omniglot(tmp_path))
     file = tmp_path / "omniglot" / "images_background.zip"
-    assert said == [f"Fetching {server.file().url} (1.0 MB)", f"Wrote {file}"]
-    assert list(download_omniglot(tmp_path)) == [f"{file} is there, and whole."]
+    assert said == [f"Downloading {server.file().url} (1.0 MB)", f"Wrote {file}"]
+    assert list(download_omniglot(tmp_path)) == [f"{file} exists and is complete."]
     file.write_bytes(b"mine")
     (said,) = download_omniglot(tmp_path)
     assert "is not the official file" in said
@@ -154,7 +154,7 @@ def test_command_downloads(server: Server, tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "omniglot" / "images_background.zip").unlink()
     with pytest.raises(SystemExit):
         cli.main(["data", "download", "omniglot", "--root", str(tmp_path)])
-    assert "could not be fetched" in capsys.readouterr().err
+    assert "could not be downloaded" in capsys.readouterr().err
 
 
 def test_command_shows_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):

@@ -66,7 +66,7 @@ def test_folder_turns_photographs_upright_and_takes_16_bits(tmp_path: Path):
 
 
 def test_folder_names_what_is_wrong(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         from_folder(tmp_path / "nowhere", 8)
     root = tmp_path / "pictures"
     root.mkdir()
@@ -77,7 +77,7 @@ def test_folder_names_what_is_wrong(tmp_path: Path):
     with pytest.raises(ValueError, match="green holds no images"):
         from_folder(root, 8)
     (root / "green" / "1.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"green/1\.png is no readable image"):
+    with pytest.raises(ValueError, match=r"green/1\.png cannot be read as an image"):
         from_folder(root, 8)
     with pytest.raises(ValueError, match="channels must be 1 or 3"):
         from_folder(root, 8, channels=4)
@@ -136,17 +136,17 @@ def test_images_as_arrays_and_tensors(picture):
 @pytest.mark.parametrize(
     ("example", "says"),
     [
-        ((np.zeros((4, 4)), 0.5), "label of example 0 should be a whole number or a string; got 0.5"),
+        ((np.zeros((4, 4)), 0.5), "label of example 0 must be an integer or a string; got 0.5"),
         ((np.zeros((4, 4)), torch.tensor([1, 2])), "label of example 0"),
-        ((np.full((4, 4), -1.0), 0), "between 0 and 1; example 0 lies between -1 and -1. Leave normalisation out"),
-        ((np.full((4, 4), np.nan), 0), "between 0 and 1"),
+        ((np.full((4, 4), -1.0), 0), "in \[0, 1\]; example 0 has values in \[-1, -1\]. Do not normalise"),
+        ((np.full((4, 4), np.nan), 0), r"in \[0, 1\]"),
         ((np.zeros((4, 4), np.int64), 0), "example 0 is int64"),
         (
             (np.zeros((3, 5, 5)), 0),
-            r"last in an array and first in a tensor; got height, width and channels \(3, 5, 5\)",
+            r"last in an array and first in a tensor; got \(height, width, channels\) = \(3, 5, 5\)",
         ),
         (("cat.png", 0), "an array or a tensor; got str"),
-        (7, "pair of image and label.*got int"),
+        (7, "\(image, label\) pair.*got int"),
     ],
 )
 def test_other_examples_are_refused(example, says):

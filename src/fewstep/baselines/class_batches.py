@@ -27,18 +27,19 @@ class ClassifiedImages(Protocol):
 class ClassBatches:
     """Images of all classes of a dataset with their labels 0 … classes − 1, drawn with replacement.
 
-    A "task" is such a batch, as support and query alike; with ``meta_batch=1``, :func:`fewstep.fit` trains as ordinary
+    A "task" is such a batch, as support and query alike; with ``meta_batch=1``, [`fit`][fewstep.fit] trains as ordinary
     classification does. Values are divided by 255.
 
     Args:
         dataset: images sorted by class, such as those of ``fewstep.datasets``.
         size: images of a batch.
 
-    >>> from types import SimpleNamespace
-    >>> images = torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1)
-    >>> tasks = ClassBatches(SimpleNamespace(images=images, starts=torch.tensor([0, 2, 6])), size=4).sample(3)
-    >>> tasks.query.x.shape, tasks.query.y.shape
-    (torch.Size([3, 4, 1, 1, 1]), torch.Size([3, 4]))
+    Examples:
+        >>> from types import SimpleNamespace
+        >>> images = torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1)
+        >>> tasks = ClassBatches(SimpleNamespace(images=images, starts=torch.tensor([0, 2, 6])), size=4).sample(3)
+        >>> tasks.query.x.shape, tasks.query.y.shape
+        (torch.Size([3, 4, 1, 1, 1]), torch.Size([3, 4]))
     """
 
     def __init__(self, dataset: ClassifiedImages, size: int = 64) -> None:

@@ -25,8 +25,8 @@ class EpisodicLearner(nn.Module, ABC):
     """A learner that is a function of support set and queries: ``classify(support, x)``.
 
     It is trained on tasks like those at test (Vinyals et al. 2016, section 2.2). It has the protocol of
-    :class:`fewstep.MetaLearner`, so that :func:`fewstep.fit` and :func:`fewstep.evaluate` take it; as it is not adapted
-    by steps, ``score`` gives one column.
+    [`MetaLearner`][fewstep.MetaLearner], so that [`fit`][fewstep.fit] and [`evaluate`][fewstep.evaluate] take it; as it
+    is not adapted by steps, ``score`` gives one column.
 
     Support and queries of a task go through the encoder together, and no other task with them: batch norm takes the
     statistics of the task. That makes it transductive, as MAML is with the paper's batch norm.
@@ -34,7 +34,8 @@ class EpisodicLearner(nn.Module, ABC):
     Args:
         encoder: any ``nn.Module`` from images ``[n, ...]`` to what the method compares; it is copied.
         ways: classes of a task; labels are 0 … ways − 1.
-        loss: ``loss(model, batch) -> scalar``, where the model is an :class:`AdaptedClassifier`.
+        loss: ``loss(model, batch) -> scalar``, where the model is an
+            [`AdaptedClassifier`][fewstep.baselines.AdaptedClassifier].
     """
 
     def __init__(self, encoder: nn.Module, ways: int, loss: Callable[..., Tensor]) -> None:
@@ -64,7 +65,7 @@ class EpisodicLearner(nn.Module, ABC):
 
         Raises:
             TypeError: the metric is not a function of (model, batch), or does not return a scalar.
-            ValueError: ``steps`` is neither ``None`` nor 0, or as :meth:`meta_loss`.
+            ValueError: ``steps`` is neither ``None`` nor 0, or as ``meta_loss``.
         """
         check_no_steps(self, steps)
         if metric is not None:

@@ -24,8 +24,9 @@ class FineTuned(nn.Module):
     """A new head is fitted to the support features of each task by cross-entropy (Chen et al. 2019, section 3).
 
     The encoder is not changed. Each task starts from the same head, the one given. With ``nn.Linear`` this is the
-    paper's Baseline, with :class:`CosineHead` its Baseline++. The whole support set is in every step, where the paper
-    draws batches of 4 from it. To train the encoder, give this to :class:`PretrainedClassifier`.
+    paper's Baseline, with [`CosineHead`][fewstep.baselines.CosineHead] its Baseline++. The whole support set is in
+    every step, where the paper draws batches of 4 from it. To train the encoder, give this to
+    [`PretrainedClassifier`][fewstep.baselines.PretrainedClassifier].
 
     Support and query go through the encoder apart, since the head is fitted before there are queries.
 
@@ -33,13 +34,14 @@ class FineTuned(nn.Module):
         encoder: images to feature vectors ``[n, d]``; it is copied.
         head: feature vectors to logits ``[n, ways]``; it is copied.
         ways: classes of a task.
-        rule: one fitting step, such as :class:`fewstep.GradientDescent`.
+        rule: one fitting step, such as [`GradientDescent`][fewstep.GradientDescent].
         steps: fitting steps if ``adapt`` and ``score`` are not told; 100 in the paper.
 
-    >>> from fewstep import GradientDescent
-    >>> learner = FineTuned(nn.Flatten(), nn.Linear(4, 5), ways=5, rule=GradientDescent(0.1))
-    >>> learner.adapt(Batch(torch.randn(5, 4), torch.arange(5)), steps=3)(torch.randn(2, 4)).shape
-    torch.Size([2, 5])
+    Examples:
+        >>> from fewstep import GradientDescent
+        >>> learner = FineTuned(nn.Flatten(), nn.Linear(4, 5), ways=5, rule=GradientDescent(0.1))
+        >>> learner.adapt(Batch(torch.randn(5, 4), torch.arange(5)), steps=3)(torch.randn(2, 4)).shape
+        torch.Size([2, 5])
     """
 
     def __init__(self, encoder: nn.Module, head: nn.Module, ways: int, rule: Rule, steps: int = 100) -> None:
@@ -61,7 +63,7 @@ class FineTuned(nn.Module):
         return nn.Sequential(copy.deepcopy(self.encoder), head)
 
     def score(self, tasks: Task, metric: Callable[..., Any] | None = None, steps: int | None = None) -> Tensor:
-        """As :meth:`fewstep.MetaLearner.score`: a metric after 0, 1, … fitting steps, ``[tasks, steps + 1]``."""
+        """As [`score`][fewstep.MetaLearner.score]: a metric after 0, 1, … fitting steps, ``[tasks, steps + 1]``."""
         check_tasks(tasks, self.ways)
         check_padding(self, tasks.support, tasks.query)
         with torch.no_grad():
@@ -83,8 +85,9 @@ class CosineHead(nn.Module):
         classes: number of classes.
         scale: s; a cosine alone cannot make softmax confident.
 
-    >>> CosineHead(8, 5)(torch.randn(3, 8)).abs().amax() <= 10
-    tensor(True)
+    Examples:
+        >>> CosineHead(8, 5)(torch.randn(3, 8)).abs().amax() <= 10
+        tensor(True)
     """
 
     def __init__(self, features: int, classes: int, scale: float = 10.0) -> None:

@@ -23,9 +23,10 @@ class FullContext(nn.Module):
         features: d, of the embeddings.
         steps: K, processing steps of the query's LSTM.
 
-    >>> support, query = FullContext(features=8)(torch.randn(5, 8), torch.randn(3, 8))
-    >>> support.shape, query.shape
-    (torch.Size([5, 8]), torch.Size([3, 8]))
+    Examples:
+        >>> support, query = FullContext(features=8)(torch.randn(5, 8), torch.randn(3, 8))
+        >>> support.shape, query.shape
+        (torch.Size([5, 8]), torch.Size([3, 8]))
     """
 
     def __init__(self, features: int, steps: int = 5) -> None:

@@ -22,9 +22,10 @@ def memberships(batch: Batch, ways: int, like: Tensor) -> Float[Tensor, "example
         ways: number of classes.
         like: gives the dtype.
 
-    >>> memberships(Batch(None, torch.tensor([1, 0])), ways=3, like=torch.zeros(1))
-    tensor([[0., 1., 0.],
-            [1., 0., 0.]])
+    Examples:
+        >>> memberships(Batch(None, torch.tensor([1, 0])), ways=3, like=torch.zeros(1))
+        tensor([[0., 1., 0.],
+                [1., 0., 0.]])
     """
     members = (batch.y[:, None] == torch.arange(ways, device=batch.y.device)).to(like.dtype)
     return members if batch.weight is None else members * batch.weight[:, None]

@@ -40,10 +40,11 @@ class LRUMemory(nn.Module):
         heads: keys, and reads, at a time.
         decay: γ.
 
-    >>> memory = LRUMemory(slots=16, width=8, heads=2)
-    >>> state, read = memory(memory.blank(), torch.randn(2, 8))
-    >>> read.shape
-    torch.Size([2, 8])
+    Examples:
+        >>> memory = LRUMemory(slots=16, width=8, heads=2)
+        >>> state, read = memory(memory.blank(), torch.randn(2, 8))
+        >>> read.shape
+        torch.Size([2, 8])
     """
 
     def __init__(self, slots: int = 128, width: int = 40, heads: int = 4, decay: float = 0.99) -> None:

@@ -16,9 +16,10 @@ class LSTMCell(nn.Module):
         inputs: size of x.
         hidden: size of h and c.
 
-    >>> h, c = LSTMCell(3, 4)(torch.randn(7, 3), (torch.zeros(7, 4), torch.zeros(7, 4)))
-    >>> h.shape, c.shape
-    (torch.Size([7, 4]), torch.Size([7, 4]))
+    Examples:
+        >>> h, c = LSTMCell(3, 4)(torch.randn(7, 3), (torch.zeros(7, 4), torch.zeros(7, 4)))
+        >>> h.shape, c.shape
+        (torch.Size([7, 4]), torch.Size([7, 4]))
     """
 
     def __init__(self, inputs: int, hidden: int) -> None:

@@ -20,8 +20,9 @@ from fewstep.tasks import Batch
 class MANN(EpisodicLearner):
     """Reads the support set one by one, each label a step late, then answers (Santoro et al. 2016, sections 2 and 3).
 
-    At step t the controller sees (f(x_t), y_{t−1}, r_{t−1}); its output h_t gives the keys of :class:`LRUMemory`
-    (linear, then tanh), which give r_t, and the logits are linear in (h_t, r_t).
+    At step t the controller sees (f(x_t), y_{t−1}, r_{t−1}); its output h_t gives the keys of
+    [`LRUMemory`][fewstep.baselines.LRUMemory] (linear, then tanh), which give r_t, and the logits are linear in (h_t,
+    r_t).
 
     This follows the protocol of support and query, and there it differs from the paper: the sequence is the support
     set, and each query is one more step from the state after it, whose trace in the memory no other query sees; the
@@ -38,9 +39,10 @@ class MANN(EpisodicLearner):
         hidden: of the LSTM.
         memory: the memory; the paper's 128 slots of 40 with 4 heads if not given; it is copied.
 
-    >>> learner = MANN(nn.Flatten(), features=4, ways=3)
-    >>> learner.adapt(Batch(torch.randn(3, 4), torch.arange(3)))(torch.randn(2, 4)).shape
-    torch.Size([2, 3])
+    Examples:
+        >>> learner = MANN(nn.Flatten(), features=4, ways=3)
+        >>> learner.adapt(Batch(torch.randn(3, 4), torch.arange(3)))(torch.randn(2, 4)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(

@@ -24,11 +24,12 @@ class MatchingNetwork(EpisodicLearner):
         ways: classes of a task.
         context: full context embeddings, such as ``FullContext(features=d)``; without, f = f' and g = g'.
 
-    >>> import torch
-    >>> learner = MatchingNetwork(nn.Flatten(), ways=2)
-    >>> support = Batch(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 0]))
-    >>> learner.adapt(support)(torch.tensor([[5.0, 0.0]])).exp()  # 1 / (1 + e) and e / (1 + e)
-    tensor([[0.2689, 0.7311]])
+    Examples:
+        >>> import torch
+        >>> learner = MatchingNetwork(nn.Flatten(), ways=2)
+        >>> support = Batch(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 0]))
+        >>> learner.adapt(support)(torch.tensor([[5.0, 0.0]])).exp()  # 1 / (1 + e) and e / (1 + e)
+        tensor([[0.2689, 0.7311]])
     """
 
     def __init__(self, encoder: nn.Module, ways: int, context: FullContext | None = None) -> None:

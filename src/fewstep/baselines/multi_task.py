@@ -37,14 +37,15 @@ class MultiTask(nn.Module):
     """``count`` networks, each trained on its own task at once under vmap; their mean is then fine-tuned.
 
     Task i of every meta-batch must be the same task, so the source is one like
-    :class:`fewstep.tasks.SinusoidPool`. All networks start from the model's parameters.
+    [`SinusoidPool`][fewstep.tasks.SinusoidPool]. All networks start from the model's parameters.
 
     Args:
         model: the network.
         loss: ``loss(model, batch) -> scalar``.
         count: number of networks and tasks.
         rule: fine-tunes the mean at test.
-        regularizer: :func:`no_penalty`, :func:`l2_penalty`, :func:`mean_penalty`, or another.
+        regularizer: [`no_penalty`][fewstep.baselines.no_penalty], [`l2_penalty`][fewstep.baselines.l2_penalty],
+            [`mean_penalty`][fewstep.baselines.mean_penalty], or another.
         weight: of the penalty, beside the loss.
     """
 
@@ -83,9 +84,9 @@ class MultiTask(nn.Module):
         return self._average
 
     def score(self, tasks: Task, metric: Callable[..., Any] | None = None, steps: int | None = None) -> Tensor:
-        """As :meth:`fewstep.MetaLearner.score`, fine-tuning the mean of all networks."""
+        """As [`score`][fewstep.MetaLearner.score], fine-tuning the mean of all networks."""
         return self.average().score(tasks, metric, steps)
 
     def adapt(self, support: Any, steps: int | None = None) -> nn.Module:
-        """As :meth:`fewstep.MetaLearner.adapt`, from the mean of all networks."""
+        """As [`adapt`][fewstep.MetaLearner.adapt], from the mean of all networks."""
         return self.average().adapt(support, steps)

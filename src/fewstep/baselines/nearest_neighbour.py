@@ -16,17 +16,19 @@ class NearestNeighbour(EpisodicLearner):
     """A query takes the class of its nearest support feature (Vinyals et al. 2016, section 4, its baselines).
 
     The logit of a class is minus the distance to the nearest of its examples: squared Euclidean, or 1 − cosine less a
-    constant. Give it to :class:`PretrainedClassifier` for the row "nearest neighbour" of the MAML and Meta-LSTM papers.
+    constant. Give it to [`PretrainedClassifier`][fewstep.baselines.PretrainedClassifier] for the row "nearest
+    neighbour" of the MAML and Meta-LSTM papers.
 
     Args:
         encoder: images to feature vectors ``[n, d]``; ``nn.Flatten()`` compares pixels.
         ways: classes of a task.
         distance: ``"euclidean"`` or ``"cosine"``.
 
-    >>> learner = NearestNeighbour(nn.Flatten(), ways=2)
-    >>> support = Batch(torch.tensor([[0.0], [4.0], [2.0]]), torch.tensor([0, 1, 0]))
-    >>> learner.adapt(support)(torch.tensor([[2.5]]))
-    tensor([[-0.2500, -2.2500]])
+    Examples:
+        >>> learner = NearestNeighbour(nn.Flatten(), ways=2)
+        >>> support = Batch(torch.tensor([[0.0], [4.0], [2.0]]), torch.tensor([0, 1, 0]))
+        >>> learner.adapt(support)(torch.tensor([[2.5]]))
+        tensor([[-0.2500, -2.2500]])
     """
 
     def __init__(self, encoder: nn.Module, ways: int, distance: str = "euclidean") -> None:

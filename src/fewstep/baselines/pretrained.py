@@ -22,6 +22,6 @@ def pretrained(
         model: any ``nn.Module``.
         loss: ``loss(model, batch) -> scalar``.
         fine_tuning_lr: learning rate of the steps at test; the paper tunes it.
-        **choices: any other argument of :class:`fewstep.MetaLearner`.
+        **choices: any other argument of [`MetaLearner`][fewstep.MetaLearner].
     """
     return MetaLearner(model, loss, rule=GradientDescent(fine_tuning_lr), steps=0, **choices)

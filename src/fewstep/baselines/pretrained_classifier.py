@@ -19,8 +19,8 @@ from fewstep.tasks import Batch, Task
 class PretrainedClassifier(nn.Module):
     """Trains the encoder of a few-shot method by cross-entropy over all training classes (Chen et al. 2019, Figure 1).
 
-    ``meta_loss`` takes batches over all classes, such as those of :class:`ClassBatches`; ``adapt`` and ``score`` take
-    few-shot tasks and are those of the few-shot method. The rows of the papers are
+    ``meta_loss`` takes batches over all classes, such as those of [`ClassBatches`][fewstep.baselines.ClassBatches];
+    ``adapt`` and ``score`` take few-shot tasks and are those of the few-shot method. The rows of the papers are
 
     - *fine-tuning*, Baseline: ``FineTuned`` with ``nn.Linear``, and ``nn.Linear`` as the head;
     - Baseline++: ``FineTuned`` with ``CosineHead``, and ``CosineHead`` as the head;
@@ -31,12 +31,13 @@ class PretrainedClassifier(nn.Module):
         head: feature vectors to logits ``[n, classes]`` for training; it is copied.
         classes: training classes.
 
-    >>> import torch
-    >>> from fewstep.baselines import NearestNeighbour
-    >>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, 8))
-    >>> learner = PretrainedClassifier(NearestNeighbour(encoder, ways=5), nn.Linear(8, 64), classes=64)
-    >>> batch = Batch(torch.randn(1, 16, 4), torch.randint(64, (1, 16)))
-    >>> learner.meta_loss(Task(batch, batch)).backward()
+    Examples:
+        >>> import torch
+        >>> from fewstep.baselines import NearestNeighbour
+        >>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, 8))
+        >>> learner = PretrainedClassifier(NearestNeighbour(encoder, ways=5), nn.Linear(8, 64), classes=64)
+        >>> batch = Batch(torch.randn(1, 16, 4), torch.randint(64, (1, 16)))
+        >>> learner.meta_loss(Task(batch, batch)).backward()
     """
 
     def __init__(self, few_shot: EpisodicLearner | FineTuned, head: nn.Module, classes: int) -> None:

@@ -22,12 +22,13 @@ class PrototypicalNetwork(EpisodicLearner):
         ways: classes of a task.
         distance: ``"euclidean"`` or ``"cosine"``.
 
-    >>> import torch
-    >>> learner = PrototypicalNetwork(nn.Flatten(), ways=2)
-    >>> support = Batch(torch.tensor([[0.0], [4.0], [2.0]]), torch.tensor([0, 1, 0]))
-    >>> learner.adapt(support)(torch.tensor([[1.0], [3.5]]))  # prototypes at 1 and 4
-    tensor([[-0.0000, -9.0000],
-            [-6.2500, -0.2500]])
+    Examples:
+        >>> import torch
+        >>> learner = PrototypicalNetwork(nn.Flatten(), ways=2)
+        >>> support = Batch(torch.tensor([[0.0], [4.0], [2.0]]), torch.tensor([0, 1, 0]))
+        >>> learner.adapt(support)(torch.tensor([[1.0], [3.5]]))  # prototypes at 1 and 4
+        tensor([[-0.0000, -9.0000],
+                [-6.2500, -0.2500]])
     """
 
     def __init__(self, encoder: nn.Module, ways: int, distance: str = "euclidean") -> None:

@@ -22,13 +22,15 @@ class RelationNetwork(EpisodicLearner):
 
     Args:
         encoder: images to feature maps ``[n, C, H, W]``.
-        relation: joined maps ``[n, 2C, H, W]`` to scores ``[n]``, such as :class:`RelationModule`; it is copied.
+        relation: joined maps ``[n, 2C, H, W]`` to scores ``[n]``, such as
+            [`RelationModule`][fewstep.baselines.RelationModule]; it is copied.
         ways: classes of a task.
 
-    >>> learner = RelationNetwork(nn.Conv2d(1, 4, 3, padding=1), RelationModule(channels=4, size=8), ways=5)
-    >>> support = Batch(torch.randn(5, 1, 8, 8), torch.arange(5))
-    >>> learner.adapt(support)(torch.randn(3, 1, 8, 8)).shape
-    torch.Size([3, 5])
+    Examples:
+        >>> learner = RelationNetwork(nn.Conv2d(1, 4, 3, padding=1), RelationModule(channels=4, size=8), ways=5)
+        >>> support = Batch(torch.randn(5, 1, 8, 8), torch.arange(5))
+        >>> learner.adapt(support)(torch.randn(3, 1, 8, 8)).shape
+        torch.Size([3, 5])
     """
 
     def __init__(self, encoder: nn.Module, relation: nn.Module, ways: int) -> None:
@@ -55,8 +57,9 @@ class RelationModule(nn.Sequential):
         padding: of the convolutions.
         hidden: width of the first linear layer.
 
-    >>> RelationModule(64, 19, padding=0)(torch.randn(2, 128, 19, 19)).shape
-    torch.Size([2])
+    Examples:
+        >>> RelationModule(64, 19, padding=0)(torch.randn(2, 128, 19, 19)).shape
+        torch.Size([2])
     """
 
     def __init__(self, channels: int, size: int, padding: int = 1, hidden: int = 8) -> None:
@@ -80,8 +83,9 @@ class RelationModule(nn.Sequential):
 def relation_error(model: Any, batch: Batch) -> Tensor:
     """Mean squared error of scores ``[n, ways]`` against 1 at the right class, else 0 (Sung et al. 2018, equation 2).
 
-    >>> relation_error(lambda x: torch.tensor([[0.5, 0.0]]), Batch(torch.zeros(1), torch.tensor([0]))).item()
-    0.125
+    Examples:
+        >>> relation_error(lambda x: torch.tensor([[0.5, 0.0]]), Batch(torch.zeros(1), torch.tensor([0]))).item()
+        0.125
     """
     scores = model(batch.x)
     target = memberships(Batch(batch.x, batch.y), scores.shape[-1], scores)

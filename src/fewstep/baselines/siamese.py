@@ -24,9 +24,10 @@ class SiameseNetwork(EpisodicLearner):
         features: length of the feature vectors.
         ways: classes of a task.
 
-    >>> learner = SiameseNetwork(nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Sigmoid()), features=8, ways=5)
-    >>> learner.adapt(Batch(torch.randn(5, 4), torch.arange(5)))(torch.randn(3, 4)).shape
-    torch.Size([3, 5])
+    Examples:
+        >>> learner = SiameseNetwork(nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Sigmoid()), features=8, ways=5)
+        >>> learner.adapt(Batch(torch.randn(5, 4), torch.arange(5)))(torch.randn(3, 4)).shape
+        torch.Size([3, 5])
     """
 
     def __init__(self, encoder: nn.Module, features: int, ways: int) -> None:
@@ -47,7 +48,7 @@ def pair_cross_entropy(model: AdaptedClassifier, batch: Batch) -> Tensor:
     """Binary cross-entropy over the pairs of a query and a support image, half of it from pairs of one class.
 
     Args:
-        model: an adapted :class:`SiameseNetwork`.
+        model: an adapted [`SiameseNetwork`][fewstep.baselines.SiameseNetwork].
         batch: the query set.
     """
     learner, support = model.learner, model.support

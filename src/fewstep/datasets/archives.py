@@ -1,4 +1,4 @@
-"""Files of a folder, a tar or a zip archive, read in one pass."""
+"""Reading files from a folder, a tar archive or a zip archive in one pass."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOF
 
 
 def read_files(source: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """The names and contents of the wanted files, in the order in which a folder or archive holds them.
+    """Yield the names and contents of the wanted files, in the order in which the folder or archive stores them.
 
     A compressed tar archive is decompressed once, as a stream, and only up to the last wanted file.
 
     Args:
         source: a folder, a zip file, or a tar file, compressed or not.
-        wanted: names without folders.
+        wanted: file names without folders.
 
     Raises:
         FileNotFoundError: wanted files are missing.
@@ -33,15 +33,15 @@ def read_files(source: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
             if not missing:
                 return
     except _DAMAGE as error:
-        raise ValueError(f"{source} is damaged or cut short ({error}); get it anew.") from error
+        raise ValueError(f"{source} is damaged or truncated ({error}). Download it again.") from error
     if missing:
         raise FileNotFoundError(
-            f"{source} lacks {len(missing)} of {len(wanted)} files, such as {next(iter(missing))}; get it anew."
+            f"{source} lacks {len(missing)} of {len(wanted)} files, such as {next(iter(missing))}. Download it again."
         )
 
 
 def _all_files(source: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """Those of the wanted files that are there; ``wanted`` shrinks meanwhile."""
+    """Yield the wanted files that exist; the caller removes names from ``wanted`` meanwhile."""
     if source.is_dir():
         for name in list(wanted):
             if (source / name).is_file():
@@ -59,4 +59,4 @@ def _all_files(source: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
                     content = archive.extractfile(member)
                     assert content is not None
                     yield name, content.read()
-                archive.members.clear()  # type: ignore[attr-defined]  # else it remembers every file until the end
+                archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps all members in memory

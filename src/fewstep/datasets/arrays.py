@@ -1,4 +1,4 @@
-"""Examples that are already arrays: features, token ids, embeddings."""
+"""Data sets from arrays: features, token ids, embeddings."""
 
 from __future__ import annotations
 
@@ -13,29 +13,34 @@ from fewstep.datasets.labelled_images import LabelledImages
 
 
 def from_arrays(x: Any, y: Any, classes: Sequence[str] | None = None) -> LabelledImages:
-    """Labelled examples from an array of inputs and one of labels, sorted by class; the numbers stay what they are.
+    """Make a data set from an array of inputs and an array of labels; values are not scaled.
 
     Args:
-        x: ``[examples, ...]``, a tensor or a numpy array: real numbers, or whole numbers such as token ids. (uint8
-            becomes int64, so that it is not taken for the pixels of images, which are scaled to 0 … 1.)
-        y: the label of each example, ``[examples]``: whole numbers or strings, as a tensor, an array or a list.
-        classes: the names of the classes, in the order of the sorted labels; the labels themselves if not given.
+        x: the inputs, ``[examples, ...]``, a tensor or a NumPy array of floating-point numbers or integers, such as
+            token ids. uint8 is converted to int64; otherwise it would be scaled to [0, 1] like the pixels of an image.
+        y: the label of each example, ``[examples]``: integers or strings, as a tensor, an array or a list.
+        classes: the names of the classes in the order of the sorted labels; the labels themselves if not given.
+
+    Returns:
+        The examples, sorted by class.
 
     Raises:
-        ValueError: the lengths disagree, or there are no examples.
+        ValueError: the lengths differ, there are no examples, or the labels are neither integers nor strings.
 
-    >>> tokens = from_arrays(torch.arange(12).view(4, 3), ["b", "a", "b", "a"])
-    >>> tokens.classes, tokens.images[0].tolist()
-    (['a', 'b'], [3, 4, 5])
+    Examples:
+        >>> tokens = from_arrays(torch.arange(12).view(4, 3), ["b", "a", "b", "a"])
+        >>> tokens.classes, tokens.images[0].tolist()
+        (['a', 'b'], [3, 4, 5])
     """
     examples = torch.as_tensor(np.asarray(x) if not isinstance(x, Tensor) else x)
     labels = y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
     if labels.ndim != 1 or examples.ndim < 1 or len(labels) != len(examples) or len(labels) == 0:
         raise ValueError(
-            f"from_arrays: x is [examples, ...] and y is [examples]; got {tuple(examples.shape)} and {labels.shape}."
+            "from_arrays: x must be [examples, ...] and y [examples], with at least one example; got "
+            f"{tuple(examples.shape)} and {labels.shape}."
         )
     if not (np.issubdtype(labels.dtype, np.integer) or labels.dtype.kind in "US"):
-        raise ValueError(f"from_arrays: labels are whole numbers or strings; got an array of {labels.dtype}.")
+        raise ValueError(f"from_arrays: labels must be integers or strings; got an array of {labels.dtype}.")
     names, first, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if classes is not None and len(classes) != len(names):
         raise ValueError(f"from_arrays: {len(names)} labels need as many names; got {len(classes)}: {list(classes)}.")

@@ -1,4 +1,4 @@
-"""Decoded images on disk, mapped into memory, so that the second start takes no time."""
+"""A cache of decoded images on disk, which is mapped into memory."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _VERSION = 1
 
 
 def cache_folder() -> Path:
-    """Where decoded images are kept: ``FEWSTEP_CACHE``, or ``fewstep`` in the user's cache folder."""
+    """The folder of the cache: ``FEWSTEP_CACHE``, or ``fewstep`` in the user's cache folder."""
     if "FEWSTEP_CACHE" in os.environ:
         return Path(os.environ["FEWSTEP_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewstep"
 
 
 def writable_cache_folder() -> Path:
-    """The same folder, made if it is not there.
+    """The folder of the cache, which is created if it does not exist.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the folder cannot be written.
     """
     folder = cache_folder()
     try:
@@ -42,8 +42,8 @@ def writable_cache_folder() -> Path:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OSError(
-            f"The cache folder {folder} cannot be written ({error}). Name another one in the environment "
-            "variable FEWSTEP_CACHE."
+            f"The cache folder {folder} cannot be written ({error}). Set the environment "
+            "variable FEWSTEP_CACHE to another folder."
         ) from error
     return folder
 
@@ -51,13 +51,13 @@ def writable_cache_folder() -> Path:
 def cached(
     name: str, sources: Sequence[Path], build: Callable[[], Iterable[ClassImages]], **options: Any
 ) -> LabelledImages:
-    """What ``build`` makes of the source files, from the cache if it is there whole and the files have not changed.
+    """The images that ``build`` yields, from the cache if it is complete and the source files have not changed.
 
     Args:
-        name: of the data set and split; begins the name in the cache.
+        name: the name of data set and split, with which the name of the cached folder begins.
         sources: the files that the images come from.
-        build: decodes them, class by class.
-        **options: whatever else the images depend on.
+        build: decodes the images, class by class.
+        **options: everything else that the images depend on.
 
     Raises:
         OSError: the cache folder cannot be written.
@@ -70,7 +70,7 @@ def cached(
         _write(folder, build())
         found = _open(folder)
         if found is None:
-            raise OSError(f"{folder} was written and cannot be read again; is the disk full?")
+            raise OSError(f"{folder} was written but cannot be read. Check whether the disk is full.")
     return found
 
 
@@ -82,30 +82,32 @@ def _open(folder: Path) -> LabelledImages | None:
         return None
     if not whole:
         return None
-    # Copy-on-write: nothing that is done to the tensor reaches the file.
+    # Copy-on-write: writing to the tensor does not change the file.
     mapped = np.memmap(folder / "images.bin", np.uint8, mode="c", shape=tuple(index["shape"]))
     images = torch.from_numpy(mapped).permute(0, 3, 1, 2)
     return LabelledImages(images, torch.tensor(index["starts"]), index["classes"])
 
 
 def _write(folder: Path, classes: Iterable[ClassImages]) -> None:
-    """Everything under a temporary name, then renamed: a cache that is there is whole."""
+    """Write under a temporary name and rename, so that an existing cache is complete."""
     unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=writable_cache_folder()))
     try:
         names, starts, shape = [], [0], None
         with open(unfinished / "images.bin", "wb") as file:
             for name, images in classes:
                 if shape is not None and images.shape[1:] != shape:
-                    raise ValueError(f"Images of class {name!r} are {images.shape[1:]}, those before {shape}.")
+                    raise ValueError(
+                        f"All images must have one shape; class {name!r} has {images.shape[1:]}, earlier ones {shape}."
+                    )
                 shape = images.shape[1:]
                 file.write(np.ascontiguousarray(images, np.uint8).tobytes())
                 names.append(name)
                 starts.append(starts[-1] + len(images))
         index = {"shape": [starts[-1], *(shape or ())], "starts": starts, "classes": names}
         (unfinished / "index.json").write_text(json.dumps(index))
-        if _open(folder) is None:  # else another process was faster, and what it made may be in use
+        if _open(folder) is None:  # otherwise another process has written it, and may be using it
             shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # the same, in this very moment
+            with suppress(OSError):  # another process has written it in the meantime
                 unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

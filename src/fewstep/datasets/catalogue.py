@@ -1,4 +1,4 @@
-"""The data sets there are, and which of them lie in a folder."""
+"""The list of data sets, and which of them are in a folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fewstep.datasets.omniglot import omniglot_source
 
 
 def catalogue(root: Path) -> list[list[str]]:
-    """For each data set: its name, classes, images, its files in the folder, and where users get it."""
+    """One row per data set: name, classes per split, image shape, files found in ``root``, and where to get it."""
     omniglot = _found(root, lambda: [omniglot_source(root, part) for part in ("background", "evaluation")])
     mini = _found(root, lambda: [mini_imagenet_files(root, split)[-1] for split in ("train", "validation", "test")])
     cifar = _found(root, lambda: [cifar_100_source(root)])

@@ -1,4 +1,4 @@
-"""CIFAR-100 (Krizhevsky 2009) divided for few-shot learning: CIFAR-FS and FC100."""
+"""The few-shot splits of CIFAR-100 (Krizhevsky 2009): CIFAR-FS and FC100."""
 
 from __future__ import annotations
 
@@ -30,29 +30,49 @@ _FC100 = {
     "validation": "large_carnivores large_omnivores_and_herbivores non-insect_invertebrates small_mammals",
     "test": "aquatic_mammals insects medium_mammals people",
 }
-"""Of both, what is neither for validation nor for test is for training."""
+"""All other classes or superclasses are for training."""
 
 
 def cifar_fs(root: str | Path, split: Split) -> LabelledImages:
-    """CIFAR-FS (Bertinetto et al. 2019): 64, 16 and 20 classes of CIFAR-100, ``[3, 32, 32]``, 600 of each.
+    """Load CIFAR-FS (Bertinetto et al. 2019, section 4): 64, 16 and 20 classes of CIFAR-100, 600 images of each.
 
     Args:
-        root: the folder that holds ``cifar-100-python`` or ``cifar-100-binary``, as the official .tar.gz file or
-            extracted; or one with these in ``cifar-100/`` or ``cifar100/``.
-        split: which classes.
+        root: the folder that holds ``cifar-100-python`` or ``cifar-100-binary``, extracted or as the official .tar.gz
+            file, directly or in ``cifar-100/`` or ``cifar100/``.
+        split: ``"train"``, ``"validation"`` or ``"test"``.
+
+    Returns:
+        Images ``[examples, 3, 32, 32]`` of uint8.
 
     Raises:
-        FileNotFoundError: files are missing; the message says which.
-        ValueError: there is no such split, or a file is damaged.
+        FileNotFoundError: files are missing; the message says which, and where to get them.
+        ValueError: ``split`` is unknown, or a file is damaged.
+
+    Examples:
+        >>> images = cifar_fs("data", "train")  # doctest: +SKIP
     """
     return _divided("cifar-fs", root, split, _CIFAR_FS, lambda data: [(name, name) for name in data.fine_names])
 
 
 def fc100(root: str | Path, split: Split) -> LabelledImages:
-    """FC100 (Oreshkin et al. 2018): 60, 20 and 20 classes of CIFAR-100, ``[3, 32, 32]``, 600 of each.
+    """Load FC100 (Oreshkin et al. 2018, section 4): 60, 20 and 20 classes of CIFAR-100, 600 images of each.
 
-    Harder than CIFAR-FS: it is divided by superclass (12, 4 and 4), so that test classes resemble training classes
-    less. Arguments and errors are those of :func:`cifar_fs`.
+    The split is by superclass (12, 4 and 4), so that test classes are less similar to training classes than in
+    CIFAR-FS.
+
+    Args:
+        root: as for [`cifar_fs`][fewstep.datasets.cifar_fs].
+        split: ``"train"``, ``"validation"`` or ``"test"``.
+
+    Returns:
+        Images ``[examples, 3, 32, 32]`` of uint8.
+
+    Raises:
+        FileNotFoundError: files are missing; the message says which, and where to get them.
+        ValueError: ``split`` is unknown, or a file is damaged.
+
+    Examples:
+        >>> images = fc100("data", "train")  # doctest: +SKIP
     """
     return _divided(
         "fc100", root, split, _FC100, lambda data: list(zip(data.fine_names, data.superclasses(), strict=True))
@@ -61,7 +81,7 @@ def fc100(root: str | Path, split: Split) -> LabelledImages:
 
 @dataclass(frozen=True)
 class _Cifar100:
-    """Both parts of CIFAR-100 together."""
+    """The training and test images of CIFAR-100 together."""
 
     images: np.ndarray  # [examples, 3072]: all red values by rows, then green, then blue
     fine: np.ndarray  # [examples]
@@ -75,9 +95,9 @@ class _Cifar100:
         named = len(self.fine_names) == 100 and len(self.coarse_names) == 20
         if not named or len(counts) != 100 or counts.min() != counts.max() or self.coarse.max() >= 20:
             raise ValueError(
-                f"{source} should hold 100 classes of equally many images, in 20 superclasses; it holds "
+                f"{source} must hold 100 classes with the same number of images, in 20 superclasses; it holds "
                 f"{len(self.images)} images, {len(self.fine_names)} and {len(self.coarse_names)} names, and from "
-                f"{int(counts.min())} to {int(counts.max())} images of a class. Get it anew."
+                f"{int(counts.min())} to {int(counts.max())} images per class. Download it again."
             )
 
     def superclasses(self) -> list[str]:
@@ -93,7 +113,7 @@ def _divided(
     held_out: dict[str, str],
     groups: Callable[[_Cifar100], list[tuple[str, str]]],
 ) -> LabelledImages:
-    """The classes whose group belongs to the split; ``groups`` gives each class and its group."""
+    """The classes whose group belongs to the split; ``groups`` returns the (class, group) pairs."""
     if split not in ("train", *held_out):
         raise ValueError(f"{name}: split must be one of {['train', *held_out]}; got {split!r}.")
     source = cifar_100_source(Path(root))
@@ -104,7 +124,7 @@ def _divided(
         found = groups(data)
         unknown = set(part) - {group for _, group in found}
         if unknown:
-            raise ValueError(f"{source} does not name {sorted(unknown)} among its classes; get it anew.")
+            raise ValueError(f"{source} lacks the classes {sorted(unknown)}. Download it again.")
         for label, (class_name, group) in enumerate(found):
             if part.get(group, "train") == split:
                 yield class_name, data.images[data.fine == label].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
@@ -116,7 +136,7 @@ def cifar_100_source(root: Path) -> Path:
     """The folder or archive of CIFAR-100.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: neither exists.
     """
     names = ["cifar-100-python", "cifar-100-python.tar.gz", "cifar-100-binary", "cifar-100-binary.tar.gz"]
     for folder in (root, root / "cifar-100", root / "cifar100"):
@@ -124,7 +144,7 @@ def cifar_100_source(root: Path) -> Path:
             if (folder / name).exists():
                 return folder / name
     raise FileNotFoundError(
-        f"CIFAR-100: there is none of {', '.join(names)} in {root}, {root / 'cifar-100'} or {root / 'cifar100'}. Get "
+        f"CIFAR-100: none of {', '.join(names)} is in {root}, {root / 'cifar-100'} or {root / 'cifar100'}. Download "
         "cifar-100-python.tar.gz from www.cs.toronto.edu/~kriz/cifar.html and put it there."
     )
 
@@ -146,7 +166,9 @@ def _read_binary(source: Path) -> _Cifar100:
     for name in ("train.bin", "test.bin"):
         content = np.frombuffer(files[name], np.uint8)
         if len(content) % (2 + _PIXELS):
-            raise ValueError(f"{source}: {name} is cut short: {len(content)} bytes are no multiple of {2 + _PIXELS}.")
+            raise ValueError(
+                f"{source}: {name} is truncated: its size of {len(content)} bytes is not a multiple of {2 + _PIXELS}."
+            )
         parts.append(content.reshape(-1, 2 + _PIXELS))
     rows = np.concatenate(parts)
     fine, coarse = (files[f"{kind}_label_names.txt"].decode().split() for kind in ("fine", "coarse"))
@@ -159,15 +181,15 @@ def _read_python(source: Path) -> _Cifar100:
     images, fine, coarse = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     names = files["meta"]
     if not isinstance(names, dict) or not {"fine_label_names", "coarse_label_names"} <= set(names):
-        raise ValueError(f"{source}: meta should hold fine_label_names and coarse_label_names; get it anew.")
+        raise ValueError(f"{source}: meta must hold fine_label_names and coarse_label_names. Download it again.")
     return _Cifar100(images, fine, coarse, names["fine_label_names"], names["coarse_label_names"])
 
 
 def _part(found: Any, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     wanted = ("data", "fine_labels", "coarse_labels")
     if not isinstance(found, dict) or not set(wanted) <= set(found):
-        raise ValueError(f"{name} should hold {', '.join(wanted)}; get it anew.")
+        raise ValueError(f"{name} must hold {', '.join(wanted)}. Download it again.")
     images, fine, coarse = (np.asarray(found[key]) for key in wanted)
     if images.ndim != 2 or images.shape[1] != _PIXELS or images.dtype != np.uint8:
-        raise ValueError(f"{name}: data should be uint8 [images, {_PIXELS}]; it is {images.dtype} {images.shape}.")
+        raise ValueError(f"{name}: data must be uint8 [images, {_PIXELS}]; got {images.dtype} {images.shape}.")
     return images, fine.astype(np.int64), coarse.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Image files, decoded."""
+"""Decoding of image files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def decode(content: bytes, name: str) -> Image.Image:
-    """An image file in any format that Pillow reads, whole in memory.
+    """Decode an image file of any format that Pillow reads.
 
     Args:
         content: the file's bytes.
         name: for the error message.
 
     Raises:
-        ValueError: it is no image, or a damaged one.
+        ValueError: the file is not an image, or is damaged.
     """
     from PIL import Image
 
@@ -27,7 +27,7 @@ def decode(content: bytes, name: str) -> Image.Image:
         image = Image.open(BytesIO(content))
         image.load()
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{name} is no readable image ({error}); get the file anew.") from error
+        raise ValueError(f"{name} cannot be read as an image ({error}). Replace or remove the file.") from error
     return image
 
 
@@ -35,8 +35,8 @@ def pixels(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
     """The pixels of a Pillow image, uint8 ``[height, width, channels]``.
 
     Args:
-        image: in any mode; of 16 bits the upper eight are taken.
-        size: height and width to which the image is scaled with Lanczos' filter, if it has others.
+        image: an image of any mode; 16-bit values are reduced to their upper 8 bits.
+        size: height and width in pixels, to which the image is scaled with the Lanczos filter; ``None`` does not scale.
         channels: 1 for grey, 3 for red, green and blue.
     """
     from PIL import Image

@@ -1,4 +1,4 @@
-"""Omniglot's official files, fetched, checked, and resumed where an earlier attempt was cut off."""
+"""Download of Omniglot's official files, with a check of their hashes; interrupted downloads are resumed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _PIECE = 2**18
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on the network whose content is known."""
+    """A file on the network with known size and hash."""
 
     url: str
     size: int
-    """In bytes."""
+    """The size in bytes."""
     sha256: str
-    """The hash of its content."""
+    """The SHA-256 of the content."""
 
     @property
     def name(self) -> str:
-        """The last part of the address."""
+        """The last part of the URL."""
         return self.url.rpartition("/")[2]
 
 
@@ -42,34 +42,34 @@ OMNIGLOT = (
         "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee",
     ),
 )
-"""The official files, with the sizes and hashes that TensorFlow Datasets records for them."""
+"""The official files, with the sizes and hashes recorded by TensorFlow Datasets."""
 
 
 def download_omniglot(root: Path) -> Iterator[str]:
-    """Fetches the official files into ``root/omniglot``, and says of each what was done.
+    """Download the official files into ``root/omniglot``, and yield a message about each.
 
     Raises:
-        ConnectionError: the network failed; what has arrived is kept for the next attempt.
-        ValueError: what came is not the official file; it is removed.
+        ConnectionError: the network failed; the next call resumes the download.
+        ValueError: the downloaded file is not the official one; it is removed.
     """
     for remote in OMNIGLOT:
         file = root / "omniglot" / remote.name
         if not file.exists():
-            yield f"Fetching {remote.url} ({remote.size / 1e6:.1f} MB)"
+            yield f"Downloading {remote.url} ({remote.size / 1e6:.1f} MB)"
             download(remote, file)
             yield f"Wrote {file}"
         elif _sha256(file) == remote.sha256:
-            yield f"{file} is there, and whole."
+            yield f"{file} exists and is complete."
         else:
-            yield f"{file} is there, but is not the official file; remove it to fetch that."
+            yield f"{file} exists, but is not the official file. Remove it to download that file."
 
 
 def download(remote: RemoteFile, file: Path) -> None:
-    """Fetches one file under a temporary name, checks it and renames it.
+    """Download one file under a temporary name, check its hash and rename it.
 
     Raises:
-        ConnectionError: the network failed; what has arrived is kept in ``NAME.part``, and the next call goes on there.
-        ValueError: what came is something else; it is removed.
+        ConnectionError: the network failed; the part received is kept in ``NAME.part``, and the next call resumes it.
+        ValueError: the hash differs; the file is removed.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.part")
@@ -78,22 +78,22 @@ def download(remote: RemoteFile, file: Path) -> None:
     except (OSError, http.client.HTTPException) as error:
         arrived = part.stat().st_size if part.exists() else 0
         raise ConnectionError(
-            f"{remote.url} could not be fetched ({error}). {arrived:,} of {remote.size:,} bytes are here; the same "
-            f"command goes on with the rest. Without a network, get {remote.name} elsewhere and put it into "
+            f"{remote.url} could not be downloaded ({error}). {arrived:,} of {remote.size:,} bytes were received; run "
+            f"the same command again to resume. Without a network, get {remote.name} elsewhere and put it into "
             f"{file.parent}."
         ) from error
     found = _sha256(part)
     if found != remote.sha256:
         part.unlink()
         raise ValueError(
-            f"{remote.url} gave something else than the official file: its SHA-256 should be {remote.sha256} and is "
-            f"{found}. It was removed; try again, or get {remote.name} elsewhere and put it into {file.parent}."
+            f"{remote.url} is not the official file: its SHA-256 must be {remote.sha256}; got "
+            f"{found}. The file was removed. Try again, or get {remote.name} elsewhere and put it into {file.parent}."
         )
     part.replace(file)
 
 
 def _fetch(remote: RemoteFile, part: Path) -> None:
-    """Appends to ``part`` what it lacks; anew from the start where the server cannot continue."""
+    """Append the missing bytes to ``part``, or start again where the server cannot resume."""
     start = part.stat().st_size if part.exists() else 0
     if start >= remote.size:
         return

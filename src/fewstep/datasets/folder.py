@@ -1,4 +1,4 @@
-"""A folder of images with one sub-folder for each class."""
+"""Data sets from a folder of images with one sub-folder per class."""
 
 from __future__ import annotations
 
@@ -13,34 +13,40 @@ from fewstep.datasets.labelled_images import LabelledImages
 
 
 def from_folder(root: str | Path, size: int, channels: int = 3) -> LabelledImages:
-    """The images of a folder with one sub-folder for each class, ``[channels, size, size]``.
+    """Load the images of a folder with one sub-folder per class.
 
-    All files with the ending of an image format are read, also in folders within, in the order of their names. They are
-    turned upright where the camera noted how, and scaled to size × size with Lanczos' filter. They are decoded once;
-    when files are added, removed or changed, all are decoded anew.
+    All files with the extension of an image format are read, including those in nested folders, in the order of their
+    names. Images are rotated as their EXIF orientation says, and scaled to ``size`` × ``size`` with the Lanczos filter.
+    Decoded images are cached; when a file is added, removed or changed, all are decoded again.
 
     Args:
-        root: the folder; the names of its sub-folders are those of the classes.
-        size: height and width.
-        channels: 3 for colour, 1 for grey.
+        root: the folder; the names of its sub-folders are the names of the classes.
+        size: height and width in pixels.
+        channels: 3 for colour, 1 for greyscale.
+
+    Returns:
+        Images ``[examples, channels, size, size]`` of uint8.
 
     Raises:
-        FileNotFoundError: there is no such folder, or it has no sub-folders.
-        ValueError: a class has no images, or an image cannot be read.
+        FileNotFoundError: the folder does not exist or has no sub-folders.
+        ValueError: ``channels`` or ``size`` is invalid, a class has no images, or an image cannot be read.
+
+    Examples:
+        >>> images = from_folder("photos", size=84)  # doctest: +SKIP
     """
     root = Path(root)
     if channels not in (1, 3) or size < 1:
         raise ValueError(f"from_folder: channels must be 1 or 3 and size at least 1; got {channels} and {size}.")
     if not root.is_dir():
-        raise FileNotFoundError(f"from_folder: {root} is no folder.")
+        raise FileNotFoundError(f"from_folder: {root} is not a folder.")
     classes = {
         folder.name: _images(folder) for folder in sorted(root.iterdir()) if _visible(folder) and folder.is_dir()
     }
     if not classes:
-        raise FileNotFoundError(f"from_folder: {root} has no sub-folders; put the images of each class into one.")
+        raise FileNotFoundError(f"from_folder: {root} has no sub-folders. Put each class into a sub-folder.")
     empty = [name for name, files in classes.items() if not files]
     if empty:
-        raise ValueError(f"from_folder: {root / empty[0]} holds no images; remove it, or put images there.")
+        raise ValueError(f"from_folder: {root / empty[0]} holds no images. Remove it, or put images there.")
 
     def build() -> Iterator[ClassImages]:
         for name, files in classes.items():

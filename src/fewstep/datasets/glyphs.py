@@ -1,4 +1,4 @@
-"""Characters of the world's scripts in the fonts that come with matplotlib: a few-shot data set without a download."""
+"""A few-shot data set without a download: characters of many scripts, rendered with the fonts of matplotlib."""
 
 from __future__ import annotations
 
@@ -32,18 +32,25 @@ _SIZE, _DRAWN = 28, 48
 
 
 def glyphs(split: Split) -> LabelledImages:
-    """Letters, digits and signs, white (255) on black, ``[1, 28, 28]``, 20 of each.
+    """Make a data set of letters, digits and signs, white (255) on black, with 20 images of each.
 
-    A class is a character, an example its rendering in one of up to 16 fonts under a random affine distortion.
-    Characters that look alike are left out. They are divided by character: of every ten, seven train, one validates,
-    two test. The images are the same wherever the versions of Python, matplotlib and Pillow are.
+    A class is a character; an example is its rendering in one of up to 16 fonts with a random affine distortion.
+    Characters that resemble an earlier one are left out. Of every ten characters, seven are for training, one for
+    validation and two for test. The images depend only on the versions of Python, matplotlib and Pillow.
 
-    >>> test = glyphs("test")
-    >>> test.images.shape[1:], test.counts.unique()
-    (torch.Size([1, 28, 28]), tensor([20]))
+    Args:
+        split: ``"train"``, ``"validation"`` or ``"test"``.
+
+    Returns:
+        Images ``[examples, 1, 28, 28]`` of uint8.
 
     Raises:
-        ValueError: there is no such split.
+        ValueError: ``split`` is unknown.
+
+    Examples:
+        >>> test = glyphs("test")
+        >>> test.images.shape[1:], test.counts.unique()
+        (torch.Size([1, 28, 28]), tensor([20]))
     """
     parts = {"train": range(7), "validation": range(7, 8), "test": range(8, 10)}
     if split not in parts:
@@ -61,7 +68,7 @@ def glyphs(split: Split) -> LabelledImages:
 
 @cache
 def _fonts() -> dict[Path, frozenset[int]]:
-    """The font files, and the characters that each has."""
+    """The font files, each with the code points that it contains."""
     import matplotlib
     from matplotlib.ft2font import FT2Font
 
@@ -83,7 +90,7 @@ def _fonts_with(character: str) -> list[Path]:
 
 @cache
 def _characters() -> list[str]:
-    """Characters without accents that enough fonts have, each unlike those before it."""
+    """Characters without accents that enough fonts contain, and that do not resemble an earlier one."""
     known = sorted({code for has in _fonts().values() for code in has})
     candidates = [
         chr(code)
@@ -107,7 +114,7 @@ def _characters() -> list[str]:
 
 
 def _examples(character: str) -> np.ndarray:
-    """``[examples, size, size, 1]``."""
+    """The images of a character, ``[examples, size, size, 1]``."""
     random = np.random.default_rng(ord(character))
     fonts = _fonts_with(character)
     images = []
@@ -122,7 +129,7 @@ def _examples(character: str) -> np.ndarray:
 
 
 def _drawn(character: str, font: Path) -> np.ndarray:
-    """The character alone, as large as its ink."""
+    """The rendered character, cropped to its ink."""
     from PIL import Image, ImageDraw
 
     left, top, right, bottom = (int(edge) for edge in _opened(font).getbbox(character))
@@ -132,7 +139,7 @@ def _drawn(character: str, font: Path) -> np.ndarray:
 
 
 def _distorted(ink: np.ndarray, matrix: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """The drawing scaled to fill two thirds of the image, multiplied by a matrix about its middle, and moved."""
+    """The character scaled to fill 72% of the image, transformed by a matrix about its centre, and shifted."""
     from PIL import Image
 
     height, width = ink.shape

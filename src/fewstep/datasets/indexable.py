@@ -1,4 +1,4 @@
-"""Data sets of other libraries: anything indexable that gives images and labels."""
+"""Data sets from those of other libraries: any indexable object that returns images and labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fewstep.datasets.sorting import Example, sorted_by_class
 
 
 class Indexable(Protocol):
-    """A data set of torchvision, of Hugging Face, or a list."""
+    """A data set with a length and integer indices, such as one of torchvision or Hugging Face, or a list."""
 
     def __len__(self) -> int: ...
 
@@ -25,28 +25,32 @@ class Indexable(Protocol):
 def from_dataset(
     dataset: Indexable, size: int | None = None, channels: int = 3, image: str = "image", label: str = "label"
 ) -> LabelledImages:
-    """The images of a data set, read once and kept as uint8, ``[channels, size, size]``, sorted by class.
+    """Read a data set of another library into memory, sorted by class.
 
-    An example is a pair of image and label, as torchvision gives them, or a dictionary, as Hugging Face does. An image
-    is one of Pillow's, an array ``[height, width]`` or ``[height, width, channels]``, or a tensor ``[channels, height,
-    width]``; of uint8, or floating-point from 0 to 1. A label is a whole number or a string. Classes are named by the
-    data set's ``classes`` or ``features[label].names`` where it has them.
+    An example is an (image, label) pair, as in torchvision, or a dictionary, as in Hugging Face's datasets. An image is
+    a Pillow image, an array ``[height, width]`` or ``[height, width, channels]``, or a tensor
+    ``[channels, height, width]``, of uint8 or of floating-point numbers in [0, 1]. A label is an integer or a string.
+    Class names are taken from ``dataset.classes`` or ``dataset.features[label].names`` where these exist.
 
     Args:
-        dataset: with a length, and indexed by numbers.
-        size: height and width to which images are scaled with Lanczos' filter; if not given they are taken as they are.
-        channels: 3 for colour, 1 for grey.
-        image: where a dictionary has the image.
-        label: where a dictionary has the label.
+        dataset: an object with ``__len__`` and ``__getitem__``.
+        size: height and width in pixels, to which images are scaled with the Lanczos filter; not scaled if not given.
+        channels: 3 for colour, 1 for greyscale.
+        image: the key of the image in a dictionary.
+        label: the key of the label in a dictionary.
+
+    Returns:
+        Images ``[examples, channels, size, size]`` of uint8.
 
     Raises:
-        ValueError: the data set is empty, or its images differ in size and none is given.
-        TypeError: an example, an image or a label is something else.
+        ValueError: the data set is empty, or its images differ in size and ``size`` is not given.
+        TypeError: an example, an image or a label is of another kind.
 
-    >>> pairs = [(np.zeros((8, 8), np.uint8), "dark"), (np.ones((8, 8)), "light"), (np.zeros((8, 8)), "dark")]
-    >>> shades = from_dataset(pairs, channels=1)
-    >>> shades.classes, shades.counts, shades.images.shape
-    (['dark', 'light'], tensor([2, 1]), torch.Size([3, 1, 8, 8]))
+    Examples:
+        >>> pairs = [(np.zeros((8, 8), np.uint8), "dark"), (np.ones((8, 8)), "light"), (np.zeros((8, 8)), "dark")]
+        >>> shades = from_dataset(pairs, channels=1)
+        >>> shades.classes, shades.counts, shades.images.shape
+        (['dark', 'light'], tensor([2, 1]), torch.Size([3, 1, 8, 8]))
     """
 
     def examples() -> Iterator[Example]:
@@ -74,8 +78,8 @@ def _pair(example: Any, i: int, image: str, label: str) -> tuple[Any, Any]:
         return example[image], example[label]
     found = list(example) if isinstance(example, dict) else type(example).__name__
     raise TypeError(
-        f"from_dataset: example {i} should be a pair of image and label, or a dictionary with {image!r} and {label!r}; "
-        f"got {found}. Name its keys with image=… and label=…."
+        f"from_dataset: example {i} must be an (image, label) pair, or a dictionary with {image!r} and {label!r}; "
+        f"got {found}. Pass its keys as image=... and label=...."
     )
 
 
@@ -86,11 +90,11 @@ def _label(label: Any, i: int) -> int | str:
         label = label.item()
     if isinstance(label, int):
         return int(label)
-    raise TypeError(f"from_dataset: the label of example {i} should be a whole number or a string; got {label!r}.")
+    raise TypeError(f"from_dataset: the label of example {i} must be an integer or a string; got {label!r}.")
 
 
 def _opened(picture: Any, i: int) -> Any:
-    """The image as one of Pillow's."""
+    """The picture as a Pillow image."""
     from PIL import Image
 
     if isinstance(picture, Image.Image):
@@ -100,30 +104,30 @@ def _opened(picture: Any, i: int) -> Any:
         picture = (picture.permute(1, 2, 0) if picture.ndim == 3 else picture).numpy()
     if not isinstance(picture, np.ndarray) or picture.ndim not in (2, 3):
         raise TypeError(
-            f"from_dataset: the image of example {i} should be Pillow's, an array or a tensor; got "
+            f"from_dataset: the image of example {i} must be a Pillow image, an array or a tensor; got "
             f"{type(picture).__name__}{getattr(picture, 'shape', '')}."
         )
     if picture.ndim == 3 and picture.shape[2] == 1:
         picture = picture[..., 0]
     if picture.ndim == 3 and picture.shape[2] not in (3, 4):
         raise TypeError(
-            f"from_dataset: the image of example {i} should have 1, 3 or 4 channels, last in an array and first in a "
-            f"tensor; got height, width and channels {picture.shape}."
+            f"from_dataset: the image of example {i} must have 1, 3 or 4 channels, last in an array and first in a "
+            f"tensor; got (height, width, channels) = {picture.shape}."
         )
     if np.issubdtype(picture.dtype, np.floating):
         if not (picture.min() >= 0 and picture.max() <= 1):
             raise TypeError(
-                f"from_dataset: floating-point images should lie between 0 and 1; example {i} lies between "
-                f"{picture.min():g} and {picture.max():g}. Leave normalisation out."
+                f"from_dataset: floating-point images must have values in [0, 1]; example {i} has values in "
+                f"[{picture.min():g}, {picture.max():g}]. Do not normalise the images."
             )
         picture = (picture * 255).round().astype(np.uint8)
     if picture.dtype != np.uint8:
-        raise TypeError(f"from_dataset: images should be uint8 or floating-point; example {i} is {picture.dtype}.")
+        raise TypeError(f"from_dataset: images must be uint8 or floating-point; example {i} is {picture.dtype}.")
     return Image.fromarray(picture)
 
 
 def _names(dataset: Any, label: str) -> Sequence[str]:
-    """The names of the classes that are numbered."""
+    """The names of the classes, where labels are integers."""
     features = getattr(dataset, "features", None)
     if isinstance(features, dict) and label in features:
         return getattr(features[label], "names", None) or []

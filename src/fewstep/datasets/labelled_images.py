@@ -1,4 +1,4 @@
-"""Labelled images, sorted by class: what episodes are drawn from."""
+"""Labelled images, sorted by class."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ class LabelledImages:
     """All examples of some classes in one tensor.
 
     Args:
-        images: sorted by class, ``[examples, channels, height, width]`` of uint8 (0 … 255), or examples of any shape
-            and another dtype. May be mapped from a file.
-        starts: where each class starts, and the end: int64, ``[classes + 1]``.
-        classes: their names.
+        images: the examples, sorted by class: ``[examples, channels, height, width]`` of uint8 (0 to 255), or
+            ``[examples, ...]`` of another dtype. May be mapped from a file.
+        starts: the index of the first example of each class, and the number of examples: int64, ``[classes + 1]``.
+        classes: the names of the classes.
 
     Raises:
-        ValueError: ``starts`` does not divide the examples into that many classes.
+        ValueError: ``starts`` does not divide the examples into as many classes as there are names.
 
-    >>> vowels = LabelledImages(torch.zeros(5, 1, 28, 28, dtype=torch.uint8), torch.tensor([0, 2, 5]), ["a", "e"])
-    >>> len(vowels), vowels.counts
-    (5, tensor([2, 3]))
+    Examples:
+        >>> vowels = LabelledImages(torch.zeros(5, 1, 28, 28, dtype=torch.uint8), torch.tensor([0, 2, 5]), ["a", "e"])
+        >>> len(vowels), vowels.counts
+        (5, tensor([2, 3]))
     """
 
     images: Tensor
@@ -41,49 +42,58 @@ class LabelledImages:
             )
         if (starts.diff() < 1).any():
             empty = self.classes[int((starts.diff() < 1).nonzero()[0])]
-            raise ValueError(f"LabelledImages: class {empty!r} has no examples; leave it out.")
+            raise ValueError(f"LabelledImages: class {empty!r} has no examples. Leave it out.")
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
     def counts(self) -> Tensor:
-        """Examples of each class, ``[classes]``."""
+        """The number of examples of each class, ``[classes]``."""
         return self.starts.diff()
 
     @property
     def labels(self) -> Tensor:
-        """The class of each example, ``[examples]``."""
+        """The class index of each example, ``[examples]``."""
         return torch.repeat_interleave(torch.arange(len(self.classes)), self.counts)
 
     def select(self, classes: Sequence[str | int]) -> LabelledImages:
-        """Only these classes, by name or position, in this order; their images are copied.
+        """Select classes by name or index, in this order; their images are copied.
 
-        >>> digits = LabelledImages(torch.arange(6.0), torch.tensor([0, 2, 3, 6]), ["0", "1", "2"])
-        >>> some = digits.select(["2", 0])
-        >>> some.images, some.classes
-        (tensor([3., 4., 5., 0., 1.]), ['2', '0'])
+        Args:
+            classes: names or indices.
 
         Raises:
-            ValueError: there is no such class, or one is named twice.
+            ValueError: a class is unknown or is named twice.
+
+        Examples:
+            >>> digits = LabelledImages(torch.arange(6.0), torch.tensor([0, 2, 3, 6]), ["0", "1", "2"])
+            >>> some = digits.select(["2", 0])
+            >>> some.images, some.classes
+            (tensor([3., 4., 5., 0., 1.]), ['2', '0'])
         """
         positions = [self._position(name) for name in classes]
         if not positions or len(set(positions)) < len(positions):
-            raise ValueError(f"select: name at least one class, and none twice; got {list(classes)}.")
+            raise ValueError(f"select: name at least one class, each once; got {list(classes)}.")
         starts = torch.cat([torch.zeros(1, dtype=torch.int64), self.counts[positions].cumsum(0)])
         images = torch.cat([self.images[self.starts[i] : self.starts[i + 1]] for i in positions])
         return LabelledImages(images, starts, [self.classes[i] for i in positions])
 
     def split(self, sizes: Sequence[int], generator: torch.Generator | None = None) -> list[LabelledImages]:
-        """The classes divided at random, as many to each part as ``sizes`` says; for training, validation and test.
+        """Divide the classes at random, for instance into training, validation and test classes.
 
-        >>> digits = LabelledImages(torch.arange(6.0), torch.tensor([0, 2, 3, 6]), ["0", "1", "2"])
-        >>> train, test = digits.split([2, 1], torch.Generator().manual_seed(0))
-        >>> len(train.classes), len(test.classes)
-        (2, 1)
+        Args:
+            sizes: the number of classes of each part; the sum is the number of classes.
+            generator: the source of randomness.
 
         Raises:
-            ValueError: the sizes do not add up to the number of classes.
+            ValueError: a size is less than 1, or the sum is not the number of classes.
+
+        Examples:
+            >>> digits = LabelledImages(torch.arange(6.0), torch.tensor([0, 2, 3, 6]), ["0", "1", "2"])
+            >>> train, test = digits.split([2, 1], torch.Generator().manual_seed(0))
+            >>> len(train.classes), len(test.classes)
+            (2, 1)
         """
         if sum(sizes) != len(self.classes) or min(sizes) < 1:
             raise ValueError(
@@ -98,8 +108,8 @@ class LabelledImages:
                 return name
         elif name in self.classes:
             return self.classes.index(name)
-        raise ValueError(f"There is no class {name!r} among the {len(self.classes)}, such as {self.classes[0]!r}.")
+        raise ValueError(f"Class {name!r} is not one of the {len(self.classes)} classes, such as {self.classes[0]!r}.")
 
     def to(self, device: torch.device | str) -> LabelledImages:
-        """The images on another device, from where episodes then come."""
+        """Move the images to a device, where episodes are then drawn."""
         return LabelledImages(self.images.to(device), self.starts, self.classes)

@@ -24,22 +24,27 @@ _SOURCES = ("images", "images.tar.xz", "images.tar.gz", "images.tar", "images.zi
 
 
 def mini_imagenet(root: str | Path, split: Split) -> LabelledImages:
-    """Photographs of animals and things, ``[3, 84, 84]``; 600 of each class where the copy is complete.
+    """Load miniImageNet in the split of Ravi and Larochelle (2017): photographs, 600 per class in a complete copy.
 
-    Images of other sizes are scaled to 84×84 with Lanczos' filter, as in the MAML paper's code; those that have this
-    size are taken as they are. The first call decodes the split (about a minute for ``train``), later ones map
-    the cache into memory.
+    Images of other sizes are scaled to 84×84 with the Lanczos filter, as in the MAML paper's code. The first call
+    decodes the split (about a minute for ``"train"``); later calls map the cache into memory.
 
     Args:
-        root: the folder that holds ``train.csv``, ``val.csv`` and ``test.csv`` (columns filename and label) and the
-            images, as the folder ``images`` or as ``images.tar.xz``, ``images.tar.gz``, ``images.tar`` or
-            ``images.zip``; or the pickle caches ``mini-imagenet-cache-train.pkl``, ``-val`` and ``-test``, which are
-            read without running code; or one with these in ``mini_imagenet/`` or ``mini-imagenet/``.
-        split: which classes.
+        root: the folder that holds one of these, directly or in ``mini_imagenet/`` or ``mini-imagenet/``:
+            ``train.csv``, ``val.csv`` and ``test.csv`` (columns filename and label) with the images in ``images``,
+            ``images.tar.xz``, ``images.tar.gz``, ``images.tar`` or ``images.zip``; or the pickle caches
+            ``mini-imagenet-cache-train.pkl``, ``-val`` and ``-test``, which are read without running code.
+        split: ``"train"``, ``"validation"`` or ``"test"``.
+
+    Returns:
+        Images ``[examples, 3, 84, 84]`` of uint8.
 
     Raises:
         FileNotFoundError: files are missing; the message says which.
-        ValueError: there is no such split, or a file is damaged.
+        ValueError: ``split`` is unknown, or a file is damaged.
+
+    Examples:
+        >>> images = mini_imagenet("data", "train")  # doctest: +SKIP
     """
     if split not in _NAMES:
         raise ValueError(f"mini_imagenet: split must be one of {list(_NAMES)}; got {split!r}.")
@@ -48,10 +53,10 @@ def mini_imagenet(root: str | Path, split: Split) -> LabelledImages:
 
 
 def mini_imagenet_files(root: Path, split: str) -> list[Path]:
-    """The table of the split's files and where the images are; or the pickle cache that holds both.
+    """The table of the split and the folder or archive of images; or the pickle cache that holds both.
 
     Raises:
-        FileNotFoundError: neither is there.
+        FileNotFoundError: neither exists.
     """
     name = _NAMES[split]
     for folder in (root / "mini_imagenet", root / "mini-imagenet", root):
@@ -63,8 +68,8 @@ def mini_imagenet_files(root: Path, split: str) -> list[Path]:
     raise FileNotFoundError(
         f"miniImageNet: neither {root} nor mini_imagenet or mini-imagenet in it holds {name}.csv and the images "
         f"({', '.join(_SOURCES)}), nor mini-imagenet-cache-{name}.pkl. Put train.csv, val.csv and test.csv of Ravi and "
-        "Larochelle's split and the images there; ImageNet's terms forbid passing them on, so fewstep cannot fetch "
-        "them."
+        "Larochelle's split and the images there; ImageNet's terms forbid redistribution, so fewstep cannot "
+        "download them."
     )
 
 
@@ -80,26 +85,26 @@ def _decoded(table: Path, images: Path) -> Iterator[ClassImages]:
 
 
 def _labels(table: Path) -> dict[str, str]:
-    """The class of each file, by its name."""
+    """The class of each file name."""
     with open(table, newline="") as file:
         rows = csv.DictReader(file)
         if not {"filename", "label"} <= set(rows.fieldnames or ()):
-            raise ValueError(f"{table} should have the columns filename and label; it has {rows.fieldnames}.")
+            raise ValueError(f"{table} must have the columns filename and label; it has {rows.fieldnames}.")
         labels = {row["filename"]: row["label"] for row in rows}
     if not labels or not all(labels.values()):
-        raise ValueError(f"{table} names no files, or a file without a label; get it anew.")
+        raise ValueError(f"{table} names no files, or a file without a label. Download it again.")
     return labels
 
 
 def _pickled(file: Path) -> Iterator[ClassImages]:
     found = read_pickle(file.read_bytes(), str(file))
     if not isinstance(found, dict) or not {"image_data", "class_dict"} <= set(found):
-        raise ValueError(f"{file} should hold image_data and class_dict; get it anew.")
+        raise ValueError(f"{file} must hold image_data and class_dict. Download it again.")
     images, classes = found["image_data"], found["class_dict"]
     wanted = (_SIZE, _SIZE, 3)
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != wanted:
-        raise ValueError(f"{file}: image_data should be uint8 [images, {_SIZE}, {_SIZE}, 3]; get it anew.")
+        raise ValueError(f"{file}: image_data must be uint8 [images, {_SIZE}, {_SIZE}, 3]. Download it again.")
     for name, positions in classes.items():
         if not len(positions) or min(positions) < 0 or max(positions) >= len(images):
-            raise ValueError(f"{file}: class {name!r} names images that are not among the {len(images)}; get it anew.")
+            raise ValueError(f"{file}: class {name!r} has indices outside the {len(images)} images. Download it again.")
         yield name, images[np.asarray(positions)]

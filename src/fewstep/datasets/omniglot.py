@@ -18,24 +18,31 @@ Split = Literal["train", "validation", "test", "background", "evaluation"]
 _PARTS = {"background": 964, "evaluation": 659}
 _VALIDATION = {"Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)"}
 _FIRST_TEST = ("Gurmukhi", "character42")
-"""Of the evaluation alphabets in order, the characters before this one train, and this and those after it test."""
+"""In sorted order, evaluation characters before this one are for training; the others are for test."""
 
 
 def omniglot(root: str | Path, split: Split, size: int = 28) -> LabelledImages:
-    """Handwritten characters, white (255) on black, ``[1, size, size]``, 20 of each.
+    """Load Omniglot: handwritten characters, white (255) on black, 20 images of each.
 
-    ``train``, ``validation`` and ``test`` are the usual 1028, 172 and 423 characters; ``background`` and
-    ``evaluation`` the 964 and 659 of the original. Scaled down with Lanczos' filter, as in the MAML paper's code.
+    The splits ``"train"``, ``"validation"`` and ``"test"`` have the usual 1028, 172 and 423 characters;
+    ``"background"`` and ``"evaluation"`` have the 964 and 659 of the original (Lake et al. 2015). Images are scaled
+    with the Lanczos filter, as in the MAML paper's code.
 
     Args:
-        root: the folder that holds ``images_background`` and ``images_evaluation``, as zip files or extracted, or
-            one with these in ``omniglot/``.
-        split: which characters.
-        size: height and width; the drawings have 105.
+        root: the folder that holds ``images_background`` and ``images_evaluation``, extracted or as zip files, directly
+            or in ``omniglot/``.
+        split: which characters to load.
+        size: height and width in pixels; the originals have 105.
+
+    Returns:
+        Images ``[examples, 1, size, size]`` of uint8.
 
     Raises:
-        FileNotFoundError: files are missing; the message says which, and where users get them.
-        ValueError: an image cannot be read, or characters are missing.
+        FileNotFoundError: files are missing; the message says which, and where to get them.
+        ValueError: ``split`` is unknown, an image cannot be read, or characters are missing.
+
+    Examples:
+        >>> images = omniglot("data", "train")  # doctest: +SKIP
     """
     parts = {"train": ["background", "evaluation"], "validation": ["background"], "test": ["evaluation"]}
     if split not in (*parts, *_PARTS):
@@ -53,21 +60,21 @@ def omniglot_source(root: Path, part: str) -> Path:
     """The zip file or folder of a part, ``background`` or ``evaluation``.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: neither exists.
     """
     for folder in (root, root / "omniglot"):
         for name in (f"images_{part}.zip", f"images_{part}"):
             if (folder / name).exists():
                 return folder / name
     raise FileNotFoundError(
-        f"Omniglot: there is no images_{part}.zip and no folder images_{part} in {root} or {root / 'omniglot'}. Fetch "
-        "them with `fewstep data download omniglot`, or get images_background.zip and images_evaluation.zip from "
-        "github.com/brendenlake/omniglot (folder python) and put them there."
+        f"Omniglot: neither images_{part}.zip nor the folder images_{part} is in {root} or {root / 'omniglot'}. "
+        "Download them with `fewstep data download omniglot`, or get images_background.zip and images_evaluation.zip "
+        "from github.com/brendenlake/omniglot (folder python) and put them there."
     )
 
 
 def _characters(source: Path, split: str, size: int) -> Iterator[ClassImages]:
-    """The wanted characters of one part, in the order of their names."""
+    """Yield the characters of one part that belong to the split, in the order of their names."""
     part = source.name.removeprefix("images_").removesuffix(".zip")
     if source.is_dir():
         yield from _read(
@@ -83,7 +90,7 @@ def _characters(source: Path, split: str, size: int) -> Iterator[ClassImages]:
         with zipfile.ZipFile(source) as archive:
             yield from _read(source, archive.namelist(), archive.read, part, split, size)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{source} is damaged ({error}); get it anew.") from error
+        raise ValueError(f"{source} is damaged ({error}). Download it again.") from error
 
 
 def _read(
@@ -95,10 +102,10 @@ def _read(
         if path.suffix == ".png" and len(path.parts) == 4:
             drawings.setdefault((path.parts[1], path.parts[2]), []).append(name)
     if len(drawings) != _PARTS[part]:
-        raise ValueError(f"{source} should hold {_PARTS[part]} characters and holds {len(drawings)}; get it anew.")
+        raise ValueError(f"{source} must hold {_PARTS[part]} characters; it holds {len(drawings)}. Download it again.")
     for (alphabet, character), files in drawings.items():
         if len(files) != 20:
-            raise ValueError(f"{source}: {alphabet}/{character} should have 20 drawings and has {len(files)}.")
+            raise ValueError(f"{source}: {alphabet}/{character} must have 20 images; it has {len(files)}.")
         if _belongs(part, alphabet, character, split):
             yield (
                 f"{alphabet}/{character}",
@@ -117,5 +124,5 @@ def _belongs(part: str, alphabet: str, character: str, split: str) -> bool:
 def _decode(content: bytes, name: str, size: int) -> np.ndarray:
     image = decode(content, name)
     if image.size != (105, 105):
-        raise ValueError(f"{name} should be 105×105 and is {image.size[0]}×{image.size[1]}.")
+        raise ValueError(f"{name} must be 105×105; it is {image.size[0]}×{image.size[1]}.")
     return 255 - pixels(image, size, 1)

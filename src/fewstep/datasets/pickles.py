@@ -1,4 +1,4 @@
-"""Pickles of arrays and plain containers, read without running what a pickle may ask to run."""
+"""Reading pickles of arrays and plain containers without running the code that a pickle may call."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ _PLAIN = re.compile(r"[biuf][1248]")
 
 
 def read_pickle(content: bytes, name: str) -> Any:
-    """The numbers, strings, lists, tuples, dictionaries and numeric arrays of a pickle of Python 2 or 3.
+    """Read the numbers, strings, lists, tuples, dictionaries and numeric arrays of a pickle of Python 2 or 3.
 
-    A pickle is a program that can call any function that it names. Here it finds nothing but those by which NumPy's
-    arrays are stored, and these are replaced by our own, so that no code of another package runs either. Byte strings
-    that are ASCII become strings, arrays can only be read.
+    A pickle is a program that can call any function by name. This reader admits only the functions that store NumPy
+    arrays, and replaces them by its own, so that no code of other packages runs. ASCII byte strings are converted to
+    strings. Arrays are read-only.
 
-    >>> read_pickle(pickle.dumps({b"data": np.arange(3), "labels": [1, 2]}), "example")
-    {'data': array([0, 1, 2]), 'labels': [1, 2]}
+    Args:
+        content: the bytes of the pickle.
+        name: for the error message.
 
     Raises:
-        ValueError: the pickle is damaged or cut short, or asks for something else.
+        ValueError: the pickle is damaged or truncated, or calls another function.
+
+    Examples:
+        >>> read_pickle(pickle.dumps({b"data": np.arange(3), "labels": [1, 2]}), "example")
+        {'data': array([0, 1, 2]), 'labels': [1, 2]}
     """
     try:
         return _plain(_Reader(BytesIO(content), encoding="bytes").load())
@@ -36,17 +41,17 @@ def read_pickle(content: bytes, name: str) -> Any:
         AttributeError,
         OverflowError,
     ) as error:
-        raise ValueError(f"{name} cannot be read as plain data ({error}); get the file anew.") from error
+        raise ValueError(f"{name} cannot be read as plain data ({error}). Download the file again.") from error
 
 
 class _Dtype:
-    """Stands for ``numpy.dtype`` while reading."""
+    """Replaces ``numpy.dtype`` while reading."""
 
     def __init__(self, name: str | bytes, *_: Any) -> None:
         self.name = name.decode("ascii") if isinstance(name, bytes) else name
         self.order = "="
         if not _PLAIN.fullmatch(self.name):
-            raise pickle.UnpicklingError(f"it holds an array of {self.name}, which is no plain number")
+            raise pickle.UnpicklingError(f"it holds an array of {self.name}, which is not a numeric type")
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
@@ -57,7 +62,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for ``numpy.ndarray`` while reading."""
+    """Replaces ``numpy.ndarray`` while reading."""
 
     def __init__(self, *_: Any) -> None:
         self.array: np.ndarray = np.empty(0)
@@ -104,14 +109,14 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in _ADMITTED:
             raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, and only arrays, numbers, strings and plain containers are admitted, "
-                "since anything else can run code"
+                f"it calls {module}.{name}; only arrays, numbers, strings and plain containers are admitted, "
+                "because anything else can run code"
             )
         return _ADMITTED[f"{module}.{name}"]
 
 
 def _plain(found: Any) -> Any:
-    """With arrays in place of what stood for them, and strings in place of ASCII bytes."""
+    """Replace stand-ins by arrays, and ASCII bytes by strings."""
     if isinstance(found, _Array):
         return found.array
     if isinstance(found, bytes):

@@ -1,4 +1,4 @@
-"""Examples that come in any order, sorted by class, in little memory."""
+"""Sorting of examples by class with little memory."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import numpy as np
 from fewstep.datasets.cache import writable_cache_folder
 
 Example = tuple[Any, int, "np.ndarray[Any, np.dtype[np.uint8]]"]
-"""A label, a place within the class, and an image ``[height, width, channels]``, all of one size."""
+"""A label, a position within the class, and an image ``[height, width, channels]``; all images have one size."""
 
 
 def sorted_by_class(examples: Iterable[Example]) -> Iterator[tuple[Any, np.ndarray]]:
-    """The labels in their order, each with its images ``[examples, height, width, channels]`` in the order of places.
+    """Yield each label with its images ``[examples, height, width, channels]``, sorted by label and position.
 
-    The images wait in a temporary file in the cache folder, so that memory holds one class at a time.
-
-    >>> pixel = np.zeros((1, 1, 1), np.uint8)
-    >>> examples = [("b", 0, pixel), ("a", 9, pixel), ("a", 3, pixel + 1)]
-    >>> [(label, images.ravel().tolist()) for label, images in sorted_by_class(examples)]
-    [('a', [1, 0]), ('b', [0])]
+    Images are written to a temporary file in the cache folder, so that memory holds one class at a time.
 
     Raises:
         ValueError: images differ in shape.
+
+    Examples:
+        >>> pixel = np.zeros((1, 1, 1), np.uint8)
+        >>> examples = [("b", 0, pixel), ("a", 9, pixel), ("a", 3, pixel + 1)]
+        >>> [(label, images.ravel().tolist()) for label, images in sorted_by_class(examples)]
+        [('a', [1, 0]), ('b', [0])]
     """
     found: list[tuple[Any, int, int]] = []
     shape: tuple[int, ...] | None = None

@@ -23,10 +23,11 @@ def activations(model: nn.Module, layers: Sequence[str], x: Any) -> dict[str, Te
         ValueError: a name is no module's, or the module is not called in forward.
         TypeError: its output is no tensor.
 
-    >>> import torch
-    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
-    >>> {name: tuple(value.shape) for name, value in activations(model, ["0", "2"], torch.rand(5, 2)).items()}
-    {'0': (5, 3), '2': (5, 1)}
+    Examples:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+        >>> {name: tuple(value.shape) for name, value in activations(model, ["0", "2"], torch.rand(5, 2)).items()}
+        {'0': (5, 3), '2': (5, 1)}
     """
     modules = dict(model.named_modules())
     unknown = [name for name in layers if name not in modules]

@@ -31,10 +31,11 @@ def adaptation_seconds(
     Returns:
         ``None`` if adaptation diverges on every task.
 
-    >>> import fewstep
-    >>> learner = fewstep.maml(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01)
-    >>> 0 < adaptation_seconds(learner, fewstep.tasks.Sinusoids(), steps=3, num_tasks=5) < 60
-    True
+    Examples:
+        >>> import fewstep
+        >>> learner = fewstep.maml(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01)
+        >>> 0 < adaptation_seconds(learner, fewstep.tasks.Sinusoids(), steps=3, num_tasks=5) < 60
+        True
     """
     drawn = cast_like(source.sample(_WARM_UP + num_tasks, generator(seed, 0, 2)), learner.parameters())
     times = []

@@ -40,7 +40,7 @@ class GroupCheck:
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """What :func:`check_gradients` found; printed, a line for each module.
+    """What [`check_gradients`][fewstep.check_gradients] found; printed, a line for each module.
 
     Args:
         groups: one for each module with learned parameters.
@@ -99,14 +99,15 @@ def check_gradients(
         The errors by module: ``print`` it, or look at ``ok``, ``wrong`` and ``unclear``.
 
     Raises:
-        ValueError: the adjoint leaves terms of the gradient out by design (:class:`fewstep.FirstOrder`), or the
+        ValueError: the adjoint leaves terms of the gradient out by design ([`FirstOrder`][fewstep.FirstOrder]), or the
             meta-loss does not come out in float64.
 
-    >>> import torch, fewstep
-    >>> model = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
-    >>> learner = fewstep.maml(model, fewstep.mse, inner_lr=0.1, steps=2)
-    >>> check_gradients(learner, fewstep.tasks.Sinusoids().sample(2)).ok
-    True
+    Examples:
+        >>> import torch, fewstep
+        >>> model = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+        >>> learner = fewstep.maml(model, fewstep.mse, inner_lr=0.1, steps=2)
+        >>> check_gradients(learner, fewstep.tasks.Sinusoids().sample(2)).ok
+        True
     """
     twin = _in_float64(learner)
     adjoint = twin._choices.adjoint

@@ -77,7 +77,7 @@ def evaluate(
     are compared on the same ones.
 
     Args:
-        learner: a :class:`fewstep.MetaLearner`, or anything with its ``score``.
+        learner: a [`MetaLearner`][fewstep.MetaLearner], or anything with its ``score``.
         source: where the test tasks come from.
         num_tasks: how many; 600 in the papers.
         steps: inner steps; as in training if not given.
@@ -88,11 +88,12 @@ def evaluate(
         meta_batch: tasks in memory at a time.
         tasks: the former name of ``num_tasks``; raises a ``DeprecationWarning``.
 
-    >>> import fewstep
-    >>> learner = fewstep.maml(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01)
-    >>> result = evaluate(learner, fewstep.tasks.Sinusoids(), num_tasks=20, steps=3)
-    >>> result.values.shape
-    torch.Size([20, 4])
+    Examples:
+        >>> import fewstep
+        >>> learner = fewstep.maml(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01)
+        >>> result = evaluate(learner, fewstep.tasks.Sinusoids(), num_tasks=20, steps=3)
+        >>> result.values.shape
+        torch.Size([20, 4])
     """
     if tasks is not None:
         warnings.warn("evaluate: tasks is now called num_tasks.", DeprecationWarning, stacklevel=2)
@@ -117,7 +118,7 @@ def evaluate(
 
 @contextmanager
 def _in_evaluation_mode(learner: nn.Module) -> Iterator[None]:
-    """Inside, a learner that does not look at :func:`fewstep.models.context.evaluating` is in evaluation mode.
+    """Inside, a learner that does not look at [`evaluating`][fewstep.models.context.evaluating] is in evaluation mode.
 
     Afterwards each of its modules is in the mode that it was in.
     """

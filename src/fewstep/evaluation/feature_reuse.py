@@ -48,7 +48,7 @@ class Comparison:
 
     @property
     def ci95(self) -> list[float]:
-        """Half the width of the 95% confidence interval of each mean, as :class:`fewstep.Evaluation` has it."""
+        """Half the width of the 95% confidence interval of each mean, as [`Evaluation`][fewstep.Evaluation] has it."""
         return Evaluation(self.metric, self.values).ci95
 
     def __str__(self) -> str:
@@ -63,8 +63,9 @@ def blocks_of(model: nn.Module) -> dict[str, Names]:
     These are the top-level modules that hold parameters; a ``nn.Sequential`` called ``body`` counts as the modules in
     it.
 
-    >>> blocks_of(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
-    {'0': '0.*', '2': '2.*'}
+    Examples:
+        >>> blocks_of(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
+        {'0': '0.*', '2': '2.*'}
     """
     names: list[str] = []
     for name, child in model.named_children():
@@ -106,7 +107,8 @@ def layer_similarity(
         source: where the test tasks come from.
         num_tasks: how many.
         steps: inner steps; as in training if not given.
-        layers: names of modules, in the order to show them; :func:`blocks_of` the model if not given.
+        layers: names of modules, in the order to show them; [`blocks_of`][fewstep.evaluation.blocks_of] the model if
+            not given.
         seed: of the tasks.
         similarities: by name; ``{"CKA": cka, "CCA": cca}`` if not given.
         matrix: makes ``[examples, features]`` of a layer's output.
@@ -116,11 +118,12 @@ def layer_similarity(
     Returns:
         A comparison of the layers for each similarity.
 
-    >>> import fewstep
-    >>> learner = fewstep.anil(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01, head="2.*")
-    >>> found = layer_similarity(learner, fewstep.tasks.Sinusoids(shots=5, queries=20), num_tasks=5)
-    >>> found["CKA"].names, round(found["CKA"].mean[0], 6)
-    (('0', '2'), 1.0)
+    Examples:
+        >>> import fewstep
+        >>> learner = fewstep.anil(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01, head="2.*")
+        >>> found = layer_similarity(learner, fewstep.tasks.Sinusoids(shots=5, queries=20), num_tasks=5)
+        >>> found["CKA"].names, round(found["CKA"].mean[0], 6)
+        (('0', '2'), 1.0)
     """
     chosen = dict(similarities or {"CKA": cka, "CCA": cca})
     names = tuple(blocks_of(learner.model) if layers is None else layers)
@@ -131,7 +134,7 @@ def layer_similarity(
 
 
 class _BeforeAndAfter(nn.Module):
-    """Similarities in the place of a metric, so that :func:`evaluate` draws the tasks."""
+    """Similarities in the place of a metric, so that [`evaluate`][fewstep.evaluate] draws the tasks."""
 
     def __init__(
         self,
@@ -179,8 +182,8 @@ def freezing(
         num_tasks: how many.
         steps: inner steps; as in training if not given.
         metric: ``metric(model, batch) -> scalar``.
-        blocks: name of the block → its parameters (see :func:`fewstep.learner.select`), in the order of freezing;
-            :func:`blocks_of` the model if not given.
+        blocks: name of the block → its parameters (see [`select`][fewstep.learner.select]), in the order of freezing;
+            [`blocks_of`][fewstep.evaluation.blocks_of] the model if not given.
         seed: of the tasks, the same ones for every row.
         stream: 1 for validation tasks, 2 for test tasks.
         meta_batch: tasks in memory at a time.
@@ -191,11 +194,12 @@ def freezing(
     Raises:
         ValueError: a pattern of ``blocks`` matches no parameter.
 
-    >>> import fewstep
-    >>> learner = fewstep.maml(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01)
-    >>> found = freezing(learner, fewstep.tasks.Sinusoids(), num_tasks=5, metric=fewstep.mse)
-    >>> found.names
-    ('none', '0', '2')
+    Examples:
+        >>> import fewstep
+        >>> learner = fewstep.maml(fewstep.models.MLP(1, [8], 1), fewstep.mse, inner_lr=0.01)
+        >>> found = freezing(learner, fewstep.tasks.Sinusoids(), num_tasks=5, metric=fewstep.mse)
+        >>> found.names
+        ('none', '0', '2')
     """
     chosen = blocks_of(learner.model) if blocks is None else blocks
     names = [name for name, _ in learner.model.named_parameters()]

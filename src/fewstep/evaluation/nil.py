@@ -51,15 +51,16 @@ def nil(
     Raises:
         ValueError: the support labels are not integers ``[examples]``.
 
-    >>> import torch, fewstep
-    >>> class Quadrants:
-    ...     def sample(self, n, generator=None):
-    ...         y = torch.arange(4).expand(n, -1)
-    ...         x = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]]).expand(n, -1, -1)
-    ...         return fewstep.tasks.Task(Batch(x, y), Batch(3 * x, y))
-    >>> learner = fewstep.maml(torch.nn.Linear(2, 4), fewstep.cross_entropy, inner_lr=0.1)
-    >>> print(nil(learner, Quadrants(), features=lambda model, x: x, num_tasks=2))
-    accuracy over 2 tasks: 0 steps 100.00% ± 0.00
+    Examples:
+        >>> import torch, fewstep
+        >>> class Quadrants:
+        ...     def sample(self, n, generator=None):
+        ...         y = torch.arange(4).expand(n, -1)
+        ...         x = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]]).expand(n, -1, -1)
+        ...         return fewstep.tasks.Task(Batch(x, y), Batch(3 * x, y))
+        >>> learner = fewstep.maml(torch.nn.Linear(2, 4), fewstep.cross_entropy, inner_lr=0.1)
+        >>> print(nil(learner, Quadrants(), features=lambda model, x: x, num_tasks=2))
+        accuracy over 2 tasks: 0 steps 100.00% ± 0.00
     """
     return evaluate(
         _WithoutHead(learner, features), source, num_tasks, 0, metric, seed, stream=stream, meta_batch=meta_batch

@@ -18,10 +18,11 @@ def has_either_sign(metric: str) -> bool:
 def format_metric(metric: str, mean: float, ci95: float | None = None) -> str:
     """A mean for people to read, with half of its confidence interval if given.
 
-    >>> format_metric("accuracy", 0.98534, 0.00312), format_metric("mse", 0.6801, 0.0592)
-    ('98.53% ± 0.31', '0.6801 ± 0.0592')
-    >>> format_metric("accuracy", 0.987)
-    '98.7%'
+    Examples:
+        >>> format_metric("accuracy", 0.98534, 0.00312), format_metric("mse", 0.6801, 0.0592)
+        ('98.53% ± 0.31', '0.6801 ± 0.0592')
+        >>> format_metric("accuracy", 0.987)
+        '98.7%'
     """
     if ci95 is None:
         return f"{100 * mean:.4g}%" if in_percent(metric) else f"{mean:g}"

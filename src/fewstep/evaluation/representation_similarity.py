@@ -22,10 +22,11 @@ def cka(a: Tensor, b: Tensor) -> Tensor:
     Raises:
         ValueError: a and b are no such matrices.
 
-    >>> import torch
-    >>> a = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-    >>> round(cka(a, 2 * a.flip(1) + 1).item(), 6)
-    1.0
+    Examples:
+        >>> import torch
+        >>> a = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+        >>> round(cka(a, 2 * a.flip(1) + 1).item(), 6)
+        1.0
     """
     a, b = _centred(a, b, "cka")
     if len(a) < max(a.shape[1], b.shape[1]):  # the same traces, of the smaller matrices
@@ -56,10 +57,11 @@ def cca(a: Tensor, b: Tensor, variance: float = 1.0) -> Tensor:
     Raises:
         ValueError: a and b are no such matrices, or ``variance`` is no share.
 
-    >>> import torch
-    >>> a = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
-    >>> round(cca(a, a @ torch.tensor([[1.0, 5.0], [0.0, 0.1]])).item(), 6)
-    1.0
+    Examples:
+        >>> import torch
+        >>> a = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+        >>> round(cca(a, a @ torch.tensor([[1.0, 5.0], [0.0, 0.1]])).item(), 6)
+        1.0
     """
     if not 0 < variance <= 1:
         raise ValueError(f"cca: variance is the share to keep, above 0 and at most 1; got {variance}.")

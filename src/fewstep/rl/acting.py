@@ -16,17 +16,18 @@ from fewstep.rl.outputs import distribution_of
 class Act:
     """From an observation of an environment to an action that it takes: ``act(observation)``.
 
-    What :meth:`fewstep.rl.MetaPolicy.adapt` returns has one as its ``act``. It knows the environment's spaces and not
-    the environment, so that it is saved and copied along with the policy.
+    What [`adapt`][fewstep.rl.MetaPolicy.adapt] returns has one as its ``act``. It knows the environment's spaces and
+    not the environment, so that it is saved and copied along with the policy.
 
     Args:
         policy: gives a distribution for observations.
         environment: a vector environment with tasks whose actions are wanted.
 
-    >>> from fewstep.rl import GaussianPolicy, environments
-    >>> act = Act(GaussianPolicy(2, 2), environments.PointNavigation(num_envs=1))
-    >>> act(np.zeros(2), deterministic=True)
-    array([0., 0.], dtype=float32)
+    Examples:
+        >>> from fewstep.rl import GaussianPolicy, environments
+        >>> act = Act(GaussianPolicy(2, 2), environments.PointNavigation(num_envs=1))
+        >>> act(np.zeros(2), deterministic=True)
+        array([0., 0.], dtype=float32)
     """
 
     def __init__(self, policy: nn.Module, environment: Any) -> None:

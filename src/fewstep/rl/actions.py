@@ -25,12 +25,13 @@ class ActionMap:
     Raises:
         TypeError: a space of another kind.
 
-    >>> import torch
-    >>> from gymnasium.spaces import Box, Discrete
-    >>> ActionMap(Box(-2.0, 2.0, (1,)))(torch.tensor([[0.5], [-3.0]])).tolist()
-    [[1.0], [-2.0]]
-    >>> ActionMap(Discrete(3, start=-1))(torch.tensor([0, 2])).tolist()
-    [-1, 1]
+    Examples:
+        >>> import torch
+        >>> from gymnasium.spaces import Box, Discrete
+        >>> ActionMap(Box(-2.0, 2.0, (1,)))(torch.tensor([[0.5], [-3.0]])).tolist()
+        [[1.0], [-2.0]]
+        >>> ActionMap(Discrete(3, start=-1))(torch.tensor([0, 2])).tolist()
+        [-1, 1]
     """
 
     def __init__(self, space: Any) -> None:

@@ -37,8 +37,8 @@ def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: 
 def time_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
     """Values by least squares on the features [t, t², t³, 1], whatever the observations: for images.
 
-    The features of :func:`linear_baseline` that are not of the observation. With those of an image there would be more
-    features than steps, which fit any returns and leave no advantages.
+    The features of [`linear_baseline`][fewstep.rl.linear_baseline] that are not of the observation. With those of an
+    image there would be more features than steps, which fit any returns and leave no advantages.
 
     Args:
         observations: ``[tasks, episodes, time, ...]``, which nothing looks at.

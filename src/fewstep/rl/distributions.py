@@ -18,7 +18,8 @@ from fewstep.rl.record import STATIC, Record
 class Distribution(Protocol):
     """A distribution of actions for each of a batch of observations; its fields are its parameters.
 
-    A class of your own must be a pytree of tensors, which a dataclass that derives from :class:`fewstep.rl.Record` is.
+    A class of your own must be a pytree of tensors, which a dataclass that derives from [`Record`][fewstep.rl.Record]
+    is.
     """
 
     def sample(self, noise: Tensor) -> Tensor:
@@ -53,9 +54,10 @@ class Gaussian(Record):
         mean: ``[..., actions]``.
         log_std: logarithm of the standard deviation, ``[..., actions]``.
 
-    >>> policy = Gaussian(torch.zeros(5, 2), torch.zeros(5, 2))
-    >>> policy.log_prob(policy.sample(torch.randn(5, 2))).shape
-    torch.Size([5])
+    Examples:
+        >>> policy = Gaussian(torch.zeros(5, 2), torch.zeros(5, 2))
+        >>> policy.log_prob(policy.sample(torch.randn(5, 2))).shape
+        torch.Size([5])
     """
 
     mean: Tensor
@@ -87,9 +89,10 @@ class Categorical(Record):
     Args:
         logits: unnormalised logarithms of the probabilities, ``[..., n]``.
 
-    >>> policy = Categorical(torch.zeros(5, 3))
-    >>> policy.log_prob(policy.sample(torch.randn(5, 1))).exp()
-    tensor([0.3333, 0.3333, 0.3333, 0.3333, 0.3333])
+    Examples:
+        >>> policy = Categorical(torch.zeros(5, 3))
+        >>> policy.log_prob(policy.sample(torch.randn(5, 1))).exp()
+        tensor([0.3333, 0.3333, 0.3333, 0.3333, 0.3333])
     """
 
     logits: Tensor
@@ -121,9 +124,10 @@ class MultiCategorical(Record):
         logits: of all choices, one after the other, ``[..., sum of choices]``.
         choices: how many actions each choice has.
 
-    >>> policy = MultiCategorical(torch.zeros(5, 5), choices=(3, 2))
-    >>> policy.log_prob(policy.sample(torch.randn(5, 2))).exp()
-    tensor([0.1667, 0.1667, 0.1667, 0.1667, 0.1667])
+    Examples:
+        >>> policy = MultiCategorical(torch.zeros(5, 5), choices=(3, 2))
+        >>> policy.log_prob(policy.sample(torch.randn(5, 2))).exp()
+        tensor([0.1667, 0.1667, 0.1667, 0.1667, 0.1667])
     """
 
     logits: Tensor

@@ -34,8 +34,9 @@ class EnvironmentTask(Record):
 class EnvironmentTasks:
     """The tasks of an environment as a task source: ``sample(n, generator)``, like any other.
 
-    Support and query are the same :class:`EnvironmentTask`: both stand for episodes that the learner will sample, in
-    this environment. Sources for training, validation and test may have different environments, episodes and horizons.
+    Support and query are the same [`EnvironmentTask`][fewstep.rl.EnvironmentTask]: both stand for episodes that the
+    learner will sample, in this environment. Sources for training, validation and test may have different environments,
+    episodes and horizons.
 
     Args:
         environment: a vector environment with tasks. As many copies as there are episodes in a meta-batch are fastest.
@@ -48,10 +49,11 @@ class EnvironmentTasks:
         TypeError: the environment is no vector environment with tasks.
         ValueError: a number is out of range, or more tasks are drawn than there are.
 
-    >>> from fewstep.rl.environments import PointNavigation
-    >>> tasks = EnvironmentTasks(PointNavigation(num_envs=40)).sample(20)
-    >>> tasks.support.numbers.shape, tasks.support.seed.shape
-    (torch.Size([20, 2]), torch.Size([20]))
+    Examples:
+        >>> from fewstep.rl.environments import PointNavigation
+        >>> tasks = EnvironmentTasks(PointNavigation(num_envs=40)).sample(20)
+        >>> tasks.support.numbers.shape, tasks.support.seed.shape
+        (torch.Size([20, 2]), torch.Size([20]))
     """
 
     def __init__(

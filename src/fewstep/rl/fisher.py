@@ -18,8 +18,8 @@ def mean_kl(trajectories: Task, old: Any, new: Any) -> Tensor:
     """KL(old ‖ new) of the adapted policies at the query's observations: mean over a task's steps, then over tasks.
 
     Args:
-        trajectories: of :meth:`fewstep.rl.MetaPolicy.collect`.
-        old: distributions of :meth:`fewstep.rl.MetaPolicy.distributions`.
+        trajectories: of [`collect`][fewstep.rl.MetaPolicy.collect].
+        old: distributions of [`distributions`][fewstep.rl.MetaPolicy.distributions].
         new: the same at other parameters.
     """
     return trajectories.query.mean(old.kl(new)).mean()
@@ -28,21 +28,21 @@ def mean_kl(trajectories: Task, old: Any, new: Any) -> Tensor:
 class FisherProduct:
     """v ↦ JᵀFJ·v, where J = dz/dθ through adaptation, z is what the adapted policies put out, and F its Fisher matrix.
 
-    At the parameters where the episodes were sampled that is exactly the Hessian of :func:`mean_kl`: the gradient of
-    the divergence in z is 0 there, and with it the term of second derivatives of z. So neither the divergence nor the
-    adaptation is differentiated once more. F is a closed form of the distribution. The graphs of J and Jᵀ are built
-    once, here, and every product runs through them: Jv is the derivative of the linear function u ↦ Jᵀu. The pass that
-    builds them gives the gradient of the meta-objective as well.
+    At the parameters where the episodes were sampled that is exactly the Hessian of [`mean_kl`][fewstep.rl.mean_kl]:
+    the gradient of the divergence in z is 0 there, and with it the term of second derivatives of z. So neither the
+    divergence nor the adaptation is differentiated once more. F is a closed form of the distribution. The graphs of J
+    and Jᵀ are built once, here, and every product runs through them: Jv is the derivative of the linear function u ↦
+    Jᵀu. The pass that builds them gives the gradient of the meta-objective as well.
 
     Args:
         learner: the parameters that require a gradient are θ. At most its ``chunk`` of tasks are worked on at once.
-        trajectories: of :meth:`fewstep.rl.MetaPolicy.collect`, at the present parameters.
+        trajectories: of [`collect`][fewstep.rl.MetaPolicy.collect], at the present parameters.
         tasks: the Fisher matrix is the mean of the first so many tasks only; all if not given.
 
     Attributes:
         loss: the meta-objective on all the trajectories, a scalar.
         gradient: of the loss, one tensor for each parameter.
-        distributions: z, as of :meth:`fewstep.rl.MetaPolicy.distributions`.
+        distributions: z, as of [`distributions`][fewstep.rl.MetaPolicy.distributions].
     """
 
     def __init__(self, learner: MetaPolicy, trajectories: Task, tasks: int | None = None) -> None:

@@ -18,14 +18,14 @@ from fewstep.rl.trajectories import Trajectories
 from fewstep.tasks import Task
 
 Policy = Callable[[Tensor], Any]
-"""Observations to a :class:`fewstep.rl.Distribution`; :meth:`Trajectories.distribution` calls it."""
+"""A function from observations to a [`Distribution`][fewstep.rl.Distribution] of actions."""
 
 
 def policy_gradient(policy: Policy, trajectories: Trajectories) -> Tensor:
     """−mean(log π(a|s)·Â), whose gradient is the policy gradient (Williams 1992; MAML, equation 4).
 
     Its second derivative is not that of the expected return: how the sampling of the trajectories depends on the
-    policy is not in it. See :func:`dice` and :func:`surrogate`.
+    policy is not in it. See [`dice`][fewstep.rl.dice] and [`surrogate`][fewstep.rl.surrogate].
     """
     log_probs = trajectories.distribution(policy).log_prob(trajectories.actions)
     return -trajectories.mean(log_probs * trajectories.advantages)
@@ -60,7 +60,7 @@ def dice(policy: Policy, trajectories: Trajectories) -> Tensor:
 
     −mean((□_t − □_{t−1})·Â_t) with □_t = exp(c_t − ⊥c_t), c_t = Σ_{k≤t} log π(a_k|s_k) and ⊥ a constant: the form of
     Farquhar et al. 2019, Loaded DiCE, where an advantage counts for how all actions up to its own were sampled. The
-    first derivative is that of :func:`policy_gradient`; the value is 0.
+    first derivative is that of [`policy_gradient`][fewstep.rl.policy_gradient]; the value is 0.
     """
     log_probs = trajectories.distribution(policy).log_prob(trajectories.actions) * trajectories.mask
     up_to = log_probs.cumsum(-1)
@@ -75,7 +75,7 @@ def e_maml(loss: Loss, path: list[Params], task: Task) -> Tensor:
     The support trajectories were sampled by the policies φ_0 … φ_{K−1}, and so the expected return after adaptation
     also depends on θ through what adaptation got to see: the term E[∇ log π(support)·return(query)]. The return is
     taken as the task's ``credit``, and the sum over the steps of log π as their mean, as everywhere in these losses. To
-    be used with :func:`surrogate` or :func:`clipped_surrogate`.
+    be used with [`surrogate`][fewstep.rl.surrogate] or [`clipped_surrogate`][fewstep.rl.clipped_surrogate].
     """
     value: Any = loss(path[-1], task.query)
     for step, params in enumerate(path[:-1]):

@@ -30,40 +30,41 @@ class MetaPolicy(Learner[nn.Module]):
     """A policy that is to adapt to a task from a few episodes (MAML, Algorithm 3).
 
     Each inner step is a gradient step on episodes sampled anew by the policy adapted so far; the loss of the outer loop
-    is taken on episodes of the policy after the last one. Everything else is :class:`fewstep.MetaLearner`: rules,
-    adjoints, objectives, and which parameters are adapted.
+    is taken on episodes of the policy after the last one. Everything else is [`MetaLearner`][fewstep.MetaLearner]:
+    rules, adjoints, objectives, and which parameters are adapted.
 
     A learner pickles (``torch.save(learner, file)``), together with its environment, which is made anew when loaded.
 
     Args:
-        policy: a module that gives a :class:`fewstep.rl.Distribution` for observations, or an object of
-            ``torch.distributions`` that :func:`fewstep.rl.as_distribution` knows; it must run under ``torch.vmap``. It
-            is copied.
+        policy: a module that gives a [`Distribution`][fewstep.rl.Distribution] for observations, or an object of
+            ``torch.distributions`` that [`as_distribution`][fewstep.rl.as_distribution] knows; it must run under
+            ``torch.vmap``. It is copied.
         rollouts: how episodes are sampled, and in what environment where the tasks do not say.
         rule: one inner update.
         steps: inner updates, K. 0 learns one policy for all tasks (the paper's pretraining).
-        loss: of the outer loop, ``loss(policy, trajectories) -> scalar``; see :mod:`fewstep.rl.losses`.
+        loss: of the outer loop, ``loss(policy, trajectories) -> scalar``; see [`losses`][fewstep.rl.losses].
         inner_loss: of the inner loop.
         adapts: which trainable parameters the inner loop moves.
         adjoint: how dφ/dθ is obtained.
         objective: what the outer loop minimises.
         learns: which trainable parameters the outer loop learns.
-        test_scales: factors on the inner gradient of the first, second, … step in :meth:`score` and :meth:`adapt`, the
-            last for all further steps. The paper halves the rate after the first step.
+        test_scales: factors on the inner gradient of the first, second, … step in ``score`` and
+            [`adapt`][fewstep.adapt], the last for all further steps. The paper halves the rate after the first step.
         chunk: at most this many tasks at once when the loss and the policies are differentiated. On a CPU a few at a
             time are fastest: what is worked on stays in the cache.
 
     Raises:
         UserWarning: the policy has an attribute ``act`` of its own, so that what ``adapt`` returns keeps that one.
 
-    >>> import fewstep
-    >>> from fewstep.rl import GaussianPolicy, environments
-    >>> rollouts = Rollouts(environments.PointNavigation(num_envs=20), episodes=5, horizon=10)
-    >>> learner = MetaPolicy(GaussianPolicy(2, 2), rollouts, rule=fewstep.GradientDescent(0.1), steps=1)
-    >>> tasks = fewstep.rl.EnvironmentTasks(rollouts.environment).sample(4)
-    >>> learner.meta_loss(tasks).backward()
-    >>> learner.score(tasks, steps=3).shape  # returns before and after 1, 2, 3 updates
-    torch.Size([4, 4])
+    Examples:
+        >>> import fewstep
+        >>> from fewstep.rl import GaussianPolicy, environments
+        >>> rollouts = Rollouts(environments.PointNavigation(num_envs=20), episodes=5, horizon=10)
+        >>> learner = MetaPolicy(GaussianPolicy(2, 2), rollouts, rule=fewstep.GradientDescent(0.1), steps=1)
+        >>> tasks = fewstep.rl.EnvironmentTasks(rollouts.environment).sample(4)
+        >>> learner.meta_loss(tasks).backward()
+        >>> learner.score(tasks, steps=3).shape  # returns before and after 1, 2, 3 updates
+        torch.Size([4, 4])
     """
 
     metric = staticmethod(mean_return)
@@ -114,7 +115,7 @@ class MetaPolicy(Learner[nn.Module]):
         """The meta-objective on episodes sampled now, averaged over tasks; a scalar ready for ``backward()``.
 
         Args:
-            tasks: of :class:`fewstep.rl.EnvironmentTasks`, with a leading task axis.
+            tasks: of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks], with a leading task axis.
         """
         return self.loss_on(self.collect(tasks))
 
@@ -122,27 +123,27 @@ class MetaPolicy(Learner[nn.Module]):
         """Adapts to each task, and returns the episodes that were sampled meanwhile.
 
         Returns:
-            As support the :class:`fewstep.rl.Trajectories` of each inner step, ``[tasks, steps, episodes, time, ...]``,
-            and as query those of the adapted policy, ``[tasks, episodes, time, ...]``. (Without inner steps the support
-            has one step, which nothing looks at.)
+            As support the [`Trajectories`][fewstep.rl.Trajectories] of each inner step, ``[tasks, steps, episodes,
+            time, ...]``, and as query those of the adapted policy, ``[tasks, episodes, time, ...]``. (Without inner
+            steps the support has one step, which nothing looks at.)
         """
         *explored, adapted = self._explore(_environment_tasks(tasks), self.steps, self.rule)[1]
         return Task(_by_step(explored or [adapted]), adapted)
 
     def loss_on(self, trajectories: Task) -> Tensor:
-        """The meta-objective on episodes that :meth:`collect` gave, as a function of the parameters as they are now."""
+        """The meta-objective on episodes that ``collect`` gave, as a function of the parameters as they are now."""
         return self._mean_objective(trajectories)
 
     def distributions(self, trajectories: Task) -> Any:
         """What the adapted policies put out for the query's observations: a distribution, ``[tasks, episodes, time]``.
 
-        Differentiable in the learner's parameters, through adaptation to the support of :meth:`collect`.
+        Differentiable in the learner's parameters, through adaptation to the support of ``collect``.
         """
 
         return self._each(lambda task: self._put_out(self._choices.path(task.support)[-1], task), trajectories)
 
     def loss_and_distributions(self, trajectories: Task) -> tuple[Tensor, Any]:
-        """:meth:`loss_on` and :meth:`distributions` of one adaptation."""
+        """``loss_on`` and ``distributions`` of one adaptation."""
 
         def both(task: Task) -> tuple[Tensor, Any]:
             path = self._choices.path(task.support)
@@ -154,7 +155,7 @@ class MetaPolicy(Learner[nn.Module]):
     def adapt(self, support: EnvironmentTask, steps: int | None = None) -> nn.Module:
         """A plain policy of the user's own class, adapted to one task by sampling episodes of it.
 
-        It gives distributions as before, and has ``act(observation, deterministic=False)``, a :class:`fewstep.rl.Act`,
+        It gives distributions as before, and has ``act(observation, deterministic=False)``, a [`Act`][fewstep.rl.Act],
         which gives actions in the environment's own units. It is saved and loaded without the learner, by
         ``torch.save(policy, file)`` and ``torch.load(file, weights_only=False)``.
 
@@ -162,13 +163,14 @@ class MetaPolicy(Learner[nn.Module]):
             support: a single environment task, without task axis.
             steps: inner updates; as in training if not given.
 
-        >>> import fewstep
-        >>> from fewstep.rl import EnvironmentTasks, GaussianPolicy, environments
-        >>> rollouts = Rollouts(environments.PointNavigation(num_envs=20), episodes=5, horizon=10)
-        >>> learner = MetaPolicy(GaussianPolicy(2, 2), rollouts, rule=fewstep.GradientDescent(0.1), steps=1)
-        >>> policy = learner.adapt(EnvironmentTasks(rollouts.environment).sample(1)[0].support)
-        >>> policy.act([0.0, 0.0], deterministic=True).shape  # within ±0.1, as PointNavigation takes it
-        (2,)
+        Examples:
+            >>> import fewstep
+            >>> from fewstep.rl import EnvironmentTasks, GaussianPolicy, environments
+            >>> rollouts = Rollouts(environments.PointNavigation(num_envs=20), episodes=5, horizon=10)
+            >>> learner = MetaPolicy(GaussianPolicy(2, 2), rollouts, rule=fewstep.GradientDescent(0.1), steps=1)
+            >>> policy = learner.adapt(EnvironmentTasks(rollouts.environment).sample(1)[0].support)
+            >>> policy.act([0.0, 0.0], deterministic=True).shape  # within ±0.1, as PointNavigation takes it
+            (2,)
         """
         if not isinstance(support, EnvironmentTask):
             what = type(support).__name__
@@ -203,9 +205,9 @@ class MetaPolicy(Learner[nn.Module]):
             return torch.stack([torch.vmap(measure)(*pair) for pair in zip(path, explored, strict=True)], 1)
 
     def episodes(self, tasks: Task, steps: int | None = None) -> list[Trajectories]:
-        """The episodes that :meth:`score` measures, before adaptation and after every update.
+        """The episodes that ``score`` measures, before adaptation and after every update.
 
-        Each are :class:`fewstep.rl.Trajectories`, ``[tasks, episodes, time, ...]``.
+        Each are [`Trajectories`][fewstep.rl.Trajectories], ``[tasks, episodes, time, ...]``.
 
         Args:
             tasks: a meta-batch.

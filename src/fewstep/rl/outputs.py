@@ -20,14 +20,15 @@ def distribution_of(policy: Callable[[Tensor], Any], observations: Tensor, leadi
     one batch axis, ``[batch, height, width, channels]``, as convolutional layers need them.
 
     Args:
-        policy: gives a :class:`fewstep.rl.Distribution`, or a ``torch.distributions`` object that
-            :func:`as_distribution` knows.
+        policy: gives a [`Distribution`][fewstep.rl.Distribution], or a ``torch.distributions`` object that
+            [`as_distribution`][fewstep.rl.as_distribution] knows.
         observations: with ``leading`` axes before those of an observation.
         leading: the number of such axes.
 
-    >>> from fewstep.rl import GaussianPolicy
-    >>> distribution_of(GaussianPolicy(3, 2), torch.zeros(4, 5, 3), leading=2).mean.shape
-    torch.Size([4, 5, 2])
+    Examples:
+        >>> from fewstep.rl import GaussianPolicy
+        >>> distribution_of(GaussianPolicy(3, 2), torch.zeros(4, 5, 3), leading=2).mean.shape
+        torch.Size([4, 5, 2])
     """
     images = observations.ndim > leading + 1
     with _without_validation():
@@ -43,13 +44,14 @@ def as_distribution(output: Any) -> Distribution:
     """A policy's output as one of the library's distributions, which have all that policy optimisation needs.
 
     Of ``torch.distributions``: ``Normal`` and ``Independent(Normal, 1)``, whose last axis are the numbers of an action,
-    become :class:`fewstep.rl.Gaussian`; ``Categorical`` becomes :class:`fewstep.rl.Categorical`.
+    become [`Gaussian`][fewstep.rl.Gaussian]; ``Categorical`` becomes [`Categorical`][fewstep.rl.Categorical].
 
     Raises:
-        TypeError: it is neither of these nor a :class:`fewstep.rl.Distribution`.
+        TypeError: it is neither of these nor a [`Distribution`][fewstep.rl.Distribution].
 
-    >>> as_distribution(torch.distributions.Normal(torch.zeros(4, 2), 1.0)).log_prob(torch.zeros(4, 2)).shape
-    torch.Size([4])
+    Examples:
+        >>> as_distribution(torch.distributions.Normal(torch.zeros(4, 2), 1.0)).log_prob(torch.zeros(4, 2)).shape
+        torch.Size([4])
     """
     base = output
     while isinstance(base, torch.distributions.Independent):

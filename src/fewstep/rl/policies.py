@@ -62,9 +62,10 @@ class GaussianPolicy(_Network):
         context: length of a context vector, a parameter ``context`` of zeros that the network sees beside the
             observation (CAVIA adapts it alone); 0 for none.
 
-    >>> policy = GaussianPolicy(observations=2, actions=2)
-    >>> policy(torch.zeros(7, 2)).mean.shape
-    torch.Size([7, 2])
+    Examples:
+        >>> policy = GaussianPolicy(observations=2, actions=2)
+        >>> policy(torch.zeros(7, 2)).mean.shape
+        torch.Size([7, 2])
     """
 
     def __init__(
@@ -92,8 +93,9 @@ class GaussianPolicy(_Network):
 class CategoricalPolicy(_Network):
     """One of ``actions`` actions, with logits by a perceptron; the other arguments are those of GaussianPolicy.
 
-    >>> CategoricalPolicy(observations=4, actions=3)(torch.zeros(7, 4)).logits.shape
-    torch.Size([7, 3])
+    Examples:
+        >>> CategoricalPolicy(observations=4, actions=3)(torch.zeros(7, 4)).logits.shape
+        torch.Size([7, 3])
     """
 
     def forward(self, observations: Tensor) -> Categorical:
@@ -109,11 +111,12 @@ class MultiCategoricalPolicy(_Network):
         choices: how many actions each choice has.
         hidden: width of each hidden layer.
         activation: makes the nonlinearity, a module.
-        context: as of :class:`GaussianPolicy`.
+        context: as of [`GaussianPolicy`][fewstep.rl.GaussianPolicy].
 
-    >>> policy = MultiCategoricalPolicy(observations=4, choices=[3, 2])
-    >>> policy(torch.zeros(7, 4)).sample(torch.randn(7, 2)).shape
-    torch.Size([7, 2])
+    Examples:
+        >>> policy = MultiCategoricalPolicy(observations=4, choices=[3, 2])
+        >>> policy(torch.zeros(7, 4)).sample(torch.randn(7, 2)).shape
+        torch.Size([7, 2])
     """
 
     def __init__(

@@ -15,9 +15,9 @@ class ProMP(torch.optim.Adam):
     """Several steps of Adam on the same episodes, held back by what keeps the policies near those that sampled them.
 
     Minimises the learner's meta-objective + η·KL(sampling policy ‖ policy) of the policy before adaptation (ProMP,
-    Algorithm 1). Made for a learner whose inner loss is :func:`fewstep.rl.surrogate`, so that its second derivatives
-    account for how the episodes were sampled, and whose outer loss is ``clipped_surrogate(0.3)``, which holds back the
-    adapted policies; and for :func:`fewstep.fit`, which hands it each meta-batch.
+    Algorithm 1). Made for a learner whose inner loss is [`surrogate`][fewstep.rl.surrogate], so that its second
+    derivatives account for how the episodes were sampled, and whose outer loss is ``clipped_surrogate(0.3)``, which
+    holds back the adapted policies; and for [`fit`][fewstep.fit], which hands it each meta-batch.
 
     Args:
         learner: whose parameters that require a gradient are learned.
@@ -25,15 +25,16 @@ class ProMP(torch.optim.Adam):
         epochs: steps on the episodes of a meta-batch.
         kl_weight: η.
 
-    >>> import fewstep
-    >>> from fewstep import rl
-    >>> rollouts = rl.Rollouts(rl.environments.PointNavigation(num_envs=20), episodes=5, horizon=10)
-    >>> losses = {"inner_loss": rl.surrogate, "loss": rl.clipped_surrogate(0.3)}
-    >>> learner = rl.MetaPolicy(rl.GaussianPolicy(2, 2, [8]), rollouts, rule=fewstep.GradientDescent(0.1), **losses)
-    >>> optimizer = ProMP(learner)
-    >>> loss = optimizer.meta_step(rl.EnvironmentTasks(rollouts.environment).sample(4))
-    >>> sorted(optimizer.report())
-    ['kl', 'return_after', 'return_before']
+    Examples:
+        >>> import fewstep
+        >>> from fewstep import rl
+        >>> rollouts = rl.Rollouts(rl.environments.PointNavigation(num_envs=20), episodes=5, horizon=10)
+        >>> losses = {"inner_loss": rl.surrogate, "loss": rl.clipped_surrogate(0.3)}
+        >>> learner = rl.MetaPolicy(rl.GaussianPolicy(2, 2, [8]), rollouts, rule=fewstep.GradientDescent(0.1), **losses)
+        >>> optimizer = ProMP(learner)
+        >>> loss = optimizer.meta_step(rl.EnvironmentTasks(rollouts.environment).sample(4))
+        >>> sorted(optimizer.report())
+        ['kl', 'return_after', 'return_before']
     """
 
     def __init__(self, learner: MetaPolicy, lr: float = 1e-3, epochs: int = 5, kl_weight: float = 5e-4) -> None:
@@ -49,7 +50,7 @@ class ProMP(torch.optim.Adam):
         """Samples episodes of a meta-batch and takes the steps.
 
         Args:
-            tasks: of :class:`fewstep.rl.EnvironmentTasks`, with a leading task axis.
+            tasks: of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks], with a leading task axis.
 
         Returns:
             The meta-objective on these episodes before the last of the steps.

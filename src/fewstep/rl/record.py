@@ -18,7 +18,7 @@ STATIC = {"static": True}
 class Record:
     """A dataclass whose fields are tensors or records: a pytree, of which an index takes that part.
 
-    Fields that are neither have the metadata :data:`STATIC`.
+    Fields that are neither have the metadata ``STATIC``.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:

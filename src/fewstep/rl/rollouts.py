@@ -19,23 +19,24 @@ from fewstep.rl.sampler import Sampler
 from fewstep.rl.trajectories import Trajectories
 
 Baseline = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(observations, returns, mask) → values; see :func:`fewstep.rl.linear_baseline`."""
+"""(observations, returns, mask) → values; see [`linear_baseline`][fewstep.rl.linear_baseline]."""
 
 
 class Rollouts:
     """Samples episodes of tasks, each with a policy of its own.
 
-    Tasks of :class:`fewstep.rl.EnvironmentTasks` name the environment that they are of, and may name a number of
-    episodes and a horizon; those win over the ones given here. So a learner is validated and tested in the
+    Tasks of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks] name the environment that they are of, and may name a
+    number of episodes and a horizon; those win over the ones given here. So a learner is validated and tested in the
     environment of the validation or test tasks, and several learners and sources can share an environment.
 
     Episodes are spread over the copies of the environment; if there are more episodes than copies, round by round.
-    Actions are brought to the action space as :class:`fewstep.rl.ActionMap` says: those of a bounded ``Box`` from
+    Actions are brought to the action space as [`ActionMap`][fewstep.rl.ActionMap] says: those of a bounded ``Box`` from
     [−1, 1] to its range. All that is random is a function of the tasks' seeds and the number of the inner step.
 
     Args:
-        environment: a vector environment with tasks, such as :class:`fewstep.rl.environments.PointNavigation`. As many
-            copies as there are episodes in a meta-batch are fastest.
+        environment: a vector environment with tasks, such as
+            [`PointNavigation`][fewstep.rl.environments.PointNavigation]. As many copies as there are episodes in a
+            meta-batch are fastest.
         episodes: of each task, per inner step; the papers' K.
         horizon: steps of an episode at most; the ``horizon`` of the tasks' environment if not given.
         discount: γ of the returns.

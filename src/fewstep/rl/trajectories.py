@@ -18,7 +18,7 @@ class Trajectories(Record):
     """Episodes of one task, ``[episodes, time, ...]``, or of many, ``[tasks, episodes, time, ...]``.
 
     What comes after the end of an episode is zero and masked; a loss must honour the mask, as those of
-    :mod:`fewstep.rl.losses` do.
+    [`losses`][fewstep.rl.losses] do.
 
     Args:
         observations: what the policy saw, ``[episodes, time, numbers]``, or images, ``[episodes, time, height, width,
@@ -30,7 +30,7 @@ class Trajectories(Record):
         advantages: how much better the action is estimated to be than the policy's average, ``[episodes, time]``.
         log_probs: log π(action | observation) of the policy that acted, ``[episodes, time]``.
         credit: mean return of the task in standard deviations above the mean of the tasks sampled along with it, a
-            scalar for each task. Only :func:`fewstep.rl.e_maml` looks at it.
+            scalar for each task. Only [`e_maml`][fewstep.rl.e_maml] looks at it.
     """
 
     observations: Tensor
@@ -52,7 +52,7 @@ class Trajectories(Record):
         return self.mask.sum(-1)
 
     def distribution(self, policy: Callable[[Tensor], Any]) -> Distribution:
-        """What a policy gives for the observations, ``[episodes, time]``; see :func:`fewstep.rl.distribution_of`."""
+        """The distribution of actions of a policy at the observations, ``[episodes, time]``."""
         return distribution_of(policy, self.observations, self.mask.ndim)
 
     def mean(self, values: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class TRPO(torch.optim.Optimizer):
     Minimises the learner's meta-objective under mean KL(old ‖ new) ≤ ``max_kl`` of the adapted policies: the direction
     solves (JᵀFJ + damping)·x = −gradient by conjugate gradients, its length follows from the quadratic model of the
     divergence, and a backtracking search checks both objective and divergence on the sampled episodes. A step that
-    fails leaves the parameters as they were. Made for :func:`fewstep.fit`, which hands it each meta-batch.
+    fails leaves the parameters as they were. Made for [`fit`][fewstep.fit], which hands it each meta-batch.
 
     Args:
         learner: whose parameters that require a gradient are learned.
@@ -36,14 +36,15 @@ class TRPO(torch.optim.Optimizer):
         cg_tasks: the Fisher matrix is taken of the first so many tasks of the meta-batch only, which costs that much
             less; all if not given.
 
-    >>> import fewstep
-    >>> from fewstep import rl
-    >>> rollouts = rl.Rollouts(rl.environments.PointNavigation(num_envs=20), episodes=5, horizon=10)
-    >>> learner = rl.MetaPolicy(rl.GaussianPolicy(2, 2, [8]), rollouts, rule=fewstep.GradientDescent(0.1))
-    >>> optimizer = TRPO(learner)
-    >>> loss = optimizer.meta_step(rl.EnvironmentTasks(rollouts.environment).sample(4))
-    >>> sorted(optimizer.report())
-    ['kl', 'return_after', 'return_before', 'step_found']
+    Examples:
+        >>> import fewstep
+        >>> from fewstep import rl
+        >>> rollouts = rl.Rollouts(rl.environments.PointNavigation(num_envs=20), episodes=5, horizon=10)
+        >>> learner = rl.MetaPolicy(rl.GaussianPolicy(2, 2, [8]), rollouts, rule=fewstep.GradientDescent(0.1))
+        >>> optimizer = TRPO(learner)
+        >>> loss = optimizer.meta_step(rl.EnvironmentTasks(rollouts.environment).sample(4))
+        >>> sorted(optimizer.report())
+        ['kl', 'return_after', 'return_before', 'step_found']
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class TRPO(torch.optim.Optimizer):
         """Samples episodes of a meta-batch and takes one step.
 
         Args:
-            tasks: of :class:`fewstep.rl.EnvironmentTasks`, with a leading task axis.
+            tasks: of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks], with a leading task axis.
 
         Returns:
             The meta-objective on these episodes after the step.
@@ -103,7 +104,7 @@ class TRPO(torch.optim.Optimizer):
 
         Args:
             gradient: of the meta-objective.
-            product: v ↦ JᵀFJ·v, such as a :class:`fewstep.rl.FisherProduct`.
+            product: v ↦ JᵀFJ·v, such as a [`FisherProduct`][fewstep.rl.FisherProduct].
         """
         settings = self.param_groups[0]
 
@@ -118,8 +119,8 @@ class TRPO(torch.optim.Optimizer):
         """Takes the step on episodes that were sampled at the present parameters.
 
         Args:
-            trajectories: of :meth:`fewstep.rl.MetaPolicy.collect`.
-            product: another one in place of :class:`fewstep.rl.FisherProduct`.
+            trajectories: of [`collect`][fewstep.rl.MetaPolicy.collect].
+            product: another one in place of [`FisherProduct`][fewstep.rl.FisherProduct].
 
         Returns:
             The meta-objective after the step, what was found (``kl``, ``step_found``), and the direction.

@@ -57,7 +57,7 @@ def check_actions(actions: NDArray[Any], expected: tuple[int, ...] | None) -> No
 
 
 def check_environment(environment: Any, who: str) -> None:
-    """Raises a ``TypeError`` if this is no :class:`TaskEnvironment`; warns of wrappers that break exact resuming.
+    """Raises a ``TypeError`` if this is no ``TaskEnvironment``; warns of wrappers that break exact resuming.
 
     Args:
         environment: any object.

@@ -60,20 +60,21 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
 
     Pendulums under gravities from 5 to 15 m/s²:
 
-    >>> import gymnasium
-    >>> def set_gravity(pendulum, task):
-    ...     pendulum.unwrapped.g = task.item()
-    >>> pendulums = GymnasiumTasks(
-    ...     make=lambda: gymnasium.make("Pendulum-v1"),
-    ...     sample_tasks=lambda n, generator: 5 + 10 * torch.rand(n, 1, generator=generator),
-    ...     set_task=set_gravity,
-    ...     num_envs=4,
-    ... )
-    >>> pendulums.set_tasks(pendulums.sample_tasks(4, torch.Generator().manual_seed(0)))
-    >>> observations, _ = pendulums.reset(seed=0)
-    >>> observations, rewards, terminated, truncated, _ = pendulums.step(np.zeros((4, 1), dtype=np.float32))
-    >>> observations.shape
-    (4, 3)
+    Examples:
+        >>> import gymnasium
+        >>> def set_gravity(pendulum, task):
+        ...     pendulum.unwrapped.g = task.item()
+        >>> pendulums = GymnasiumTasks(
+        ...     make=lambda: gymnasium.make("Pendulum-v1"),
+        ...     sample_tasks=lambda n, generator: 5 + 10 * torch.rand(n, 1, generator=generator),
+        ...     set_task=set_gravity,
+        ...     num_envs=4,
+        ... )
+        >>> pendulums.set_tasks(pendulums.sample_tasks(4, torch.Generator().manual_seed(0)))
+        >>> observations, _ = pendulums.reset(seed=0)
+        >>> observations, rewards, terminated, truncated, _ = pendulums.step(np.zeros((4, 1), dtype=np.float32))
+        >>> observations.shape
+        (4, 3)
     """
 
     closed = True  # until it is made: Gymnasium 1.2 closes what an error has left unmade

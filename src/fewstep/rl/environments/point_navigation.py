@@ -33,12 +33,13 @@ class PointNavigation(VectorEnv[Any, Any, Any]):
         observe_task: the observation is position and goal, not the position alone (the paper's oracle).
         horizon: steps of an episode.
 
-    >>> environment = PointNavigation(num_envs=3)
-    >>> environment.set_tasks(environment.sample_tasks(3, torch.Generator().manual_seed(0)))
-    >>> observations, _ = environment.reset()
-    >>> observations, rewards, terminated, truncated, _ = environment.step(np.full((3, 2), 0.1))
-    >>> observations[0], rewards.shape
-    (array([0.1, 0.1], dtype=float32), (3,))
+    Examples:
+        >>> environment = PointNavigation(num_envs=3)
+        >>> environment.set_tasks(environment.sample_tasks(3, torch.Generator().manual_seed(0)))
+        >>> observations, _ = environment.reset()
+        >>> observations, rewards, terminated, truncated, _ = environment.step(np.full((3, 2), 0.1))
+        >>> observations[0], rewards.shape
+        (array([0.1, 0.1], dtype=float32), (3,))
     """
 
     def __init__(self, num_envs: int, reward: str = "distance", observe_task: bool = False, horizon: int = 100) -> None:

@@ -44,7 +44,7 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         horizon: control steps of 0.05 s after which an episode is truncated.
         observe_task: append the task to the observation, as the oracle baseline has it.
         threads: how many threads step the copies; the numbers do not depend on it.
-        render_mode: ``"rgb_array"`` for :meth:`render` to give pictures; it needs an OpenGL renderer.
+        render_mode: ``"rgb_array"`` for ``render`` to give pictures; it needs an OpenGL renderer.
 
     Raises:
         ValueError: if an argument, a set of tasks or of actions is not what it has to be.
@@ -232,12 +232,13 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
 class HalfCheetahDirection(RunningTasks):
     """HalfCheetah that runs forwards or backwards, reward ±v − cost; tasks ±1.
 
-    >>> cheetahs = HalfCheetahDirection(num_envs=4, rewards="paper")
-    >>> cheetahs.set_tasks(cheetahs.sample_tasks(4, torch.Generator().manual_seed(0)))
-    >>> observations, _ = cheetahs.reset(seed=0)
-    >>> observations, rewards, terminated, truncated, infos = cheetahs.step(np.zeros((4, 6), dtype=np.float32))
-    >>> observations.shape, rewards.shape
-    ((4, 17), (4,))
+    Examples:
+        >>> cheetahs = HalfCheetahDirection(num_envs=4, rewards="paper")
+        >>> cheetahs.set_tasks(cheetahs.sample_tasks(4, torch.Generator().manual_seed(0)))
+        >>> observations, _ = cheetahs.reset(seed=0)
+        >>> observations, rewards, terminated, truncated, infos = cheetahs.step(np.zeros((4, 6), dtype=np.float32))
+        >>> observations.shape, rewards.shape
+        ((4, 17), (4,))
     """
 
     robot = HalfCheetah()

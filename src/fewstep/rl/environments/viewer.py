@@ -48,7 +48,7 @@ class Viewer:
         self._viewer: Any = OffScreenViewer(model, self._data, width, height)
 
     def picture(self, state: Floats) -> NDArray[np.uint8]:
-        """The model in a state as :class:`fewstep.rl.environments.physics.Physics` keeps it, ``[height, width, 3]``."""
+        """An image ``[height, width, 3]`` of the model in a state of ``Physics``."""
         mujoco.mj_setState(self._model, self._data, state, STATE_PARTS)
         mujoco.mj_forward(self._model, self._data)
         picture: NDArray[np.uint8] = self._viewer.render("rgb_array", camera_id=self._camera)
