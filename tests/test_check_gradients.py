@@ -88,7 +88,7 @@ def test_not_smooth() -> None:
 def test_inexact_adjoints_are_refused() -> None:
     for adjoint in (fs.FirstOrder(), fs.Truncated(1), fs.Implicit()):
         name = type(adjoint).__name__
-        with pytest.raises(ValueError, match=rf"{name} leaves a part out by design.*adjoint=fewstep\.Unrolled\(\)"):
+        with pytest.raises(ValueError, match=rf"{name} omits terms by design.*adjoint=fewstep\.Unrolled\(\)"):
             fs.check_gradients(fs.maml(SmoothNetwork(), fs.mse, 0.1, 2, adjoint=adjoint), regression_tasks())
 
 
@@ -96,7 +96,7 @@ def test_a_meta_loss_in_single_precision_is_refused() -> None:
     def rounded(model: nn.Module, batch: Batch) -> Tensor:
         return fs.mse(model, batch).float()
 
-    with pytest.raises(ValueError, match=r"came out in torch\.float32.*\.float\(\)"):
+    with pytest.raises(ValueError, match=r"meta-loss is torch\.float32.*\.float\(\)"):
         fs.check_gradients(fs.maml(SmoothNetwork(), rounded, 0.1), regression_tasks())
 
 

@@ -112,7 +112,7 @@ def test_directions_that_are_only_rounding_do_not_count():
         (lambda: cka(torch.ones(3, 2, 2), torch.ones(3, 2)), r"cka expects.*\[3, 2, 2\] and \[3, 2\]"),
         (lambda: cca(torch.ones(3, 2), torch.ones(4, 2)), r"cca expects.*\[3, 2\] and \[4, 2\]"),
         (lambda: cka(torch.ones(1, 2), torch.ones(1, 2)), r"two or more examples"),
-        (lambda: cca(torch.ones(3, 2), torch.ones(3, 2), variance=0), r"above 0 and at most 1; got 0"),
+        (lambda: cca(torch.ones(3, 2), torch.ones(3, 2), variance=0), r"greater than 0 and at most 1; got 0"),
         (lambda: activations(Network(), ["neck"], torch.ones(1, 1, 6, 6)), r"no module \['neck'\].*'body.0'"),
         (lambda: layer_similarity(maml(), Images(), 2, layers=["tail"]), r"no module \['tail'\]"),
         (lambda: freezing(maml(), Images(), 2, blocks={"a": "tail.*"}), r"blocks='tail.\*' matches no"),
@@ -129,7 +129,7 @@ def test_activations_of_silent_and_odd_modules():
     assert activations(model, ["used"], torch.ones(3, 2))["used"].shape == (6, 2)
     with pytest.raises(ValueError, match=r"does not call its module\(s\) \['spare'\]"):
         activations(model, ["spare"], torch.ones(3, 2))
-    with pytest.raises(TypeError, match="gives a tuple"):
+    with pytest.raises(TypeError, match="returns a tuple"):
         activations(nn.Sequential(nn.GRU(2, 2)), ["0"], torch.ones(3, 2))
     assert not model["used"]._forward_hooks
 

@@ -172,7 +172,7 @@ def test_what_cannot_work():
     data = dataset(5)
     with pytest.raises(ValueError, match="size must be at least 1; got 0"):
         ClassBatches(data, size=0)
-    with pytest.raises(ValueError, match=r"starts must rise from 0 to the number of images, 100; got \[0, 99\]"):
+    with pytest.raises(ValueError, match=r"starts must increase from 0 to the number of images, 100; got \[0, 99\]"):
         ClassBatches(SimpleNamespace(images=data.images, starts=torch.tensor([0, 99])))
     learner = PretrainedClassifier(NearestNeighbour(encoder(), ways=3), nn.Linear(10, 4), classes=4)
     with pytest.raises(ValueError, match=r"query set must be from 0 to 3 \(ways=4\); got 0 to 4"):

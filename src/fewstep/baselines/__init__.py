@@ -1,4 +1,4 @@
-"""What the papers compare with."""
+"""Baselines that the papers compare with."""
 
 from fewstep.baselines.class_batches import ClassBatches, ClassifiedImages
 from fewstep.baselines.episodic import AdaptedClassifier, EpisodicLearner

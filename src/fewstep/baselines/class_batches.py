@@ -1,4 +1,4 @@
-"""Ordinary classification as a task source: labelled batches over all classes."""
+"""A task source for ordinary classification: labelled batches over all classes."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ from fewstep.tasks import Batch, Task
 
 
 class ClassifiedImages(Protocol):
-    """Images sorted by class.
-
-    ``images`` are uint8, ``[n, C, H, W]``; those of class c are ``images[starts[c] : starts[c + 1]]``, with
-    ``starts`` of int64, ``[classes + 1]``.
-    """
+    """Images sorted by class, such as [`LabelledImages`][fewstep.datasets.LabelledImages]."""
 
     @property
-    def images(self) -> Tensor: ...
+    def images(self) -> Tensor:
+        """The images, ``[examples, channels, height, width]`` of uint8."""
+        ...
 
     @property
-    def starts(self) -> Tensor: ...
+    def starts(self) -> Tensor:
+        """The first index of each class, and the number of examples: int64, ``[classes + 1]``."""
+        ...
 
 
 class ClassBatches:
-    """Images of all classes of a dataset with their labels 0 … classes − 1, drawn with replacement.
+    """Batches of images of all classes with their labels 0, ..., classes − 1, drawn with replacement.
 
-    A "task" is such a batch, as support and query alike; with ``meta_batch=1``, [`fit`][fewstep.fit] trains as ordinary
-    classification does. Values are divided by 255.
+    A task has such a batch as both its support and its query set. With ``meta_batch=1``, [`fit`][fewstep.fit] performs
+    ordinary classification. Pixel values are divided by 255.
 
     Args:
-        dataset: images sorted by class, such as those of ``fewstep.datasets``.
-        size: images of a batch.
+        dataset: images sorted by class, such as [`LabelledImages`][fewstep.datasets.LabelledImages].
+        size: images per batch.
+
+    Raises:
+        ValueError: ``size`` is less than 1, or ``starts`` does not divide the images into classes.
 
     Examples:
         >>> from types import SimpleNamespace
@@ -48,7 +51,8 @@ class ClassBatches:
         starts, images = dataset.starts, dataset.images
         if len(starts) < 2 or int(starts[0]) != 0 or int(starts[-1]) != len(images) or bool((starts.diff() < 0).any()):
             raise ValueError(
-                f"ClassBatches: starts must rise from 0 to the number of images, {len(images)}; got {starts.tolist()}."
+                f"ClassBatches: starts must increase from 0 to the number of images, {len(images)}; "
+                f"got {starts.tolist()}."
             )
         self.dataset, self.size = dataset, size
 
@@ -58,7 +62,7 @@ class ClassBatches:
         return len(self.dataset.starts) - 1
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
-        """``n`` batches: x of shape ``[n, size, C, H, W]``, y of shape ``[n, size]``."""
+        """Draw ``n`` batches: x ``[n, size, channels, height, width]``, y ``[n, size]``."""
         images, starts = self.dataset.images, self.dataset.starts
         index = torch.randint(len(images), (n, self.size), generator=generator).to(images.device)
         labels = torch.searchsorted(starts.to(index.device), index, right=True) - 1

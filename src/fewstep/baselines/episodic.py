@@ -1,4 +1,4 @@
-"""What metric- and memory-based learners share: they classify queries by a support set, without inner steps."""
+"""The base of metric- and memory-based learners, which classify queries given a support set without inner steps."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from fewstep.learner.each_task import EachTask
 from fewstep.tasks import Batch, Task
 
 Logits = Float[Tensor, "queries ways"]
-"""A number for every query and class; the largest of a row is the answer."""
+"""A number per query and class; the largest of a row is the prediction."""
 
 
 class EpisodicLearner(nn.Module, ABC):
-    """A learner that is a function of support set and queries: ``classify(support, x)``.
+    """A learner that classifies queries as a function of the support set, without inner steps.
 
     It is trained on tasks like those at test (Vinyals et al. 2016, section 2.2). It has the protocol of
-    [`MetaLearner`][fewstep.MetaLearner], so that [`fit`][fewstep.fit] and [`evaluate`][fewstep.evaluate] take it; as it
-    is not adapted by steps, ``score`` gives one column.
+    [`MetaLearner`][fewstep.MetaLearner], so that [`fit`][fewstep.fit] and [`evaluate`][fewstep.evaluate] accept it; as
+    it has no inner steps, ``score`` returns one column.
 
-    Support and queries of a task go through the encoder together, and no other task with them: batch norm takes the
-    statistics of the task. That makes it transductive, as MAML is with the paper's batch norm.
+    The support and query examples of a task go through the encoder together, without those of other tasks. Batch
+    normalisation then uses the statistics of the task, which is transductive, as MAML is with the paper's batch norm.
 
     Args:
-        encoder: any ``nn.Module`` from images ``[n, ...]`` to what the method compares; it is copied.
-        ways: classes of a task; labels are 0 … ways − 1.
+        encoder: any ``nn.Module`` that maps images ``[n, ...]`` to features; it is copied.
+        ways: the number of classes of a task; labels are 0, ..., ways − 1.
         loss: ``loss(model, batch) -> scalar``, where the model is an
             [`AdaptedClassifier`][fewstep.baselines.AdaptedClassifier].
     """
@@ -52,16 +52,16 @@ class EpisodicLearner(nn.Module, ABC):
         """Logits of the queries ``x`` of one task, ``[queries, ...]``, given its support set."""
 
     def meta_loss(self, tasks: Task) -> Tensor:
-        """The loss on the query sets, averaged over the tasks of a meta-batch.
+        """Compute the loss on the query sets, averaged over the tasks of a meta-batch.
 
         Raises:
-            ValueError: labels are out of range, a class has no support example, or shapes do not agree.
+            ValueError: labels are out of range, a class has no support example, or shapes differ.
         """
         self._check(tasks)
         return self._each.mean(self._on_query(self.loss), tasks, self.parameters())
 
     def score(self, tasks: Task, metric: Callable[..., Any] | None = None, steps: int | None = None) -> Tensor:
-        """A metric on the query set of each task, ``[tasks, 1]``; the loss if not given.
+        """Compute a metric on the query set of each task, ``[tasks, 1]``; the loss if not given.
 
         Raises:
             TypeError: the metric is not a function of (model, batch), or does not return a scalar.
@@ -79,11 +79,11 @@ class EpisodicLearner(nn.Module, ABC):
             return each(lambda task: metric_value(one(task), device), tasks)[:, None]
 
     def adapt(self, support: Batch, steps: int | None = None) -> AdaptedClassifier:
-        """A plain module from query images ``[n, ...]`` to logits ``[n, ways]``, which holds a copy of the learner.
+        """Return a module that maps query images ``[n, ...]`` to logits ``[n, ways]``; it holds a copy of the learner.
 
         Args:
             support: the support set of a single task, without task axis.
-            steps: ``None`` or 0; there are no steps to take.
+            steps: ``None`` or 0, since there are no inner steps.
         """
         check_no_steps(self, steps)
         if isinstance(support, Task):
@@ -93,13 +93,13 @@ class EpisodicLearner(nn.Module, ABC):
         return AdaptedClassifier(copy.deepcopy(self), support)
 
     def embed(self, support: Batch, x: Tensor, axes: int = 2) -> tuple[Tensor, Tensor]:
-        """The encoder's output for support and queries, which has so many axes: 2 for vectors, 4 for maps."""
+        """Encode support and queries together; ``axes`` is 2 for feature vectors, and 4 for feature maps."""
         together = torch.cat([support.x, x])
         features = self.encoder(together)
         if features.ndim != axes or len(features) != len(together):
-            wanted = "feature vectors [n, d]; end it with nn.Flatten()" if axes == 2 else "feature maps [n, C, H, W]"
+            wanted = "feature vectors [n, d] (end it with nn.Flatten())" if axes == 2 else "feature maps [n, C, H, W]"
             raise ValueError(
-                f"{type(self).__name__} needs an encoder that gives {wanted}; "
+                f"{type(self).__name__} needs an encoder that returns {wanted}; "
                 f"got shape {tuple(features.shape)} for {len(together)} images."
             )
         return features[: len(support.x)], features[len(support.x) :]
@@ -114,9 +114,9 @@ class EpisodicLearner(nn.Module, ABC):
 
 
 class AdaptedClassifier(nn.Module):
-    """An episodic learner with the support set of a task: queries ``[n, ...]`` in, logits ``[n, ways]`` out.
+    """An episodic learner with the support set of a task, which maps queries ``[n, ...]`` to logits ``[n, ways]``.
 
-    The support set lies in buffers, so that ``to`` and ``state_dict`` take it along.
+    The support set is stored in buffers, so that ``to`` and ``state_dict`` include it.
     """
 
     x: Tensor
@@ -131,19 +131,19 @@ class AdaptedClassifier(nn.Module):
 
     @property
     def support(self) -> Batch:
-        """What queries are compared with."""
+        """The support set."""
         return Batch(self.x, self.y, self.weight)
 
     def forward(self, x: Tensor) -> Logits:
         if x.shape[1:] != self.x.shape[1:]:
             raise ValueError(
-                f"Queries must be images like those of the support set, [n, {', '.join(map(str, self.x.shape[1:]))}]; "
+                f"Queries must have the shape of the support images, [n, {', '.join(map(str, self.x.shape[1:]))}]; "
                 f"got shape {tuple(x.shape)}."
             )
         return self.learner.classify(self.support, x)
 
 
 def check_no_steps(learner: Any, steps: int | None) -> None:
-    """Raises if steps are asked of a learner that takes none."""
+    """Raise if inner steps are requested of a learner that has none."""
     if steps:
-        raise ValueError(f"{type(learner).__name__} takes no inner steps; got steps={steps}. Leave it out, or pass 0.")
+        raise ValueError(f"{type(learner).__name__} has no inner steps; got steps={steps}. Omit steps, or pass 0.")

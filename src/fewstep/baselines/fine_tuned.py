@@ -1,4 +1,4 @@
-"""Fine-tuning a new head on frozen features: the papers' "fine-tuning" row, Baseline and Baseline++."""
+"""Fine-tuning of a new head on frozen features: the row "fine-tuning" of several papers, Baseline and Baseline++."""
 
 from __future__ import annotations
 
@@ -21,21 +21,24 @@ from fewstep.tasks import Batch, Task
 
 
 class FineTuned(nn.Module):
-    """A new head is fitted to the support features of each task by cross-entropy (Chen et al. 2019, section 3).
+    """A classifier that fits a new head to the support features of each task (Chen et al. 2019, section 3).
 
-    The encoder is not changed. Each task starts from the same head, the one given. With ``nn.Linear`` this is the
-    paper's Baseline, with [`CosineHead`][fewstep.baselines.CosineHead] its Baseline++. The whole support set is in
-    every step, where the paper draws batches of 4 from it. To train the encoder, give this to
+    The head is fitted by cross-entropy, and starts from ``head`` for every task; the encoder does not change. With
+    ``nn.Linear`` this is the paper's Baseline, with [`CosineHead`][fewstep.baselines.CosineHead] its Baseline++. Every
+    step uses the whole support set; the paper draws batches of 4. To train the encoder, pass this learner to
     [`PretrainedClassifier`][fewstep.baselines.PretrainedClassifier].
 
-    Support and query go through the encoder apart, since the head is fitted before there are queries.
+    Support and query sets go through the encoder separately.
 
     Args:
-        encoder: images to feature vectors ``[n, d]``; it is copied.
-        head: feature vectors to logits ``[n, ways]``; it is copied.
-        ways: classes of a task.
-        rule: one fitting step, such as [`GradientDescent`][fewstep.GradientDescent].
-        steps: fitting steps if ``adapt`` and ``score`` are not told; 100 in the paper.
+        encoder: maps images to feature vectors ``[n, d]``; it is copied.
+        head: maps feature vectors to logits ``[n, ways]``; it is copied.
+        ways: the number of classes of a task.
+        rule: the rule of one fitting step, such as [`GradientDescent`][fewstep.GradientDescent].
+        steps: the default number of fitting steps; 100 in the paper.
+
+    Raises:
+        ValueError: ``ways`` is less than 2.
 
     Examples:
         >>> from fewstep import GradientDescent
@@ -54,7 +57,16 @@ class FineTuned(nn.Module):
         self._each = EachTask()
 
     def adapt(self, support: Batch, steps: int | None = None) -> nn.Module:
-        """The encoder with a head fitted to one task's support set."""
+        """Return the encoder with a head fitted to one task's support set.
+
+        Args:
+            support: the support set of a single task, without task axis.
+            steps: the number of fitting steps; that of the constructor if not given.
+
+        Raises:
+            TypeError: a whole task was passed.
+            ValueError: labels are out of range, or a class has no example.
+        """
         if isinstance(support, Task):
             raise TypeError("adapt expects the support set of one task; got a Task. Pass task.support.")
         check_labels(support, self.ways, "support", axes=1, every_class=True)
@@ -76,14 +88,15 @@ class FineTuned(nn.Module):
 
 
 class CosineHead(nn.Module):
-    """Logits s·cos(f, w_k): a classifier that compares directions only (Baseline++ of Chen et al. 2019, section 3).
+    """A head with logits s·cos(f, w_k) (Baseline++ of Chen et al. 2019, section 3).
 
-    The w_k start at length 1. It makes no difference to the logits, but a gradient step turns a longer w_k less.
+    The w_k are initialised with length 1. Their length does not change the logits, but a gradient step rotates a longer
+    w_k by a smaller angle.
 
     Args:
-        features: length of the feature vectors.
-        classes: number of classes.
-        scale: s; a cosine alone cannot make softmax confident.
+        features: the length of the feature vectors.
+        classes: the number of classes.
+        scale: the factor s; without it, softmax probabilities stay close to uniform.
 
     Examples:
         >>> CosineHead(8, 5)(torch.randn(3, 8)).abs().amax() <= 10

@@ -1,4 +1,4 @@
-"""Full context embeddings: every embedding sees the whole support set (Vinyals et al. 2016, appendix A)."""
+"""Full context embeddings: every embedding depends on the whole support set (Vinyals et al. 2016, appendix A)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from fewstep.baselines.lstm_cell import LSTMCell
 
 
 class FullContext(nn.Module):
-    """Embeds support and query in the context of the support set (Vinyals et al. 2016, appendix A.1 and A.2).
+    """Embed support and query examples in the context of the support set (Vinyals et al. 2016, appendix A).
 
     Support: g(x_i) = h→_i + h←_i + g'(x_i), with h→ and h← the outputs of a bidirectional LSTM over the g'(x_i).
     Query: h_k = LSTM(f'(x), [h_{k−1}, r_{k−1}]) + f'(x), r_k = Σ_i a_i·g(x_i), a = softmax over i of h_kᵀg(x_i), from
     h_0 = 0; f(x) = h_K.
 
-    The support set is read in the order in which it comes, so the order matters.
+    The result depends on the order of the support set.
 
     Args:
-        features: d, of the embeddings.
-        steps: K, processing steps of the query's LSTM.
+        features: the length d of the embeddings.
+        steps: the number K of processing steps of the query's LSTM.
+
+    Raises:
+        ValueError: ``steps`` is less than 1.
 
     Examples:
         >>> support, query = FullContext(features=8)(torch.randn(5, 8), torch.randn(3, 8))
@@ -38,7 +41,7 @@ class FullContext(nn.Module):
         self.attending = LSTMCell(2 * features, features)
 
     def forward(self, support: Tensor, query: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """g of the support ``[n, d]`` and f of the queries ``[m, d]``; examples of weight 0 are passed over."""
+        """Compute g of the support set ``[n, d]`` and f of the queries ``[m, d]``; skips examples with weight 0."""
         order = range(len(support))
         ahead = _outputs(self.forwards, support, weight, order)
         back = _outputs(self.backwards, support, weight, reversed(order))
@@ -56,7 +59,7 @@ class FullContext(nn.Module):
 
 
 def _outputs(lstm: LSTMCell, examples: Tensor, weight: Tensor | None, order: Iterable[int]) -> dict[int, Tensor]:
-    """What the LSTM puts out at each example."""
+    """The output of the LSTM at each example."""
     outputs = {}
     state = (torch.zeros_like(examples[0]), torch.zeros_like(examples[0]))
     for i in order:

@@ -1,4 +1,4 @@
-"""Labels of a few-shot task: checks, and which example belongs to which class."""
+"""Checks of the labels of a few-shot task, and the membership of examples in classes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fewstep.tasks import Batch, Task
 
 
 def memberships(batch: Batch, ways: int, like: Tensor) -> Float[Tensor, "examples ways"]:
-    """How much each example counts in each class: its weight in the column of its label, 0 elsewhere.
+    """The weight of each example in each class: its own weight in the column of its label, 0 elsewhere.
 
-    Sums over classes are products with it, whatever the order of the examples and the number of shots.
+    A product with this matrix sums over the examples of each class.
 
     Args:
-        batch: labels ``y``, ``[examples]``.
-        ways: number of classes.
-        like: gives the dtype.
+        batch: a batch with labels ``y``, ``[examples]``.
+        ways: the number of classes.
+        like: a tensor of the dtype of the result.
 
     Examples:
         >>> memberships(Batch(None, torch.tensor([1, 0])), ways=3, like=torch.zeros(1))
@@ -37,7 +37,7 @@ def class_means(values: Tensor, members: Tensor) -> Tensor:
 
 
 def check_tasks(tasks: Any, ways: int) -> None:
-    """Raises unless these are few-shot classification tasks with a leading task axis."""
+    """Raise unless these are few-shot classification tasks with a leading task axis."""
     if not isinstance(tasks, Task):
         raise TypeError(f"Expected a fewstep.tasks.Task with a leading task axis; got {type(tasks).__name__}.")
     check_labels(tasks.support, ways, "support", axes=2, every_class=True)
@@ -45,20 +45,20 @@ def check_tasks(tasks: Any, ways: int) -> None:
     support, query = tasks.support.x.shape, tasks.query.x.shape
     if support[0] != query[0] or support[2:] != query[2:]:
         raise ValueError(
-            "Support and query must agree in the number of tasks and in the shape of an image; got x of shape "
-            f"{tuple(support)} and {tuple(query)}, which should be [tasks, examples, ...]."
+            "Support and query sets must have the same number of tasks and image shape; got x of shape "
+            f"{tuple(support)} and {tuple(query)}; expected [tasks, examples, ...]."
         )
 
 
 def check_labels(batch: Any, ways: int, name: str, axes: int, every_class: bool = False) -> None:
-    """Raises unless ``y`` holds whole numbers from 0 to ways − 1, one for each image.
+    """Raise unless ``y`` holds integers from 0 to ways − 1, one per image.
 
     Args:
-        batch: what to look at.
-        ways: number of classes.
-        name: what the batch is, for the message.
-        axes: axes of ``y``: 1, or 2 with a task axis.
-        every_class: every task needs an example of every class that is no padding.
+        batch: the batch to check.
+        ways: the number of classes.
+        name: ``"support"`` or ``"query"``, for the message.
+        axes: the number of axes of ``y``: 1, or 2 with a task axis.
+        every_class: whether every task needs an example of every class, not counting padding.
     """
     if not isinstance(batch, Batch):
         raise TypeError(f"The {name} set must be a fewstep.tasks.Batch; got {type(batch).__name__}.")
@@ -73,7 +73,7 @@ def check_labels(batch: Any, ways: int, name: str, axes: int, every_class: bool 
     if low < 0 or high >= ways:
         raise ValueError(
             f"Labels of the {name} set must be from 0 to {ways - 1} (ways={ways}); got {low} to {high}. "
-            "Number the classes of each task anew, or give the learner the right ways."
+            "Number the classes of each task from 0, or change ways."
         )
     if every_class:
         counts = (y[..., None] == torch.arange(ways, device=y.device)).to(torch.get_default_dtype())
@@ -83,17 +83,17 @@ def check_labels(batch: Any, ways: int, name: str, axes: int, every_class: bool 
         if len(missing):
             raise ValueError(
                 f"The {name} set has no example of class {int(missing[0, -1])}; a task of {ways} ways needs at least "
-                f"one of each of the classes 0 to {ways - 1}."
+                f"one example of each class from 0 to {ways - 1}."
             )
 
 
 def check_padding(learner: nn.Module, *batches: Batch) -> None:
-    """Raises if padded examples would enter the statistics of batch norm."""
+    """Raise if padded examples would enter the statistics of batch normalisation."""
     if not any(batch.weight is not None and bool((batch.weight == 0).any()) for batch in batches):
         return
     norms = [name for name, module in learner.named_modules() if isinstance(module, _BatchNorm)]
     if norms:
         raise ValueError(
-            f"Padded examples (Batch.weight 0) would enter the statistics of batch norm ({norms[0]}). Use GroupNorm or "
-            "LayerNorm, or tasks of one size."
+            f"Padded examples (Batch.weight 0) would enter the statistics of batch normalisation ({norms[0]}). Use "
+            "GroupNorm or LayerNorm, or tasks of equal sizes."
         )

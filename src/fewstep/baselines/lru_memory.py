@@ -11,7 +11,7 @@ from fewstep.baselines.distances import cosine
 
 
 class MemoryState(NamedTuple):
-    """What a memory holds and how it was used.
+    """The content of a memory and the weights of its last accesses.
 
     Args:
         memory: M, ``[slots, width]``.
@@ -25,20 +25,23 @@ class MemoryState(NamedTuple):
 
 
 class LRUMemory(nn.Module):
-    """Writes to the least used slots or to those last read, then reads (Santoro et al. 2016, equations 2 to 8).
+    """A memory that writes to the least used or last read slots, then reads (Santoro et al. 2016, equations 2 to 8).
 
-    With the keys k_t, one a head:
+    With keys k_t, one per head:
     w^w_t = σ(α)·w^r_{t−1} + (1 − σ(α))·w^lu_{t−1};
-    M_t = M_{t−1} + w^w_t k_t, the least used slots having been set to zero before;
+    M_t = M_{t−1} + w^w_t k_t, after the least used slots are set to zero;
     w^r_t = softmax(cos(k_t, M_t)), r_t = w^r_t M_t;
     w^u_t = γ·w^u_{t−1} + w^r_t + w^w_t, summed over heads.
-    The paper's w^lu marks as many least used slots as there are heads; here each head takes one of them, in order.
+    The paper's w^lu marks as many least used slots as there are heads. Here, each head writes to one of them, in order.
 
     Args:
-        slots: rows of the memory.
-        width: of a row and of a key.
-        heads: keys, and reads, at a time.
-        decay: γ.
+        slots: the number of rows of the memory.
+        width: the length of a row and of a key.
+        heads: the number of keys, and of reads, per step.
+        decay: the decay γ of the usage.
+
+    Raises:
+        ValueError: there are fewer slots than heads.
 
     Examples:
         >>> memory = LRUMemory(slots=16, width=8, heads=2)
@@ -50,22 +53,26 @@ class LRUMemory(nn.Module):
     def __init__(self, slots: int = 128, width: int = 40, heads: int = 4, decay: float = 0.99) -> None:
         super().__init__()
         if slots < heads:
-            raise ValueError(f"LRUMemory needs a slot for each head; got slots={slots} and heads={heads}.")
+            raise ValueError(f"LRUMemory needs at least one slot per head; got slots={slots} and heads={heads}.")
         self.slots, self.width, self.heads, self.decay = slots, width, heads, decay
         self.gate = nn.Parameter(torch.zeros(()))
-        """α, between writing where was read last (large) and where is least use (small)."""
+        """The gate α: large values write to the slots read last, small ones to the least used."""
 
     def blank(self) -> MemoryState:
         """An empty, unused memory."""
         slots = self.gate.new_zeros(self.slots)
         return MemoryState(
-            slots[:, None].expand(-1, self.width) + 1e-6,  # the cosine with a row of zeros has no gradient
+            slots[:, None].expand(-1, self.width) + 1e-6,  # the cosine of a zero row has no gradient
             slots,
             slots.expand(self.heads, -1),
         )
 
     def forward(self, state: MemoryState, keys: Tensor) -> tuple[MemoryState, Tensor]:
-        """The memory after a write and a read with ``keys``, and what was read; both ``[heads, width]``."""
+        """Write and read with ``keys``, ``[heads, width]``.
+
+        Returns:
+            The new state, and the rows read, ``[heads, width]``.
+        """
         order = state.usage.argsort(stable=True)[: self.heads]
         least_used = (torch.arange(self.slots, device=order.device) == order[:, None]).to(keys.dtype)
         gate = self.gate.sigmoid()

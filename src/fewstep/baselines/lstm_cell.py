@@ -1,4 +1,4 @@
-"""An LSTM cell of plain matrix products, which PyTorch's is not and so does not run under vmap."""
+"""An LSTM cell of plain matrix products, which runs under vmap, unlike PyTorch's."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ State = tuple[Tensor, Tensor]
 
 
 class LSTMCell(nn.Module):
-    """c' = σ(f)⊙c + σ(i)⊙tanh(g), h' = σ(o)⊙tanh(c'), with i, f, g, o linear in x and h (Hochreiter 1997, Gers 2000).
+    """An LSTM cell (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
+
+    c' = σ(f)⊙c + σ(i)⊙tanh(g) and h' = σ(o)⊙tanh(c'), where i, f, g and o are linear in x and h.
 
     Args:
-        inputs: size of x.
-        hidden: size of h and c.
+        inputs: the size of x.
+        hidden: the size of h and c.
 
     Examples:
         >>> h, c = LSTMCell(3, 4)(torch.randn(7, 3), (torch.zeros(7, 4), torch.zeros(7, 4)))

@@ -18,26 +18,26 @@ from fewstep.tasks import Batch
 
 
 class MANN(EpisodicLearner):
-    """Reads the support set one by one, each label a step late, then answers (Santoro et al. 2016, sections 2 and 3).
+    """An LSTM with memory that reads the support set in sequence, each label one step late (Santoro et al. 2016).
 
-    At step t the controller sees (f(x_t), y_{t−1}, r_{t−1}); its output h_t gives the keys of
-    [`LRUMemory`][fewstep.baselines.LRUMemory] (linear, then tanh), which give r_t, and the logits are linear in (h_t,
-    r_t).
+    At step t the input of the controller is (f(x_t), y_{t−1}, r_{t−1}) (section 2). Its output h_t is mapped to the
+    keys of [`LRUMemory`][fewstep.baselines.LRUMemory] by a linear layer and tanh; the memory returns r_t, and the
+    logits are linear in (h_t, r_t) (section 3).
 
-    This follows the protocol of support and query, and there it differs from the paper: the sequence is the support
-    set, and each query is one more step from the state after it, whose trace in the memory no other query sees; the
-    loss is the cross-entropy of the queries, where the paper's is summed over a sequence of 50 presentations with
-    labels of all of them. So the paper's accuracy "at the k-th instance of a class" is the accuracy at k − 1 shots.
+    The protocol of support and query sets differs from the paper's. The sequence is the support set, and each query is
+    one more step from the state after it, independent of the other queries. The loss is the cross-entropy of the
+    queries; the paper's is summed over a sequence of 50 labelled presentations. The paper's accuracy at the k-th
+    instance of a class corresponds to the accuracy at k − 1 shots.
 
-    The support set is read in the order in which it comes, so the order matters. Examples of weight 0 are passed
-    over; otherwise the weights of the support set have no effect.
+    The result depends on the order of the support set. Examples with weight 0 are skipped; other weights of the support
+    set have no effect.
 
     Args:
-        encoder: images to feature vectors ``[n, features]``; the paper has none, which is ``nn.Flatten()``.
-        features: length of the feature vectors.
-        ways: classes of a task.
-        hidden: of the LSTM.
-        memory: the memory; the paper's 128 slots of 40 with 4 heads if not given; it is copied.
+        encoder: maps images to feature vectors ``[n, features]``; ``nn.Flatten()`` in the paper.
+        features: the length of the feature vectors.
+        ways: the number of classes of a task.
+        hidden: the size of the LSTM.
+        memory: the memory, which is copied; if not given, the paper's, with 128 slots of width 40 and 4 heads.
 
     Examples:
         >>> learner = MANN(nn.Flatten(), features=4, ways=3)
@@ -74,7 +74,7 @@ class MANN(EpisodicLearner):
         return _State(hidden, hidden, read, blank.usage.new_zeros(self.ways), blank)
 
     def _step(self, state: _State, example: Tensor) -> tuple[_State, Tensor]:
-        """One presentation, of a feature vector ``[features]``: the state after it, and logits ``[ways]``."""
+        """Process one feature vector ``[features]``; returns the new state and the logits ``[ways]``."""
         seen = torch.cat([example, state.label, state.read])
         hidden, cell = self.controller(seen, (state.hidden, state.cell))
         keys = self.keys(hidden).tanh().view(self.memory.heads, self.memory.width)
@@ -84,7 +84,7 @@ class MANN(EpisodicLearner):
 
 
 class _State(NamedTuple):
-    """What one presentation hands to the next: the controller, what it read, and the label that it has yet to see."""
+    """The state between two steps: of the controller and the memory, the rows read, and the previous label."""
 
     hidden: Tensor
     cell: Tensor

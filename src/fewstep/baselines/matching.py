@@ -15,14 +15,16 @@ from fewstep.tasks import Batch
 
 
 class MatchingNetwork(EpisodicLearner):
-    """P(y | x) = Σ_i a(x, x_i)·[y_i = y], a = softmax over i of cos(f(x), g(x_i)) (Vinyals et al. 2016, eq. 1).
+    """A matching network (Vinyals et al. 2016, equation 1).
 
-    Logits are log P. Trained by cross-entropy over the queries (equation 2).
+    P(y | x) = Σ_i a(x, x_i)·[y_i = y], where a is the softmax over i of cos(f(x), g(x_i)). The logits are log P, and
+    the loss is the cross-entropy of the queries (equation 2).
 
     Args:
-        encoder: images to feature vectors ``[n, d]``; f' and g' of the paper are one network.
-        ways: classes of a task.
-        context: full context embeddings, such as ``FullContext(features=d)``; without, f = f' and g = g'.
+        encoder: maps images to feature vectors ``[n, d]``; f' and g' of the paper are the same network.
+        ways: the number of classes of a task.
+        context: full context embeddings, such as ``FullContext(features=d)``, which are copied; if not given, f = f'
+            and g = g'.
 
     Examples:
         >>> import torch

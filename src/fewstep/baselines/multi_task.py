@@ -15,38 +15,45 @@ from fewstep.learner.functional_loss import FunctionalLoss
 from fewstep.tasks import Task
 
 Regularizer = Callable[[Tensor], Tensor]
-"""From one parameter of all networks, ``[count, ...]``, to a penalty per network, ``[count]``."""
+"""A function from one parameter of all networks, ``[count, ...]``, to a penalty per network, ``[count]``."""
 
 
 def no_penalty(stacked: Tensor) -> Tensor:
-    """0: every network is on its own."""
+    """No penalty: the networks are independent."""
     return stacked.new_zeros(len(stacked))
 
 
 def l2_penalty(stacked: Tensor) -> Tensor:
-    """‖θ_i‖²: weight decay on every network."""
+    """‖θ_i‖²: weight decay of every network (MAML, appendix C)."""
     return stacked.flatten(1).square().sum(1)
 
 
 def mean_penalty(stacked: Tensor) -> Tensor:
-    """‖θ_i − mean θ‖²: the networks are pulled together."""
+    """‖θ_i − mean θ‖²: a penalty on the distance from the mean network (MAML, appendix C)."""
     return (stacked - stacked.mean(0, keepdim=True)).flatten(1).square().sum(1)
 
 
 class MultiTask(nn.Module):
-    """``count`` networks, each trained on its own task at once under vmap; their mean is then fine-tuned.
+    """One network per training task, trained together; at test their mean is fine-tuned (MAML, appendix C).
 
-    Task i of every meta-batch must be the same task, so the source is one like
-    [`SinusoidPool`][fewstep.tasks.SinusoidPool]. All networks start from the model's parameters.
+    Task i of every meta-batch must be the same task, as from [`SinusoidPool`][fewstep.tasks.SinusoidPool]. All networks
+    start from the model's parameters.
 
     Args:
-        model: the network.
+        model: the network, which is copied.
         loss: ``loss(model, batch) -> scalar``.
-        count: number of networks and tasks.
-        rule: fine-tunes the mean at test.
+        count: the number of networks, and of tasks.
+        rule: the rule that fine-tunes the mean at test.
         regularizer: [`no_penalty`][fewstep.baselines.no_penalty], [`l2_penalty`][fewstep.baselines.l2_penalty],
             [`mean_penalty`][fewstep.baselines.mean_penalty], or another.
-        weight: of the penalty, beside the loss.
+        weight: the weight of the penalty.
+
+    Examples:
+        >>> import fewstep
+        >>> pool = fewstep.tasks.SinusoidPool(fewstep.tasks.Sinusoids(), count=3)
+        >>> network = fewstep.models.MLP(1, [8], 1)
+        >>> learner = MultiTask(network, fewstep.mse, 3, fewstep.GradientDescent(0.01), l2_penalty, weight=1e-3)
+        >>> learner.meta_loss(pool.sample(3)).backward()
     """
 
     def __init__(
@@ -69,7 +76,7 @@ class MultiTask(nn.Module):
         self._task_loss = FunctionalLoss(self._average.model, loss)
 
     def meta_loss(self, tasks: Task) -> Tensor:
-        """The loss of every network on the query set of its own task, plus penalties, averaged."""
+        """Compute the loss of every network on the query set of its task, plus penalties, averaged."""
         params = dict(zip(self._names, self.networks, strict=True))
         losses = torch.vmap(self._task_loss)(params, tasks.query)
         if self.weight:
@@ -77,7 +84,7 @@ class MultiTask(nn.Module):
         return losses.mean()
 
     def average(self) -> MetaLearner[Any]:
-        """A learner whose θ is the mean of all networks."""
+        """Return a learner whose θ is the mean of all networks."""
         with torch.no_grad():
             for value, stacked in zip(self._average.model.parameters(), self.networks, strict=True):
                 value.copy_(stacked.mean(0))

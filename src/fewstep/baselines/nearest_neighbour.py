@@ -1,4 +1,4 @@
-"""Nearest neighbour among the support features: the papers' "nearest neighbour" row."""
+"""Nearest-neighbour classification by features: the row "nearest neighbour" of several papers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fewstep.tasks import Batch
 
 
 class NearestNeighbour(EpisodicLearner):
-    """A query takes the class of its nearest support feature (Vinyals et al. 2016, section 4, its baselines).
+    """A classifier that assigns the class of the nearest support example (Vinyals et al. 2016, section 4, baselines).
 
-    The logit of a class is minus the distance to the nearest of its examples: squared Euclidean, or 1 − cosine less a
-    constant. Give it to [`PretrainedClassifier`][fewstep.baselines.PretrainedClassifier] for the row "nearest
-    neighbour" of the MAML and Meta-LSTM papers.
+    The logit of a class is the similarity of its nearest example: −‖a − b‖², or the cosine. For the row "nearest
+    neighbour" of the MAML and Meta-LSTM papers, pass it to
+    [`PretrainedClassifier`][fewstep.baselines.PretrainedClassifier].
 
     Args:
-        encoder: images to feature vectors ``[n, d]``; ``nn.Flatten()`` compares pixels.
-        ways: classes of a task.
+        encoder: maps images to feature vectors ``[n, d]``; ``nn.Flatten()`` compares pixels.
+        ways: the number of classes of a task.
         distance: ``"euclidean"`` or ``"cosine"``.
 
     Examples:

@@ -1,4 +1,4 @@
-"""Ordinary classification over all training classes, and a few-shot method on its features at test."""
+"""Classification over all training classes, and a few-shot method on the learned features at test."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from fewstep.tasks import Batch, Task
 
 
 class PretrainedClassifier(nn.Module):
-    """Trains the encoder of a few-shot method by cross-entropy over all training classes (Chen et al. 2019, Figure 1).
+    """A few-shot method whose encoder is trained to classify all training classes (Chen et al. 2019, Figure 1).
 
-    ``meta_loss`` takes batches over all classes, such as those of [`ClassBatches`][fewstep.baselines.ClassBatches];
-    ``adapt`` and ``score`` take few-shot tasks and are those of the few-shot method. The rows of the papers are
+    ``meta_loss`` takes batches over all classes, such as those of [`ClassBatches`][fewstep.baselines.ClassBatches].
+    ``adapt`` and ``score`` take few-shot tasks, and are those of the few-shot method. The rows of the papers are
 
     - *fine-tuning*, Baseline: ``FineTuned`` with ``nn.Linear``, and ``nn.Linear`` as the head;
     - Baseline++: ``FineTuned`` with ``CosineHead``, and ``CosineHead`` as the head;
     - *nearest neighbour*: ``NearestNeighbour``, and ``nn.Linear`` as the head.
 
     Args:
-        few_shot: used at test; its encoder is the one that is trained.
-        head: feature vectors to logits ``[n, classes]`` for training; it is copied.
-        classes: training classes.
+        few_shot: the method at test, whose encoder is trained.
+        head: maps feature vectors to logits ``[n, classes]`` in training; it is copied.
+        classes: the number of training classes.
 
     Examples:
         >>> import torch
@@ -47,27 +47,27 @@ class PretrainedClassifier(nn.Module):
         self._each = EachTask()
 
     def meta_loss(self, tasks: Task) -> Tensor:
-        """Cross-entropy over all classes on the query batches.
+        """Compute the cross-entropy over all classes on the query batches.
 
         Raises:
-            ValueError: labels are not from 0 to classes − 1, or shapes do not agree.
+            ValueError: labels are not from 0 to classes − 1, or shapes differ.
         """
         check_labels(tasks.query, self.classes, "query", axes=2)
         return self._each.mean(lambda task: cross_entropy(self._logits, task.query), tasks, self.parameters())
 
     def adapt(self, support: Batch, steps: int | None = None) -> nn.Module:
-        """As the few-shot method's."""
+        """Adapt the few-shot method to the support set of one task."""
         return self.few_shot.adapt(support, steps)
 
     def score(self, tasks: Task, metric: Callable[..., Any] | None = None, steps: int | None = None) -> Tensor:
-        """As the few-shot method's."""
+        """Compute a metric of the few-shot method on the query set of each task."""
         return self.few_shot.score(tasks, metric, steps)
 
     def _logits(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.few_shot.encoder(x))
         if logits.shape != (len(x), self.classes):
             raise ValueError(
-                f"The head must give logits [{len(x)}, {self.classes}] (classes={self.classes}); "
+                f"The head must return logits [{len(x)}, {self.classes}] (classes={self.classes}); "
                 f"got shape {tuple(logits.shape)}."
             )
         return logits

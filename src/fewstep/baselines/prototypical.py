@@ -12,14 +12,15 @@ from fewstep.tasks import Batch
 
 
 class PrototypicalNetwork(EpisodicLearner):
-    """p(y = k | x) ∝ exp(−d(f(x), c_k)), c_k = mean of f over the support of class k (Snell et al. 2017, eq. 1 and 2).
+    """A prototypical network (Snell et al. 2017, equations 1 and 2).
 
-    ``d`` is the squared Euclidean distance, or 1 − cosine. Trained by cross-entropy over the queries (Algorithm 1).
-    The paper trains with more ways than at test: give the learner for test another ``ways`` and load its state.
+    p(y = k | x) ∝ exp(−d(f(x), c_k)), where c_k is the mean of f over the support examples of class k, and d the
+    squared Euclidean distance or 1 − cosine. The loss is the cross-entropy of the queries (Algorithm 1). The paper
+    trains with more ways than at test: for that, load the state of the trained learner into one with other ``ways``.
 
     Args:
-        encoder: images to feature vectors ``[n, d]``.
-        ways: classes of a task.
+        encoder: maps images to feature vectors ``[n, d]``.
+        ways: the number of classes of a task.
         distance: ``"euclidean"`` or ``"cosine"``.
 
     Examples:

@@ -15,16 +15,18 @@ from fewstep.tasks import Batch
 
 
 class RelationNetwork(EpisodicLearner):
-    """r_ij = g(C(Σ f(x_i), f(x_j))): relation of class i, summed over its shots, to query j (Sung et al. 2018, eq. 1).
+    """A relation network (Sung et al. 2018, equation 1).
 
-    C joins the maps along the channels, the class first. Trained by the squared error of r_ij against 1 for the right
-    class and 0 for the others (equation 2, here the mean). The scores are no logits: use them by their largest.
+    The score of class i for query j is r_ij = g(C(Σ f(x_i), f(x_j))), where the sum is over the shots of the class, and
+    C concatenates the feature maps along the channels, the class first. The loss is the squared error of r_ij against 1
+    for the correct class and 0 for the others (equation 2; the mean here). The scores are not logits; the largest one
+    is the prediction.
 
     Args:
-        encoder: images to feature maps ``[n, C, H, W]``.
-        relation: joined maps ``[n, 2C, H, W]`` to scores ``[n]``, such as
+        encoder: maps images to feature maps ``[n, C, H, W]``.
+        relation: maps concatenated feature maps ``[n, 2C, H, W]`` to scores ``[n]``, such as
             [`RelationModule`][fewstep.baselines.RelationModule]; it is copied.
-        ways: classes of a task.
+        ways: the number of classes of a task.
 
     Examples:
         >>> learner = RelationNetwork(nn.Conv2d(1, 4, 3, padding=1), RelationModule(channels=4, size=8), ways=5)
@@ -48,14 +50,17 @@ class RelationNetwork(EpisodicLearner):
 class RelationModule(nn.Sequential):
     """The paper's relation module: two blocks of convolution and pooling, two linear layers, a sigmoid (section 3.4).
 
-    Each block is a 3×3 convolution, batch norm with the statistics of the batch, ReLU and 2×2 max-pooling. The paper's
-    are ``RelationModule(64, 5)`` for Omniglot and ``RelationModule(64, 19, padding=0)`` for mini-ImageNet.
+    Each block is a 3×3 convolution, batch normalisation by the current batch, ReLU and 2×2 max-pooling. The paper's
+    modules are ``RelationModule(64, 5)`` for Omniglot and ``RelationModule(64, 19, padding=0)`` for mini-ImageNet.
 
     Args:
-        channels: of the encoder's maps, and of the convolutions.
-        size: height and width of the maps.
-        padding: of the convolutions.
-        hidden: width of the first linear layer.
+        channels: the channels of the encoder's feature maps and of the convolutions.
+        size: height and width of the feature maps.
+        padding: the padding of the convolutions.
+        hidden: the width of the first linear layer.
+
+    Raises:
+        ValueError: the feature maps are too small.
 
     Examples:
         >>> RelationModule(64, 19, padding=0)(torch.randn(2, 128, 19, 19)).shape
@@ -81,7 +86,7 @@ class RelationModule(nn.Sequential):
 
 
 def relation_error(model: Any, batch: Batch) -> Tensor:
-    """Mean squared error of scores ``[n, ways]`` against 1 at the right class, else 0 (Sung et al. 2018, equation 2).
+    """Mean squared error of scores ``[n, ways]`` against one-hot targets (Sung et al. 2018, equation 2).
 
     Examples:
         >>> relation_error(lambda x: torch.tensor([[0.5, 0.0]]), Batch(torch.zeros(1), torch.tensor([0]))).item()

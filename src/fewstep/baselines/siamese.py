@@ -1,4 +1,4 @@
-"""Siamese networks: are two images of one class? (Koch et al. 2015)."""
+"""Siamese networks, which predict whether two images have the same class (Koch et al. 2015)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from fewstep.tasks import Batch
 
 
 class SiameseNetwork(EpisodicLearner):
-    """p(same class) = σ(Σ_j α_j·|f(x)_j − f(x')_j| + β) for a pair of images (Koch et al. 2015, section 3.1).
+    """A Siamese network (Koch et al. 2015, section 3.1).
 
-    Trained to tell pairs of one class from others, by binary cross-entropy (section 3.2); a pair is a query and a
-    support image, and both kinds count one half. At test a query takes the class of the most similar support image
-    (section 4.3) or, with several shots, of the highest mean log-odds, which are the logits. The bias β is not in the
-    paper; without it two equal images have p = 1/2.
+    For a pair of images, p(same class) = σ(Σ_j α_j·|f(x)_j − f(x')_j| + β). The loss is the binary cross-entropy over
+    pairs of a query and a support image (section 3.2); pairs of the same class and of different classes have total
+    weight 1/2 each. At test, the logit of a class is the mean log-odds over its support images; with one shot the
+    prediction is the class of the most similar image (section 4.3). The bias β is not in the paper; without it, two
+    equal images have p = 1/2.
 
     Args:
-        encoder: images to feature vectors ``[n, features]``; the paper's ends in a sigmoid.
-        features: length of the feature vectors.
-        ways: classes of a task.
+        encoder: maps images to feature vectors ``[n, features]``; the paper's ends in a sigmoid.
+        features: the length of the feature vectors.
+        ways: the number of classes of a task.
 
     Examples:
         >>> learner = SiameseNetwork(nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Sigmoid()), features=8, ways=5)
@@ -39,21 +40,26 @@ class SiameseNetwork(EpisodicLearner):
         return class_means(pairs, memberships(support, self.ways, pairs))
 
     def pairs(self, support: Batch, x: Tensor) -> Tensor:
-        """The log-odds that query and support image are of one class, ``[queries, support]``."""
+        """The log-odds that a query and a support image have the same class, ``[queries, support]``."""
         examples, queries = self.embed(support, x)
         return self.comparison((queries[:, None] - examples).abs()).squeeze(-1)
 
 
 def pair_cross_entropy(model: AdaptedClassifier, batch: Batch) -> Tensor:
-    """Binary cross-entropy over the pairs of a query and a support image, half of it from pairs of one class.
+    """Binary cross-entropy over pairs of a query and a support image (Koch et al. 2015, section 3.2).
+
+    Pairs of the same class and of different classes have total weight 1/2 each.
 
     Args:
         model: an adapted [`SiameseNetwork`][fewstep.baselines.SiameseNetwork].
         batch: the query set.
+
+    Raises:
+        TypeError: the model is not an adapted Siamese network.
     """
     learner, support = model.learner, model.support
     if not isinstance(learner, SiameseNetwork):
-        raise TypeError(f"pair_cross_entropy judges a SiameseNetwork's pairs; got {type(learner).__name__}.")
+        raise TypeError(f"pair_cross_entropy needs an adapted SiameseNetwork; got a model of {type(learner).__name__}.")
     pairs = learner.pairs(support, batch.x)
     same = (batch.y[:, None] == support.y).to(pairs.dtype)
     losses = functional.binary_cross_entropy_with_logits(pairs, same, reduction="none")

@@ -1,4 +1,4 @@
-"""What the layers of a network put out."""
+"""The outputs of the layers of a network."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from torch import Tensor, nn
 
 
 def activations(model: nn.Module, layers: Sequence[str], x: Any) -> dict[str, Tensor]:
-    """The outputs of some of a model's modules for the inputs ``x``, without gradients.
+    """Compute the outputs of some modules of a model, without gradients.
 
-    A module that is called more than once gives its outputs one after another along the first axis.
+    The outputs of a module that is called several times are concatenated along the first axis.
 
     Args:
-        model: called once, with ``x``.
-        layers: names of its modules, as ``named_modules`` has them.
+        model: the model, which is called once with ``x``.
+        layers: the names of modules, as in ``model.named_modules()``.
         x: the inputs.
 
+    Returns:
+        The output of each layer by name.
+
     Raises:
-        ValueError: a name is no module's, or the module is not called in forward.
-        TypeError: its output is no tensor.
+        ValueError: a name is not that of a module, or the module is not called in ``forward``.
+        TypeError: the output of a module is not a tensor.
 
     Examples:
         >>> import torch
@@ -38,8 +41,8 @@ def activations(model: nn.Module, layers: Sequence[str], x: Any) -> dict[str, Te
     def keep(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if not isinstance(output, Tensor):
-                raise TypeError(f"Module {name} gives a {type(output).__name__}; name one that gives a tensor.")
-            found[name].append(output.clone())  # what comes after may write into it
+                raise TypeError(f"Module {name} returns a {type(output).__name__}; choose one that returns a tensor.")
+            found[name].append(output.clone())  # later modules may write into it
 
         return hook
 

@@ -1,4 +1,4 @@
-"""How long a new task takes at test."""
+"""The time to adapt to a new task."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ _WARM_UP = 3
 def adaptation_seconds(
     learner: Any, source: TaskSource, steps: int | None = None, num_tasks: int = 20, seed: int = 0
 ) -> float | None:
-    """Seconds from a support set to predictions for the query set, one task at a time: the median over tasks.
+    """Measure the time from a support set to predictions for the query set: the median over tasks, in seconds.
 
-    Predictions are part of it, as methods without inner steps look at the support set only when they classify.
+    Tasks are processed one at a time. Predictions are included, since methods without inner steps process the support
+    set only when they classify.
 
     Args:
-        learner: anything with ``adapt(support, steps) -> module``.
-        source: tasks; where queries have no ``x`` (in reinforcement learning) there are no predictions to be made.
-        steps: inner steps; as in training if not given.
-        num_tasks: how many are timed, after three that are not.
-        seed: of the tasks, which are test tasks.
+        learner: an object with ``adapt(support, steps) -> module``.
+        source: the source of the tasks. No predictions are made where queries have no ``x``, as in reinforcement
+            learning.
+        steps: the number of inner steps; as in training if not given.
+        num_tasks: the number of timed tasks, after three that are not timed.
+        seed: the seed of the test tasks.
 
     Returns:
-        ``None`` if adaptation diverges on every task.
+        The median time in seconds; ``None`` if adaptation diverges on every task.
 
     Examples:
         >>> import fewstep
@@ -47,11 +49,11 @@ def adaptation_seconds(
             began = time.perf_counter()
             try:
                 model = learner.adapt(task.support, steps)
-            except ValueError:  # no finite parameters: nothing to predict with
+            except ValueError:  # the adapted parameters are not finite
                 continue
             if hasattr(task.query, "x"):
                 with torch.no_grad():
-                    model(task.query.x).cpu()  # waits for the device
+                    model(task.query.x).cpu()  # synchronises with the device
             if i >= _WARM_UP:
                 times.append(time.perf_counter() - began)
     finally:

@@ -1,4 +1,4 @@
-"""Is the meta-gradient of one's own model right? A comparison with finite differences."""
+"""A comparison of the meta-gradient with finite differences."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from fewstep.tasks.trees import mapped
 
 @dataclass(frozen=True)
 class GroupCheck:
-    """The check of one group of parameters: those of one module.
+    """The result for the parameters of one module.
 
     Args:
-        name: of the module, as ``learner.named_modules()`` has it.
-        found: the meta-gradient along each random direction.
-        expected: the slope of the meta-loss along it, by central differences.
+        name: the name of the module, as in ``learner.named_modules()``.
+        found: the derivative along each random direction by the meta-gradient.
+        expected: the derivative along each direction by central differences.
         error: the largest relative difference.
-        smooth: whether the slopes at two distances agree. If not, the meta-loss has a kink or a jump nearby, and says
-            nothing about the gradient.
+        smooth: whether central differences at two distances agree. If not, the meta-loss is not smooth nearby, and the
+            comparison is inconclusive.
     """
 
     name: str
@@ -40,11 +40,15 @@ class GroupCheck:
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """What [`check_gradients`][fewstep.check_gradients] found; printed, a line for each module.
+    """The result of [`check_gradients`][fewstep.check_gradients], which prints one line per module.
 
     Args:
-        groups: one for each module with learned parameters.
-        tolerance: relative error up to which a group is right.
+        groups: one result per module with learned parameters.
+        tolerance: the largest relative error that counts as correct.
+
+    Examples:
+        >>> print(GradientCheck((GroupCheck("model.0", (1.0,), (1.0,), 2e-9, smooth=True),), tolerance=1e-4))
+        model.0  relative error 2.0e-09  right
     """
 
     groups: tuple[GroupCheck, ...]
@@ -57,12 +61,12 @@ class GradientCheck:
 
     @property
     def unclear(self) -> list[str]:
-        """The modules for which the meta-loss is not smooth enough to tell."""
+        """The modules for which the meta-loss is not smooth, so that the comparison is inconclusive."""
         return [group.name for group in self.groups if not group.smooth]
 
     @property
     def ok(self) -> bool:
-        """Whether the meta-gradient of every module is right, as far as can be told."""
+        """Whether no module has a wrong meta-gradient; inconclusive modules do not count."""
         return not self.wrong
 
     def __str__(self) -> str:
@@ -81,26 +85,26 @@ def check_gradients(
     distance: float = 1e-6,
     seed: int = 0,
 ) -> GradientCheck:
-    """Compares the meta-gradient with finite differences of the meta-loss, module by module.
+    """Compare the meta-gradient with central differences of the meta-loss, module by module.
 
-    A copy of the learner is converted to float64 and its parameters are moved along random directions, those of one
-    module at a time. Random numbers of the model (dropout) are the same in every evaluation. The learner does not
-    change.
+    For a random direction v, gᵀv is compared with (L(θ + εv) − L(θ − εv))/(2ε), where g is the meta-gradient and L the
+    meta-loss. A copy of the learner is converted to float64, and the parameters of one module at a time are moved. The
+    model's random numbers (dropout) are the same in every evaluation. The learner itself does not change.
 
     Args:
-        learner: with any model, loss, rule and exact adjoint. Its mode (train or eval) is kept.
+        learner: a learner with an exact adjoint, checked in its current mode (train or eval).
         tasks: a meta-batch; two or three small tasks are enough.
-        directions: random directions for each module. Each takes four evaluations of the meta-loss.
-        tolerance: relative error up to which a gradient counts as right.
-        distance: how far the parameters are moved, as a multiple of their root mean square.
-        seed: of the directions.
+        directions: the number of random directions per module. Each takes four evaluations of the meta-loss.
+        tolerance: the largest relative error that counts as correct.
+        distance: the length ε of the step, as a multiple of the root mean square of the parameters.
+        seed: the seed of the directions.
 
     Returns:
-        The errors by module: ``print`` it, or look at ``ok``, ``wrong`` and ``unclear``.
+        The errors by module: print it, or read ``ok``, ``wrong`` and ``unclear``.
 
     Raises:
-        ValueError: the adjoint leaves terms of the gradient out by design ([`FirstOrder`][fewstep.FirstOrder]), or the
-            meta-loss does not come out in float64.
+        ValueError: the adjoint omits terms of the gradient by design ([`FirstOrder`][fewstep.FirstOrder]), or the
+            meta-loss is not float64.
 
     Examples:
         >>> import torch, fewstep
@@ -115,7 +119,7 @@ def check_gradients(
     if lossy or twin._choices.objective is reptile_loss:
         name = type(adjoint).__name__ if lossy else "reptile_loss"
         raise ValueError(
-            f"check_gradients compares with the derivative of the meta-loss, of which {name} leaves a part out by "
+            f"check_gradients compares with the derivative of the meta-loss, of which {name} omits terms by "
             "design. Check the same model with adjoint=fewstep.Unrolled() and objective=fewstep.query_loss."
         )
     tasks = mapped(_doubled, tasks)
@@ -123,7 +127,7 @@ def check_gradients(
     loss.backward()
     if loss.dtype != torch.float64:
         raise ValueError(
-            f"The meta-loss came out in {loss.dtype} although parameters and data are float64; finite differences "
+            f"The meta-loss is {loss.dtype} although parameters and data are float64; finite differences "
             "need float64. Look for .float(), dtype=... or autocast in the model and the loss."
         )
     numbers = generator(seed, 0, stream=3)
@@ -159,7 +163,7 @@ def _value(learner: MetaLearner[Any], tasks: Tasks) -> Tensor:
 
 
 def _groups(learner: nn.Module) -> dict[str, list[Tensor]]:
-    """The learned parameters by the module that they are in."""
+    """The learned parameters by module."""
     groups: dict[str, list[Tensor]] = {}
     for name, value in learner.named_parameters():
         if value.requires_grad:
@@ -170,7 +174,7 @@ def _groups(learner: nn.Module) -> dict[str, list[Tensor]]:
 def _along(
     learner: MetaLearner[Any], tasks: Tasks, values: Sequence[Tensor], numbers: torch.Generator, distance: float
 ) -> tuple[float, float, float]:
-    """Along one random direction: the gradient, and the slope at the distance and at twice as much."""
+    """The derivative along one random direction: by the gradient, and by differences at two distances."""
     directions = [torch.randn(value.shape, generator=numbers, dtype=value.dtype).to(value.device) for value in values]
     count = sum(value.numel() for value in values)
     size = sum(value.detach().abs().square().sum() for value in values)
@@ -191,7 +195,7 @@ def _along(
 
 
 class _moved:  # noqa: N801 - reads as a verb in a with statement
-    """Inside, parameters are elsewhere; afterwards they are bit for bit what they were."""
+    """A context in which parameters are moved; afterwards their values are restored exactly."""
 
     def __init__(self, values: Sequence[Tensor], directions: Sequence[Tensor], step: float) -> None:
         self.values, self.directions, self.step = values, directions, step

@@ -1,4 +1,4 @@
-"""Mean and 95% confidence interval over test tasks, after every inner step."""
+"""The mean and 95% confidence interval of a metric over test tasks, after every inner step."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ from fewstep.tasks.batch import cast_like
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The result of [`evaluate`][fewstep.evaluate].
 
     Args:
-        metric: its name.
-        values: the metric of every task after 0, 1, …, K inner steps, ``[tasks, K + 1]``.
+        metric: the name of the metric.
+        values: the metric of every task after 0, 1, ..., K inner steps, ``[tasks, K + 1]``.
+
+    Examples:
+        >>> print(Evaluation("mse", torch.tensor([[4.0, 1.0], [2.0, 1.0]])))
+        mse over 2 tasks: 0 steps 3.0000 ± 1.9600, 1 step 1.0000 ± 0.0000
     """
 
     metric: str
@@ -43,7 +47,7 @@ class Evaluation:
 
     @property
     def mean(self) -> list[float]:
-        """The mean over tasks after each of 0 … K steps."""
+        """The mean over tasks after 0, 1, ..., K steps."""
         return self.values.mean(0).tolist()
 
     @property
@@ -71,21 +75,28 @@ def evaluate(
     meta_batch: int = 100,
     tasks: int | None = None,
 ) -> Evaluation:
-    """Adapts to test tasks and measures their query sets, before adaptation and after every inner step.
+    """Adapt to test tasks and compute a metric on their query sets, before adaptation and after every inner step.
 
-    The learner is in evaluation mode meanwhile (no dropout). The tasks are a function of the seed, so that learners
-    are compared on the same ones.
+    The learner is in evaluation mode during the call (no dropout). The tasks are a function of the seed, so that
+    different learners are compared on the same tasks.
 
     Args:
-        learner: a [`MetaLearner`][fewstep.MetaLearner], or anything with its ``score``.
-        source: where the test tasks come from.
-        num_tasks: how many; 600 in the papers.
-        steps: inner steps; as in training if not given.
+        learner: a [`MetaLearner`][fewstep.MetaLearner], or another module with the same ``score`` method.
+        source: the source of the test tasks.
+        num_tasks: the number of test tasks; 600 in the papers.
+        steps: the number of inner steps; as in training if not given.
         metric: ``metric(model, batch)``, which returns a scalar tensor or a number; the learner's own metric, or else
             its loss, if not given. [`array_metric`][fewstep.array_metric] makes one of a metric of scikit-learn.
-        seed: of the tasks.
+        seed: the seed of the tasks.
         stream: 1 for validation tasks, 2 for test tasks.
-        meta_batch: tasks in memory at a time.
+        meta_batch: the number of tasks in memory at a time.
+
+    Returns:
+        The metric of every task and step, with means and confidence intervals.
+
+    Raises:
+        ValueError: ``num_tasks`` is less than 1.
+        TypeError: ``source`` has no ``sample`` method, or the metric does not return a scalar.
         tasks: the former name of ``num_tasks``; raises a ``DeprecationWarning``.
 
     Examples:
@@ -118,10 +129,7 @@ def evaluate(
 
 @contextmanager
 def _in_evaluation_mode(learner: nn.Module) -> Iterator[None]:
-    """Inside, a learner that does not look at [`evaluating`][fewstep.models.context.evaluating] is in evaluation mode.
-
-    Afterwards each of its modules is in the mode that it was in.
-    """
+    """A context in which learners that ignore ``evaluation_mode`` are in evaluation mode; modes are restored."""
     if isinstance(learner, Learner):
         yield
         return

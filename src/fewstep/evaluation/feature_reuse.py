@@ -1,4 +1,4 @@
-"""Rapid learning or feature reuse? What adaptation changes, layer by layer (Raghu et al. 2019, section 3)."""
+"""What adaptation changes, layer by layer: rapid learning or feature reuse (Raghu et al. 2019, section 3)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ from fewstep.objectives import accuracy
 from fewstep.tasks import Task, TaskSource
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
-"""From two matrices ``[examples, features]`` of the same examples to a scalar."""
+"""A function from two matrices ``[examples, features]`` of the same examples to a scalar."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One number for every test task and for each of several things, measured on the same tasks.
+    """The values of a metric for several rows, such as layers, on the same test tasks.
 
     Args:
-        metric: what was measured.
-        names: of the things.
-        values: ``[tasks, things]``.
+        metric: the name of the metric.
+        names: the names of the rows.
+        values: ``[tasks, rows]``.
+
+    Examples:
+        >>> print(Comparison("CKA", ("body", "head"), torch.tensor([[1.0, 0.5], [1.0, 0.7]])))
+        CKA over 2 tasks: body 1.0000 ± 0.0000, head 0.6000 ± 0.1960
     """
 
     metric: str
@@ -43,12 +47,12 @@ class Comparison:
 
     @property
     def mean(self) -> list[float]:
-        """The mean over tasks of each."""
+        """The mean over tasks of each row."""
         return Evaluation(self.metric, self.values).mean
 
     @property
     def ci95(self) -> list[float]:
-        """Half the width of the 95% confidence interval of each mean, as [`Evaluation`][fewstep.Evaluation] has it."""
+        """Half the width of the 95% confidence interval of each mean, as in [`Evaluation`][fewstep.Evaluation]."""
         return Evaluation(self.metric, self.values).ci95
 
     def __str__(self) -> str:
@@ -58,10 +62,16 @@ class Comparison:
 
 
 def blocks_of(model: nn.Module) -> dict[str, Names]:
-    """The blocks of a network in order, with their parameters: module name → name pattern.
+    """List the blocks of a network in order, with the pattern of their parameter names.
 
-    These are the top-level modules that hold parameters; a ``nn.Sequential`` called ``body`` counts as the modules in
-    it.
+    Blocks are the top-level modules that have parameters; an ``nn.Sequential`` called ``body`` is replaced by its
+    modules.
+
+    Args:
+        model: the network.
+
+    Returns:
+        A dictionary from module name to name pattern.
 
     Examples:
         >>> blocks_of(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
@@ -76,10 +86,17 @@ def blocks_of(model: nn.Module) -> dict[str, Names]:
 
 
 def positions(output: Tensor) -> Tensor:
-    """Activations as ``[examples, features]``, where every position of a feature map is an example of its channels.
+    """Reshape activations to a matrix, with every position of a map as an example (Raghu et al. 2017, section 3).
 
-    ``[examples, channels, *space]`` becomes ``[examples·space, channels]``, as SVCCA takes convolutions
-    (Raghu et al. 2017, section 3).
+    Args:
+        output: ``[examples, channels, *space]`` or ``[examples, features]``.
+
+    Returns:
+        ``[examples·space, channels]``, or the output itself.
+
+    Examples:
+        >>> positions(torch.zeros(2, 8, 5, 5)).shape
+        torch.Size([50, 8])
     """
     return output.flatten(1) if output.ndim < 3 else output.flatten(2).transpose(1, 2).flatten(0, 1)
 
@@ -97,26 +114,26 @@ def layer_similarity(
     stream: int = 2,
     meta_batch: int = 100,
 ) -> dict[str, Comparison]:
-    """How alike each layer's outputs for the query set are before and after adaptation (Raghu et al. 2019, figure 2).
+    """Compute the similarity of each layer's outputs before and after adaptation (Raghu et al. 2019, figure 2).
 
-    1 means that adaptation left the layer's features as they were. The paper finds the body near 1 and the head not.
-    Take many query examples: CCA in particular is near 1 whatever happens where they are hardly more than the features.
+    The outputs are those for the query set. 1 means that adaptation did not change the layer's features. In the paper,
+    the body is near 1 and the head is not. Use many query examples: CCA is near 1 for any features where there are
+    hardly more examples than features.
 
     Args:
-        learner: the learner; its model is called with ``query.x``.
-        source: where the test tasks come from.
-        num_tasks: how many.
-        steps: inner steps; as in training if not given.
-        layers: names of modules, in the order to show them; [`blocks_of`][fewstep.evaluation.blocks_of] the model if
-            not given.
-        seed: of the tasks.
-        similarities: by name; ``{"CKA": cka, "CCA": cca}`` if not given.
-        matrix: makes ``[examples, features]`` of a layer's output.
+        learner: the learner, whose model is called with ``query.x``.
+        source: the source of the test tasks.
+        num_tasks: the number of test tasks.
+        steps: the number of inner steps; as in training if not given.
+        layers: the names of modules; the model's [`blocks_of`][fewstep.evaluation.blocks_of] if not given.
+        seed: the seed of the tasks.
+        similarities: similarity functions by name; ``{"CKA": cka, "CCA": cca}`` if not given.
+        matrix: a function from a layer's output to a matrix ``[examples, features]``.
         stream: 1 for validation tasks, 2 for test tasks.
-        meta_batch: tasks in memory at a time.
+        meta_batch: the number of tasks in memory at a time.
 
     Returns:
-        A comparison of the layers for each similarity.
+        A comparison of the layers per similarity, by name.
 
     Examples:
         >>> import fewstep
@@ -134,7 +151,7 @@ def layer_similarity(
 
 
 class _BeforeAndAfter(nn.Module):
-    """Similarities in the place of a metric, so that [`evaluate`][fewstep.evaluate] draws the tasks."""
+    """A learner whose score is the similarity before and after adaptation, for use with ``evaluate``."""
 
     def __init__(
         self,
@@ -171,25 +188,25 @@ def freezing(
     stream: int = 2,
     meta_batch: int = 100,
 ) -> Comparison:
-    """The metric after adaptation at test that leaves the first 0, 1, 2, … blocks as they are.
+    """Compute a metric after adaptation with the first 0, 1, 2, ... blocks frozen (Raghu et al. 2019, table 1).
 
-    If the features are reused, freezing all but the head costs nothing (Raghu et al. 2019, table 1). The last row
-    freezes every block.
+    If features are reused, freezing all blocks except the head does not change the metric. The last row freezes every
+    block.
 
     Args:
-        learner: the learner, trained with whatever it adapts.
-        source: where the test tasks come from.
-        num_tasks: how many.
-        steps: inner steps; as in training if not given.
-        metric: ``metric(model, batch) -> scalar``.
-        blocks: name of the block → its parameters (see [`select`][fewstep.learner.select]), in the order of freezing;
-            [`blocks_of`][fewstep.evaluation.blocks_of] the model if not given.
-        seed: of the tasks, the same ones for every row.
+        learner: the trained learner.
+        source: the source of the test tasks.
+        num_tasks: the number of test tasks.
+        steps: the number of inner steps; as in training if not given.
+        metric: a function of (model, batch) that returns a scalar tensor or a number.
+        blocks: a dictionary from the name of a block to the patterns of its parameters, in the order of freezing; the
+            model's [`blocks_of`][fewstep.evaluation.blocks_of] if not given.
+        seed: the seed of the tasks, which are the same for every row.
         stream: 1 for validation tasks, 2 for test tasks.
-        meta_batch: tasks in memory at a time.
+        meta_batch: the number of tasks in memory at a time.
 
     Returns:
-        A row per number of frozen blocks, named ``"none"``, then by the last block frozen.
+        One row per number of frozen blocks, named ``"none"``, and then by the last frozen block.
 
     Raises:
         ValueError: a pattern of ``blocks`` matches no parameter.

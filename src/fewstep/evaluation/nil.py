@@ -1,4 +1,4 @@
-"""NIL, no inner loop: the features alone, without a head (Raghu et al. 2019, section 5.1)."""
+"""NIL (no inner loop): classification by features, without a head (Raghu et al. 2019, section 5.1)."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def nil(
     stream: int = 2,
     meta_batch: int = 100,
 ) -> Evaluation:
-    """Test accuracy with the head dropped and nothing adapted.
+    """Compute the test accuracy without head and without adaptation (Raghu et al. 2019, section 5.1).
 
     The score of class c for a query image x is Σ cos(z(x), z(x_s)) over the support images s of class c, where z are
-    the penultimate features at θ. Support and query go through the network apart from each other, as in adaptation.
+    the penultimate features at θ. Support and query sets go through the network separately, as in adaptation.
 
     Args:
         learner: the trained learner.
-        source: where the test tasks come from; labels are integers.
-        features: the name of the module whose flattened output z is, or a function ``(model, x) -> [examples, d]``.
-        num_tasks: how many.
-        metric: ``metric(model, batch) -> scalar``, of scores ``[examples, classes]``.
-        seed: of the tasks.
+        source: the source of the test tasks; labels are integers.
+        features: the name of the module whose flattened output is z, or a function ``(model, x) -> [examples, d]``.
+        num_tasks: the number of test tasks.
+        metric: a function of (model, batch), where the model returns scores ``[examples, classes]``.
+        seed: the seed of the tasks.
         stream: 1 for validation tasks, 2 for test tasks.
-        meta_batch: tasks in memory at a time.
+        meta_batch: the number of tasks in memory at a time.
 
     Returns:
-        An evaluation with a single column: no inner steps.
+        An evaluation with a single column, since there are no inner steps.
 
     Raises:
         ValueError: the support labels are not integers ``[examples]``.
@@ -68,7 +68,7 @@ def nil(
 
 
 class _WithoutHead(nn.Module):
-    """A learner that keeps its support set and compares."""
+    """A learner that classifies by comparison with the support set."""
 
     def __init__(self, learner: MetaLearner[Any], features: Features) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How a measured number is written: an accuracy in percent, an error as it is."""
+"""Formatting of metrics: accuracies in percent, other numbers unchanged."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 
 
 def in_percent(metric: str) -> bool:
-    """Whether a metric of this name is a share between 0 and 1, to be read in percent."""
+    """Whether a metric of this name is a fraction that is shown in percent."""
     return metric == "accuracy"
 
 
 def has_either_sign(metric: str) -> bool:
-    """Whether a metric of this name may be negative, as returns are, and so has no logarithm."""
+    """Whether a metric of this name may be negative, so that a logarithmic scale cannot be used."""
     return metric == "mean_return"
 
 
 def format_metric(metric: str, mean: float, ci95: float | None = None) -> str:
-    """A mean for people to read, with half of its confidence interval if given.
+    """Format a mean, with half the width of its confidence interval if given.
 
     Examples:
         >>> format_metric("accuracy", 0.98534, 0.00312), format_metric("mse", 0.6801, 0.0592)

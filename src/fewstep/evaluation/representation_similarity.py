@@ -1,4 +1,4 @@
-"""How alike two representations of the same examples are: CKA and CCA."""
+"""Similarities of two representations of the same examples: CKA and CCA."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from torch import Tensor
 
 
 def cka(a: Tensor, b: Tensor) -> Tensor:
-    """Linear centred kernel alignment, between 0 and 1 (Kornblith et al. 2019, section 3).
+    """Compute linear centred kernel alignment, between 0 and 1 (Kornblith et al. 2019, section 3).
 
-    ‖BᵀA‖² / (‖AᵀA‖·‖BᵀB‖) in Frobenius norms, the columns of A and B centred. Invariant to orthogonal maps of the
-    features, to their scale and to a shift, but not to other linear maps.
+    CKA = ‖BᵀA‖² / (‖AᵀA‖·‖BᵀB‖) with Frobenius norms and centred columns of A and B. It is invariant to orthogonal
+    transformations, isotropic scaling and translation of the features, but not to other linear maps.
 
     Args:
         a: activations, ``[examples, features]``.
-        b: activations of the same examples, in as many features as it likes.
+        b: activations of the same examples, ``[examples, other features]``.
 
     Returns:
-        A scalar; NaN if a or b is the same for all examples.
+        A scalar; NaN if ``a`` or ``b`` is the same for all examples.
 
     Raises:
-        ValueError: a and b are no such matrices.
+        ValueError: ``a`` and ``b`` are not matrices of the same examples.
 
     Examples:
         >>> import torch
@@ -29,33 +29,32 @@ def cka(a: Tensor, b: Tensor) -> Tensor:
         1.0
     """
     a, b = _centred(a, b, "cka")
-    if len(a) < max(a.shape[1], b.shape[1]):  # the same traces, of the smaller matrices
+    if len(a) < max(a.shape[1], b.shape[1]):  # the same traces from smaller matrices
         of_a, of_b = a @ a.T, b @ b.T
         return (of_a * of_b).sum() / (of_a.norm() * of_b.norm())
     return (b.T @ a).square().sum() / ((a.T @ a).norm() * (b.T @ b).norm())
 
 
 def cca(a: Tensor, b: Tensor, variance: float = 1.0) -> Tensor:
-    """Mean canonical correlation, between 0 and 1 (Raghu et al. 2017; Kornblith et al. 2019, table 1, ρ̄_CCA).
+    """Compute the mean canonical correlation, in [0, 1] (Raghu et al. 2017; Kornblith et al. 2019, table 1, ρ̄_CCA).
 
     The canonical correlations are the singular values of QₐᵀQ_b, where Q are orthonormal bases of the centred columns;
-    the mean is over as many as the smaller of the two ranks. Invariant to every invertible linear map of the features
-    and to a shift.
+    their number is the smaller of the two ranks. CCA is invariant to invertible linear maps and to translation.
 
-    With no more examples than features it is 1 whatever the features are. Singular vectors first (SVCCA), or more
-    examples, help there.
+    With no more examples than features, CCA is 1 for any features. Use more examples then, or ``variance=0.99``
+    (SVCCA).
 
     Args:
         a: activations, ``[examples, features]``.
-        b: activations of the same examples, in as many features as it likes.
-        variance: keeps the fewest principal directions of either that hold this share of its variance; 0.99 is SVCCA.
-            1 keeps all that are not 0 to the precision of the activations.
+        b: activations of the same examples, ``[examples, other features]``.
+        variance: the fraction of variance to keep: of each representation, only the fewest principal directions that
+            explain it are used. 0.99 is SVCCA; 1 keeps all directions that are nonzero at the activations' precision.
 
     Returns:
-        A scalar; NaN if a or b is the same for all examples.
+        A scalar; NaN if ``a`` or ``b`` is the same for all examples.
 
     Raises:
-        ValueError: a and b are no such matrices, or ``variance`` is no share.
+        ValueError: ``a`` and ``b`` are not matrices of the same examples, or ``variance`` is not in (0, 1].
 
     Examples:
         >>> import torch
@@ -64,7 +63,7 @@ def cca(a: Tensor, b: Tensor, variance: float = 1.0) -> Tensor:
         1.0
     """
     if not 0 < variance <= 1:
-        raise ValueError(f"cca: variance is the share to keep, above 0 and at most 1; got {variance}.")
+        raise ValueError(f"cca: variance must be greater than 0 and at most 1; got {variance}.")
     precision = max(torch.finfo(value.dtype).eps for value in (a, b))
     a, b = _centred(a, b, "cca")
     correlations = torch.linalg.svdvals(_basis(a, precision, variance).T @ _basis(b, precision, variance))
