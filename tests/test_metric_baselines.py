@@ -293,9 +293,7 @@ def test_modules_that_cannot_work():
         MatchingNetwork(nn.Flatten(), 1)
     with pytest.raises(ValueError, match='"euclidean" or "cosine"; got \'manhattan\''):
         NearestNeighbour(nn.Flatten(), 4, "manhattan")
-    with pytest.raises(
-        ValueError, match=r"feature vectors \[n, d\].*nn.Flatten\(\)\); got shape \(24, 4, 8, 8\)"
-    ):
+    with pytest.raises(ValueError, match=r"feature vectors \[n, d\].*nn.Flatten\(\)\); got shape \(24, 4, 8, 8\)"):
         PrototypicalNetwork(nn.Sequential(*maps(True)), 4).meta_loss(Blots().sample(2))
     with pytest.raises(ValueError, match=r"feature maps \[n, C, H, W\]; got shape \(24, 12\)"):
         RelationNetwork(vectors(True), RelationModule(4, 8), 4).meta_loss(Blots().sample(2))
