@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from fewstep.experiments import few_shot_tables, tables
+from fewstep.experiments import tables
+from fewstep.experiments.few_shot import tables as few_shot
 from fewstep.experiments.reproduction_figures import figures_of
 from fewstep.experiments.results import TABLES, RowResults, load_results
 from fewstep.experiments.tables import Rows, error_table
@@ -28,16 +29,16 @@ Results = dict[str, RowResults]
 
 def sinusoid_5shot(found: Results) -> Rows:
     """The paper's Table 2."""
-    return error_table({name: result for name, result in found.items() if "-5shot-" in name})
+    return error_table({name: result for name, result in found.items() if result.row.config.shots == 5})
 
 
 def sinusoid_shots(found: Results) -> Rows:
     """Figure 3 as numbers: the 10-shot models tested with 5, 10 and 20 points."""
     header = ["trained with 10 points", *(f"K = {k}, {s} step{'s' * (s > 1)}" for k in (5, 10, 20) for s in (1, 10))]
     rows = [
-        [name, *(f"{result.at(s, k)[0]:.3f}" for k in (5, 10, 20) for s in (1, 10))]
+        [name, *(f"{result.after(s, k)[0]:.3f}" for k in (5, 10, 20) for s in (1, 10))]
         for name, result in found.items()
-        if "-10shot-" in name
+        if result.row.config.shots == 10
     ]
     return [header, *rows]
 
@@ -60,7 +61,7 @@ def images_in_short(found: Results) -> Rows:
         config = result.row.config
         return bool(result.row.paper) and 10 * result.training_tasks >= config.iterations * config.tasks_per_iteration
 
-    header, *rows = few_shot_tables.of_the_papers({name: one for name, one in found.items() if shown(one)})
+    header, *rows = few_shot.of_the_papers({name: one for name, one in found.items() if shown(one)})
     kept = [header.index(name) for name in ("experiment", "ours", "paper", "seeds", "iterations")]
     return [[row[i] for i in kept] for row in (header, *rows)]
 
@@ -71,11 +72,11 @@ TABLE: dict[str, tuple[tuple[str, ...], Callable[[Results], Rows]]] = {
     "sinusoid-shots": (("sinusoid",), sinusoid_shots),
     "sinusoid-seeds": (("sinusoid",), sinusoid_seeds),
     "images-in-short": (("omniglot", "mini-imagenet"), images_in_short),
-    "omniglot": (("omniglot",), few_shot_tables.of_the_papers),
-    "omniglot-budget": (("omniglot",), few_shot_tables.at_equal_budget),
-    "omniglot-ablation": (("omniglot",), few_shot_tables.ablation),
-    "omniglot-policies": (("omniglot", "mini-imagenet"), few_shot_tables.policies),
-    "mini-imagenet": (("mini-imagenet",), few_shot_tables.of_the_papers),
+    "omniglot": (("omniglot",), few_shot.of_the_papers),
+    "omniglot-budget": (("omniglot",), few_shot.at_equal_budget),
+    "omniglot-ablation": (("omniglot",), few_shot.ablation),
+    "omniglot-policies": (("omniglot", "mini-imagenet"), few_shot.policies),
+    "mini-imagenet": (("mini-imagenet",), few_shot.of_the_papers),
     "navigation": (("navigation",), tables.return_table),
     "robots": (("cheetah", "ant"), tables.return_table),
 }

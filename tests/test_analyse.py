@@ -14,8 +14,11 @@ import torch
 import fewstep as fs
 from fewstep.cli import main
 from fewstep.experiments.analysis import analyse
+from fewstep.experiments.catalogue import find
 from fewstep.experiments.few_shot import FewShot
-from fewstep.experiments.runs import Run, Training, find
+from fewstep.experiments.runs import Run
+from fewstep.experiments.settings import with_settings
+from fewstep.experiments.training import Training
 from fewstep.tasks import generator
 from fewstep.training import RunFolder
 
@@ -25,7 +28,7 @@ SMALL = {"filters": 4, "meta_batch": 2, "iterations": 2}
 def made(path: Path, name: str, train: bool = True, **settings: Any) -> Run:
     config = find(name).config
     size = SMALL if isinstance(config, FewShot) else {"meta_batch": 2, "iterations": 2}
-    config = type(config)(**{**vars(config), **size, **settings})
+    config = with_settings(config, **size, **settings)
     run = Run.create(name, config, Training(compile=False, validation_tasks=2, validate_every=2, log_every=1), path)
     if train:
         run.train(progress=False)
@@ -148,7 +151,7 @@ def test_freezing_under_support_norms_takes_each_tasks_own_statistics(tmp_path: 
     learner, source = whole.load_learner(), whole.experiment.test_source()
     frozen = fs.evaluation.freezing(learner, source, num_tasks=8, blocks={"body.0": "body.0.*"})
     adapts = [name for name in learner.adapts if not name.startswith("body.0")]
-    own = fs.maml(learner.model, fs.cross_entropy, whole.experiment.inner_lr, adapts=adapts)
+    own = fs.maml(learner.model, fs.cross_entropy, whole.experiment.method.inner_lr, adapts=adapts)
     expected = fs.evaluate(own, source, 8, metric=fs.accuracy)
     torch.testing.assert_close(frozen.values[:, 1], expected.values[:, -1])
 
@@ -156,7 +159,7 @@ def test_freezing_under_support_norms_takes_each_tasks_own_statistics(tmp_path: 
 def test_evaluation_reads_in_percent_and_says_where_training_stands(glyphs: Path, capsys: pytest.CaptureFixture[str]):
     run("evaluate", str(glyphs), "--tasks", "8", "--steps", "1", "--queries", "3", "--norm", "support", "batch")
     shown = " ".join(capsys.readouterr().out.split())
-    results = json.loads((glyphs / "results.json").read_text())
+    results = json.loads((glyphs / "results-tasks-8-steps-1-queries-3.json").read_text())
     assert (results["queries"], list(results["other_norms"])) == (3, ["support"])
     for found in (results, results["other_norms"]["support"]):
         assert f"{100 * found['mean'][1]:.2f}% ± {100 * found['ci95'][1]:.2f}" in shown
@@ -234,7 +237,7 @@ def test_plots_of_a_run(glyphs: Path, capsys: pytest.CaptureFixture[str]):
     shown = capsys.readouterr().out
     assert f"fewstep evaluate {glyphs}" in shown
     assert not (glyphs / "steps.png").exists()
-    Run(glyphs).evaluate(tasks=3, norms=("support",))
+    Run(glyphs).evaluate()
     run("plot", str(glyphs))
     files = [Path(line) for line in re.findall("Wrote (.*)", capsys.readouterr().out)]
     assert [file.name for file in files] == ["learning-curve.png", "steps.png", "episode.png"]

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from fewstep.datasets import cifar_fs, fc100
-from fewstep.experiments.few_shot import Data, FewShot
-from fewstep.experiments.few_shot_methods import Method
+from fewstep.experiments.few_shot import FewShot
+from fewstep.experiments.few_shot.experiment import Data, Method
+from fewstep.experiments.few_shot.methods.maml import MAML
+from fewstep.experiments.few_shot.methods.prototypical import Prototypical
 from fewstep.tasks import generator
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -141,7 +143,7 @@ def test_binary_cifar_cut_short_is_named(tmp_path: Path, cut: int, says: str):
 
 
 @pytest.mark.parametrize("data", ["cifar-fs", "fc100"])
-@pytest.mark.parametrize("method", ["maml", "protonet"])
+@pytest.mark.parametrize("method", [MAML(), Prototypical()])
 def test_experiments_take_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Data, method: Method):
     cifar(tmp_path, "python")
     monkeypatch.setenv("FEWSTEP_DATA", str(tmp_path))

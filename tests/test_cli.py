@@ -18,12 +18,13 @@ from fewstep.cli import main
 from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
 from fewstep.datasets import LabelledImages
-from fewstep.experiments.experiment import Training
+from fewstep.experiments.catalogue import EXPERIMENTS
 from fewstep.experiments.few_shot import FewShot
 from fewstep.experiments.option_types import Count, NonNegative, NotAnOption
 from fewstep.experiments.results import load_results
-from fewstep.experiments.runs import EXPERIMENTS, Run
+from fewstep.experiments.runs import Run
 from fewstep.experiments.tables import error_table, markdown
+from fewstep.experiments.training import Training
 
 DATA = Path(os.environ["FEWSTEP_DATA"]).resolve() if "FEWSTEP_DATA" in os.environ else None
 QUICK = ["--iterations", "20", "--no-compile", "--validation-tasks", "4", "--meta-batch", "4"]
@@ -53,8 +54,10 @@ def test_train_evaluate_plot(capsys: pytest.CaptureFixture[str]):
     run("evaluate", str(folder), "--tasks", "12", "--steps", "4", "--shots", "5", "20")
     shown = capsys.readouterr().out
     assert "12 test tasks" in shown
-    assert str(folder / "results.json") in shown
-    results = json.loads((folder / "results.json").read_text())
+    file = folder / "results-tasks-12-steps-4-shots-5-20.json"
+    assert str(file) in shown
+    assert not (folder / "results.json").exists()
+    results = json.loads(file.read_text())
     wanted = {
         "experiment",
         "metric",
@@ -82,7 +85,7 @@ def test_overrides_reach_the_run():
     overrides = "--inner-lr 0.05 --steps 2 --dtype float64 --schedule cosine --clip-norm 1.0 --run a"
     run("train", "sinusoid-5shot-maml", *QUICK, *overrides.split())
     made = Run("a")
-    assert (made.experiment.inner_lr, made.experiment.steps, made.training.clip_norm) == (0.05, 2, 1.0)
+    assert (made.experiment.method.inner_lr, made.experiment.method.steps, made.training.clip_norm) == (0.05, 2, 1.0)
     learner = made.load_learner()
     assert (learner.rule.lr, learner.steps, next(learner.parameters()).dtype.itemsize) == (0.05, 2, 8)
     rates = made.folder.load()["optimizer"]["param_groups"][0]["lr"]
@@ -90,9 +93,7 @@ def test_overrides_reach_the_run():
 
 
 NO_DOWNLOAD = [name for name in EXPERIMENTS if name.startswith(("sinusoid-", "glyphs-"))]
-OF_EVERY_METHOD = list(
-    {(type(EXPERIMENTS[name].config), EXPERIMENTS[name].config.method): name for name in reversed(NO_DOWNLOAD)}.values()
-)
+OF_EVERY_METHOD = list({type(EXPERIMENTS[name].config.method): name for name in reversed(NO_DOWNLOAD)}.values())
 """The first row of every method that needs no data."""
 
 
@@ -101,7 +102,8 @@ def test_every_method_trains_and_is_tested(name: str):
     config = EXPERIMENTS[name].config
     small = ["--meta-batch", "2", "--iterations", "2", "--no-compile", "--validation-tasks", "2", "--run", "a"]
     if isinstance(config, FewShot):
-        few = ["--steps", str(min(config.steps, 4)), "--test-steps", str(min(config.test_steps, 4))]
+        options = {"steps": config.method.steps, "test-steps": config.test_steps}
+        few = [word for name, value in options.items() if value for word in (f"--{name}", str(min(value, 4)))]
         small = [*small, *few, "--filters", "4"]
     run("train", name, *small)
     found = Run("a").evaluate(tasks=2)
@@ -111,8 +113,8 @@ def test_every_method_trains_and_is_tested(name: str):
 
 
 def test_the_rows_without_a_download_have_every_method():
-    methods = {row.config.method for row in EXPERIMENTS.values() if isinstance(row.config, FewShot)}
-    assert methods == {EXPERIMENTS[name].config.method for name in OF_EVERY_METHOD if name.startswith("glyphs-")}
+    methods = {row.config.method.name for row in EXPERIMENTS.values() if isinstance(row.config, FewShot)}
+    assert methods == {EXPERIMENTS[name].config.method.name for name in OF_EVERY_METHOD if name.startswith("glyphs-")}
 
 
 def blank_images(experiment: FewShot, split: str) -> LabelledImages:
@@ -129,7 +131,7 @@ def blank_images(experiment: FewShot, split: str) -> LabelledImages:
 
 @pytest.mark.parametrize("name", [name for name, row in EXPERIMENTS.items() if isinstance(row.config, FewShot)])
 def test_every_row_of_images_fits_its_data(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(FewShot, "_images", blank_images)
+    monkeypatch.setattr(FewShot, "images", blank_images)
     config = EXPERIMENTS[name].config
     learner = config.learner(compile=False)
     assert len(config.outer_optimizer(learner).param_groups[0]["params"]) > 0
@@ -219,7 +221,7 @@ def test_a_start_that_fails_does_not_block_the_next_one(
         assert "no compiler" in fails(capsys, "train", "sinusoid-5shot-maml", *QUICK, "--run", "a")
     assert not Path("a").exists()
     run("train", "sinusoid-5shot-maml", *QUICK, "--inner-lr", "0.02", "--run", "a")
-    assert Run("a").experiment.inner_lr == 0.02
+    assert Run("a").experiment.method.inner_lr == 0.02
 
 
 def test_switches_and_groups_of_options():
@@ -302,6 +304,50 @@ def test_a_run_is_not_trained_over(capsys: pytest.CaptureFixture[str]):
     run("train", "sinusoid-5shot-maml", *QUICK, "--run", "a")
     assert "--resume a" in fails(capsys, "train", "sinusoid-5shot-maml", *QUICK, "--run", "a")
     run("train", "--resume", "a")  # finished: nothing left to do
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("glyphs-5way-1shot-maml", ["--damping", "99"], "--damping does not apply to glyphs-5way-1shot-maml"),
+        ("glyphs-5way-1shot-anil", ["--adapts-norms"], "--adapts-norms does not apply"),
+        ("glyphs-5way-1shot-protonet", ["--steps=5"], "--steps does not apply"),
+        ("glyphs-5way-1shot-protonet", ["--compile"], "the learner of the method 'protonet' is not compiled"),
+        ("glyphs-5way-1shot", ["--network", "no-conv", "--filters", "8"], "the network 'no-conv' are fixed"),
+        ("sinusoid-5shot-maml", ["--penalty", "1"], "--penalty does not apply"),
+        ("navigation-maml", ["--rewards", "gymnasium"], "--rewards does not apply"),
+        ("cheetah-direction-promp", ["--max-kl", "1"], "--max-kl does not apply"),
+    ],
+)
+def test_options_that_do_not_apply_do_not_exist(
+    name: str, options: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+):
+    assert reason in fails(capsys, "train", name, *options)
+    assert not Path("runs").exists()
+
+
+def test_only_the_standard_test_is_in_results_json(capsys: pytest.CaptureFixture[str]):
+    run("train", "sinusoid-5shot-maml", *QUICK, "--run", "a")
+    whole = Run("a")
+    standard = whole.evaluate()
+    assert (standard["file"], standard["options"]) == (Path("a/results.json"), {})
+    assert (standard["tasks"], standard["steps"], standard["queries"]) == (600, 10, 100)
+    assert standard["other_shots"].keys() == {"10", "20"}
+    before = Path("a/results.json").read_bytes()
+    for options, name in {
+        ("--tasks", "7"): "results-tasks-7",
+        ("--steps", "1", "--queries", "9"): "results-steps-1-queries-9",
+        ("--seed", "3"): "results-seed-3",
+        ("--checkpoint", "last"): "results-checkpoint-last",
+        ("--shots", "10"): "results-shots-10",
+    }.items():
+        run("evaluate", "a", *options)
+        assert f"Wrote a/{name}.json" in capsys.readouterr().out
+        assert json.loads(Path(f"a/{name}.json").read_text())["options"]
+    assert Path("a/results.json").read_bytes() == before
+    run("evaluate", "a", "--tasks", "600", "--steps", "10", "--shots", "5", "10", "20")
+    assert "Wrote a/results.json" in capsys.readouterr().out, "these are the row's own options"
+    assert json.loads(Path("a/results.json").read_text())["mean"] == standard["mean"]
 
 
 def test_damaged_checkpoint_is_named(capsys: pytest.CaptureFixture[str]):

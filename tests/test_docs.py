@@ -106,7 +106,7 @@ def test_links_from_the_pages_into_the_repository_lead_somewhere():
 
 
 def test_the_rows_of_the_papers_exist():
-    from fewstep.experiments.runs import EXPERIMENTS
+    from fewstep.experiments.catalogue import EXPERIMENTS
 
     page = (DOCS / "reproduction" / "papers.md").read_text()
     patterns = [p for line in re.findall(r"Rows: (.*)", page) for p in re.findall(r"`([^`]+)`", line)]

@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fewstep as fs
 from fewstep.compiling.garbage import without_garbage_collection
-from fewstep.experiments.experiment import Training
-from fewstep.experiments.runs import EXPERIMENTS, Run
+from fewstep.experiments.catalogue import EXPERIMENTS
+from fewstep.experiments.runs import Run
+from fewstep.experiments.training import Training
 from fewstep.models import Conv4
 from fewstep.models.second_order import normalization, pooling, products
 from fewstep.tasks import Batch, Episodes, Sinusoids, Task

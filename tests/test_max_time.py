@@ -12,9 +12,10 @@ import fewstep as fs
 from fewstep.cli import main
 from fewstep.cli.reproduce import Reproduce, reproduce
 from fewstep.experiments import plan
-from fewstep.experiments.experiment import Training
-from fewstep.experiments.runs import EXPERIMENTS, Run
-from fewstep.experiments.schedule import Timed, by_paper_and_time, by_paper_and_work, seconds_to_start, what_fits
+from fewstep.experiments.catalogue import EXPERIMENTS
+from fewstep.experiments.runs import Run
+from fewstep.experiments.schedule import EstimatedRun, by_paper_and_time, by_paper_and_work, seconds_to_start, what_fits
+from fewstep.experiments.training import Training
 from fewstep.training import RunFolder
 from fewstep.training.deadline import Deadline, seconds_of_test
 from fewstep.training.processor import processor
@@ -42,7 +43,6 @@ def small_glyphs(monkeypatch):
             filters=4,
             iterations=4,
             meta_batch=2,
-            test_steps=min(1, EXPERIMENTS[name].config.test_steps),
         )
         training = {"compile": False, "validate_every": 2, "validation_tasks": 4, "log_every": 1}
         monkeypatch.setitem(EXPERIMENTS, name, replace(EXPERIMENTS[name], config=config, training=training))
@@ -297,8 +297,10 @@ def test_a_run_of_more_iterations_is_not_replaced_by_an_unfinished_one():
         begun(f"{folder}/{NAME}", iterations)
 
     def planned(runs, *unfinished):
-        (one,) = plan.plan([EXPERIMENTS[ROW]], (0,), Path(runs), Path("out"), unfinished=[Path(p) for p in unfinished])
-        return one.done, one.taken_from
+        (one,) = plan.missing_runs(
+            [EXPERIMENTS[ROW]], (0,), Path(runs), Path("out"), unfinished=[Path(p) for p in unfinished]
+        )
+        return one.done, one.copied_from
 
     assert planned("r", "u") == (3, None)
     assert planned("nowhere", "u") == (2, Path("u") / NAME)
@@ -355,7 +357,7 @@ def test_a_run_with_other_settings_is_not_overwritten():
 
 
 def planned_rows(*names):
-    return plan.plan([EXPERIMENTS[name] for name in names], (0,), Path("r"), Path("out"))
+    return plan.missing_runs([EXPERIMENTS[name] for name in names], (0,), Path("r"), Path("out"))
 
 
 def test_papers_numbers_first_then_the_least_work():
@@ -367,18 +369,18 @@ def test_papers_numbers_first_then_the_least_work():
 def test_papers_numbers_first_then_the_least_time():
     names = ("omniglot-5way-1shot-budget-maml", "omniglot-5way-5shot-maml", "omniglot-20way-5shot-maml")
     ours, long, unknown = planned_rows(*names)
-    runs = [Timed(ours, 1.0, 0.0), Timed(unknown, None, 0.0), Timed(long, 900.0, 0.0)]
-    assert [one.planned for one in by_paper_and_time(runs)] == [long, unknown, ours], "by its work it takes longer"
-    short = Timed(unknown, 10.0, 0.0)
+    runs = [EstimatedRun(ours, 1.0, 0.0), EstimatedRun(unknown, None, 0.0), EstimatedRun(long, 900.0, 0.0)]
+    assert [one.run for one in by_paper_and_time(runs)] == [long, unknown, ours], "by its work it takes longer"
+    short = EstimatedRun(unknown, 10.0, 0.0)
     assert by_paper_and_time([*runs[::2], short])[0] == short
 
 
 def test_what_fits_is_told_row_by_row():
     one, other = planned_rows("omniglot-5way-1shot-maml", "omniglot-5way-5shot-maml")
-    runs = [Timed(one, 100.0, 10.0), Timed(other, 600.0, 40.0), Timed(other, 1.0, 0.0)]
+    runs = [EstimatedRun(one, 100.0, 10.0), EstimatedRun(other, 600.0, 40.0), EstimatedRun(other, 1.0, 0.0)]
     assert what_fits(runs, 300.0) == ["whole", "to about 15,000", "no"]
     assert what_fits([runs[1], runs[0]], 30.0) == ["no", "to about 12,000"], "what is begun sooner may still fit"
-    assert what_fits([Timed(one, None, 10.0), runs[0]], 300.0) == ["?", "?"]
+    assert what_fits([EstimatedRun(one, None, 10.0), runs[0]], 300.0) == ["?", "?"]
     assert what_fits(runs, -5.0) == ["no", "no", "no"]
 
 

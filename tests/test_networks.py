@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import fewstep as fs
+from fewstep.datasets import LabelledImages
 from fewstep.evaluation.feature_reuse import blocks_of, layer_similarity
 from fewstep.experiments.few_shot import FewShot
-from fewstep.experiments.few_shot_methods import make_learner
-from fewstep.experiments.few_shot_methods import network as network_of
+from fewstep.experiments.few_shot.methods.cavia import CAVIA, Context
+from fewstep.experiments.few_shot.methods.maml import MAML
+from fewstep.experiments.few_shot.methods.relation import Relation
 from fewstep.models import BatchNorm, Conv4, FullyConnected, ResNet12, norm_layer
 from fewstep.tasks import Batch, Task
 
@@ -246,25 +248,28 @@ def test_feature_reuse_finds_the_blocks(kind: str) -> None:
 # In experiments
 
 
+def blank_images(channels: int, size: int) -> LabelledImages:
+    return LabelledImages(torch.zeros(2, channels, size, size, dtype=torch.uint8), torch.tensor([0, 1, 2]), ["a", "b"])
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("paper", Conv4), ("flat", Conv4), ("no-conv", FullyConnected), ("maml++", Conv4), ("resnet12", ResNet12)],
 )
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 84)])
-def test_networks_by_name(name: Any, kind: type, channels: int, size: int) -> None:
-    config = FewShot(network=name, filters=8, norm="per_step", steps=2)
-    model = network_of(config, size, channels)
-    assert type(model) is kind
-    assert model(torch.rand(2, channels, size, size)).shape == (2, 5)
-    learner = make_learner(config, model, compile=False, classes=None)  # type: ignore[arg-type]
+def test_networks_by_name(name: Any, kind: type, channels: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FewShot, "images", lambda *_: blank_images(channels, size))
+    learner = FewShot(MAML(steps=2), network=name, filters=8, norm="per_step").learner(compile=False)
+    assert type(learner.model) is kind
+    assert learner.model(torch.rand(2, channels, size, size)).shape == (2, 5)
     assert not any(".norm." in name for name in learner.adapts)
     assert {"head.weight", "head.bias"} < set(learner.adapts)
 
 
-@pytest.mark.parametrize(("data", "channels", "size"), [("omniglot", 1, 28), ("mini-imagenet", 3, 84)])
-def test_only_the_context_channel_is_adapted(data: str, channels: int, size: int) -> None:
-    config = FewShot(data, "context", ways=3, shots=1, filters=4)  # type: ignore[arg-type]
-    learner = make_learner(config, network_of(config, size, channels), False, classes=None)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 84)])
+def test_only_the_context_channel_is_adapted(channels: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FewShot, "images", lambda *_: blank_images(channels, size))
+    learner = FewShot(Context(), ways=3, shots=1, filters=4).learner(compile=False)
     assert learner.adapts == ["context"]
     assert learner.model.context.shape == (1, size, size)
     support = Batch(torch.rand(3, channels, size, size), torch.arange(3))
@@ -280,14 +285,14 @@ def test_only_the_context_channel_is_adapted(data: str, channels: int, size: int
     assert learner.model.network.body[0].weight.grad[:, -1].abs().sum() > 0
 
 
-def test_mistakes_are_refused() -> None:
+def test_mistakes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"examples of 784 numbers, \[examples, ...\]; got \[5, 1, 20, 20\]"):
         FullyConnected.maml(5)(torch.rand(5, 1, 20, 20))
     with pytest.raises(ValueError, match=r"ResNet12 expects images \[images, 1, 16, 16\]; got \[5, 3, 16, 16\]"):
         network("resnet12")(torch.rand(5, 3, 16, 16))
     with pytest.raises(ValueError, match="images of 12 are too small"):
         ResNet12(1, 5, image_size=12)
-    for method in ("cavia", "relation"):
-        config = FewShot(method=method, network="no-conv")
-        with pytest.raises(ValueError, match=f"'{method}' is made for a network of four convolutions; got .*'no-conv'"):
-            make_learner(config, network_of(config, 28, 1), compile=False, classes=None)  # type: ignore[arg-type]
+    monkeypatch.setattr(FewShot, "images", lambda *_: blank_images(1, 28))
+    for method in (CAVIA(), Relation()):
+        with pytest.raises(ValueError, match=f"'{method.name}' needs a network of four convolutions; got a FullyConn"):
+            FewShot(method, network="no-conv").learner(compile=False)

@@ -13,13 +13,14 @@ from PIL import Image
 import fewstep as fs
 from fewstep import rl
 from fewstep.cli.evaluate import Evaluate, evaluate
+from fewstep.experiments.catalogue import EXPERIMENTS
 from fewstep.experiments.curves import save_curve
-from fewstep.experiments.experiment import Training
-from fewstep.experiments.reinforcement import ROWS
+from fewstep.experiments.reinforcement.rows import ROWS
 from fewstep.experiments.reproduction_figures import figures_of
 from fewstep.experiments.results import load_results
-from fewstep.experiments.runs import EXPERIMENTS, Run
+from fewstep.experiments.runs import Run
 from fewstep.experiments.tables import tables_of
+from fewstep.experiments.training import Training
 from fewstep.figures.policies import film
 from fewstep.rl.environments import PointNavigation, paper_goals
 from fewstep.rl.environments.viewer import working_backend
@@ -86,15 +87,15 @@ def test_they_fill_a_table_and_figures(results: Path, tmp_path: Path):
 
 def test_navigation_is_tested_as_the_paper_tests_it():
     for row in NAVIGATION:
-        assert (row.config.shots, row.config.test_episodes, row.config.test_goals) == (20, 40, "paper")
+        assert (row.config.shots, row.config.test_episodes, row.config.world.test_goals) == (20, 40, "paper")
         source = row.config.test_source()
         assert torch.equal(source.sample(40).support.numbers, paper_goals())
         assert source.sample(2).support.episodes == 40
         assert row.config.train_source().sample(2).support.episodes == 20
     names = {row.name: row for row in NAVIGATION}
     ours, authors = names["navigation-random"].config, names["navigation-random-tanh"].config
-    assert (ours.activation, ours.inner_lr) == ("relu", 0.1)
-    assert (authors.activation, authors.inner_lr) == ("tanh", 0.5)
+    assert (ours.activation, ours.method.inner_lr) == ("relu", 0.1)
+    assert (authors.activation, authors.method.inner_lr) == ("tanh", 0.5)
     policy = names["navigation-random-tanh"].config.learner(compile=False).model
     assert [type(layer) for layer in policy.network] == [
         torch.nn.Linear, torch.nn.Tanh, torch.nn.Linear, torch.nn.Tanh, torch.nn.Linear
@@ -116,14 +117,15 @@ def test_episodes_and_goals_at_test_can_be_chosen(results: Path):
         again = fs.evaluate(learner, source, steps=1, num_tasks=3)
         torch.testing.assert_close(torch.tensor(again.mean), torch.tensor(one["mean"]), rtol=1e-4, atol=1e-4)
     evaluate(Evaluate(results / "navigation-random", **few, episodes=3, goals="drawn"))
-    written = json.loads(run.folder.results_file.read_text())
+    file = run.folder.path / "results-tasks-3-steps-1-episodes-3-goals-drawn.json"
+    written = json.loads(file.read_text())
     assert (written["config"]["test_episodes"], written["config"]["test_goals"]) == (3, "drawn")
 
 
 def test_what_has_no_such_goals_or_episodes_says_so(tmp_path: Path):
-    robot = replace(EXPERIMENTS["cheetah-direction-maml"].config, test_goals="paper")
+    robot = EXPERIMENTS["cheetah-direction-maml"].config
     with pytest.raises(ValueError, match="known of 2D navigation only; cheetah-direction"):
-        robot.test_source()
+        robot.tested_with(None, "paper")
     with pytest.raises(ValueError, match="give --episodes"):
         robot.test_source(shots=5)
     row = EXPERIMENTS["sinusoid-5shot-maml"]
@@ -184,7 +186,7 @@ def test_robots_are_trained_on_the_papers_rewards():
     for name in ("cheetah-direction-maml", "cheetah-velocity-maml", "ant-direction-maml", "ant-velocity-maml"):
         config = EXPERIMENTS[name].config
         environment = config.environment(1)
-        assert (config.horizon, config.meta_batch, config.rewards) == (200, 40, "paper")
+        assert (config.horizon, config.meta_batch, config.world.rewards) == (200, 40, "paper")
         assert type(environment).__name__.lower() == name.replace("-maml", "").replace("-", "").replace(
             "cheetah", "halfcheetah"
         )

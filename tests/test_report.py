@@ -15,8 +15,9 @@ from PIL import Image
 
 import fewstep
 from fewstep.cli import main
-from fewstep.experiments.experiment import Training
-from fewstep.experiments.runs import EXPERIMENTS, Run
+from fewstep.experiments.catalogue import EXPERIMENTS
+from fewstep.experiments.runs import Run
+from fewstep.experiments.training import Training
 from fewstep.report import read_run, write_report, write_table_report
 from fewstep.report.pictures import svg
 from fewstep.training import RunFolder

@@ -2,20 +2,24 @@
 
 import importlib.util
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fewstep.cli import main
-from fewstep.experiments import few_shot_tables, plan
+from fewstep.experiments import plan
+from fewstep.experiments.catalogue import EXPERIMENTS
 from fewstep.experiments.curves import load_curves, thinned
-from fewstep.experiments.experiment import Training
+from fewstep.experiments.few_shot import tables as few_shot_tables
+from fewstep.experiments.reinforcement import Reinforcement
 from fewstep.experiments.reproduction_figures import plot_curves, plot_methods
 from fewstep.experiments.results import TABLES, RowResults, load_results
-from fewstep.experiments.runs import EXPERIMENTS, Run
+from fewstep.experiments.runs import Run
+from fewstep.experiments.settings import load_settings, settings_of
 from fewstep.experiments.sinusoid import Sinusoid
 from fewstep.experiments.tables import error_table, markdown, page, tables_of
+from fewstep.experiments.training import Training
 from fewstep.training import RunFolder
 from fewstep.training.processor import processor
 
@@ -37,7 +41,7 @@ def result(name: str, mean: float = 0.9, **other: object) -> dict:
     config = EXPERIMENTS[name].config
     count = config.test_steps + 1
     known = {"experiment": name, "seed": 0, "iterations": config.iterations, "steps": config.test_steps,
-             "config": asdict(config), "mean": [0.2] * (count - 1) + [mean], "ci95": [0.004] * count}  # fmt: skip
+             "config": settings_of(config), "mean": [0.2] * (count - 1) + [mean], "ci95": [0.004] * count}  # fmt: skip
     return {**known, **other}
 
 
@@ -54,11 +58,15 @@ def test_budget_is_in_training_tasks_and_at_most_the_rows_own():
         EXPERIMENTS[f"omniglot-{name}"] for name in ("5way-1shot-maml", "20way-1shot-maml", "5way-1shot-budget-maml")
     ]
     nowhere = Path("nowhere")
-    assert [p.iterations for p in plan.plan(rows, (0,), nowhere, nowhere, budget=320_000)] == [10_000, 20_000, 4_000]
-    assert [p.iterations for p in plan.plan(rows, (0,), nowhere, nowhere, iterations=5)] == [5, 5, 5]
+    assert [p.iterations for p in plan.missing_runs(rows, (0,), nowhere, nowhere, budget=320_000)] == [
+        10_000,
+        20_000,
+        4_000,
+    ]
+    assert [p.iterations for p in plan.missing_runs(rows, (0,), nowhere, nowhere, iterations=5)] == [5, 5, 5]
     for wrong in ({"budget": 1, "iterations": 1}, {"budget": 0}, {"iterations": -3}):
         with pytest.raises(ValueError, match="iterations"):
-            plan.plan(rows, (0,), nowhere, nowhere, **wrong)
+            plan.missing_runs(rows, (0,), nowhere, nowhere, **wrong)
 
 
 def test_classifiers_count_tasks_by_their_images():
@@ -68,7 +76,8 @@ def test_classifiers_count_tasks_by_their_images():
 
 
 def test_every_row_at_equal_budget_has_the_same_budget():
-    at_budget = [row.config for name, row in EXPERIMENTS.items() if few_shot_tables.budget_label(name)]
+    at_budget = [row.config for row in EXPERIMENTS.values() if row.comparison in ("budget", "ablation")]
+    assert len(at_budget) == 50
     assert {config.tasks_per_iteration * config.iterations for config in at_budget} == {128_000}
 
 
@@ -86,7 +95,7 @@ def test_what_was_begun_goes_first_then_seed_by_seed():
     rows = [EXPERIMENTS["sinusoid-5shot-maml"], EXPERIMENTS["sinusoid-5shot-oracle"]]
     begun = Run.create(rows[1].name, rows[1].config, Training(seed=1, compile=False), "r/sinusoid-5shot-oracle-seed1")
     begun.train(progress=False, until=2)
-    planned = plan.plan(rows, (0, 1), Path("r"), Path("r/results"))
+    planned = plan.missing_runs(rows, (0, 1), Path("r"), Path("r/results"))
     assert [(p.name, p.done) for p in planned] == [
         ("sinusoid-5shot-oracle-seed1", 2), ("sinusoid-5shot-maml-seed0", 0), ("sinusoid-5shot-oracle-seed0", 0),
         ("sinusoid-5shot-maml-seed1", 0),
@@ -145,13 +154,16 @@ def test_a_row_that_fails_does_not_stop_the_others(capsys: pytest.CaptureFixture
     source = Sinusoid.train_source
 
     def broken(self: Sinusoid):
-        if self.method == "maml":
+        if self.method.name == "maml":
             raise ValueError("the sines are cut")
         return source(self)
 
     monkeypatch.setattr(Sinusoid, "train_source", broken)
     Run.create(
-        "sinusoid-5shot-oracle", Sinusoid("oracle", 5, meta_batch=3), Training(), "r/sinusoid-5shot-oracle-seed0"
+        "sinusoid-5shot-oracle",
+        replace(EXPERIMENTS["sinusoid-5shot-oracle"].config, meta_batch=3),
+        Training(),
+        "r/sinusoid-5shot-oracle-seed0",
     )
     with pytest.raises(SystemExit) as exit:
         reproduce("--rows", "sinusoid-5shot-[mfo]*a[mc]*l*", "--iterations", "2")
@@ -163,6 +175,34 @@ def test_a_row_that_fails_does_not_stop_the_others(capsys: pytest.CaptureFixture
     assert "sinusoid-5shot-oracle-seed0: r/sinusoid-5shot-oracle-seed0 holds a run with other settings" in reasons[1]
     assert [i for i, line in enumerate(reasons) if "the sines are cut" in line] == [0, 2, 3]
     assert load_results(Path("r/results"), "sinusoid").keys() == {"sinusoid-5shot-fomaml"}
+
+
+# Settings of older runs
+
+
+@pytest.mark.parametrize(
+    "file", sorted(ROOT.glob("reproduction/*/unfinished/*/config.json")), ids=lambda f: f.parent.name
+)
+def test_committed_runs_load_as_the_rows_stand(file: Path):
+    run = Run(file.parent)
+    config = json.loads(file.read_text())["config"]
+    assert config.keys() - settings_of(run.experiment).keys(), "the file has options of other methods"
+    if not isinstance(run.experiment, Reinforcement):  # test_goals and test_episodes came later
+        assert run.experiment == EXPERIMENTS[run.name].config
+
+
+def test_settings_are_flat_and_load_again():
+    every = [row.config for row in EXPERIMENTS.values()]
+    for row in EXPERIMENTS.values():
+        settings = json.loads(json.dumps(settings_of(row.config)))
+        assert load_settings(row.config, settings, every) == row.config
+    imaml, maml = (EXPERIMENTS[f"glyphs-5way-1shot-{name}"].config for name in ("imaml", "maml"))
+    assert load_settings(maml, settings_of(imaml), every) == imaml, "a run may have another method than its row"
+    assert load_settings(maml, {**settings_of(maml), "damping": 99.0}, every) == maml
+    with pytest.raises(ValueError, match=r"FewShot \(maml\) has no setting cheese"):
+        load_settings(maml, {**settings_of(maml), "cheese": 1}, every)
+    with pytest.raises(ValueError, match="FewShot has no method 'cheese'"):
+        load_settings(maml, {**settings_of(maml), "method": "cheese"}, every)
 
 
 # Tables
@@ -238,9 +278,26 @@ def test_several_tables_have_titles():
 @pytest.mark.parametrize("table", TABLES)
 def test_committed_results_are_of_the_rows_as_they_stand(table: str):
     for result in load_results(ROOT / "reproduction" / table, table).values():
-        row = asdict(result.row.config)
+        every = [row.config for row in EXPERIMENTS.values()]
         for run in result.runs:
-            assert {k: v for k, v in run["config"].items() if row[k] != v and k != "iterations"} == {}, result.name
+            loaded = load_settings(result.row.config, run["config"], every)
+            assert replace(loaded, iterations=result.row.config.iterations) == result.row.config, result.name
+
+
+def test_a_time_that_is_unknown_has_a_reason(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("FEWSTEP_DATA", "nowhere")
+
+    def reason(name: str, training: Training, measure: bool = True) -> float | str:
+        (run,) = plan.missing_runs([EXPERIMENTS[name]], (0,), Path("r"), Path("r/results"))
+        return plan.seconds_left(run, training, measure)
+
+    assert "compiled" in str(reason("sinusoid-5shot-maml", Training()))
+    assert "not measured" in str(reason("glyphs-5way-1shot-anil", Training(), measure=False))
+    assert "measuring it failed: " in str(reason("omniglot-5way-1shot-protonet", Training()))
+    assert isinstance(reason("sinusoid-5shot-multi-task", Training()), float), "it is never compiled"
+    main(["reproduce", "sinusoid", "--rows", "*-5shot-*aml", "--dry-run", "--allocator", "default"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "?: unknown for sinusoid-5shot-maml-seed0, sinusoid-5shot-fomaml-seed0: its meta-step is compiled" in shown
 
 
 # Curves and figures
@@ -316,7 +373,7 @@ def test_the_time_of_a_run_that_was_trained_elsewhere_is_measured_here(tmp_path:
     assert results["processor"] == processor()
     assert results["seconds_per_1000_tasks"] > 1e-3
     row = replace(EXPERIMENTS[run.name], config=run.experiment)
-    left = plan.seconds_left(plan.Planned(row, 0, 4, 2, run.folder.path), run.training)
+    left = plan.seconds_left(plan.PlannedRun(row, 0, 4, 2, run.folder.path), run.training)
     assert left is not None
     assert left > 1e-4
 

@@ -36,8 +36,9 @@ def demo(options: Demo) -> None:
     Raises:
         FileExistsError: the folder holds files that are not of a demo.
     """
-    from fewstep.experiments.experiment import Training
-    from fewstep.experiments.runs import Run, find
+    from fewstep.experiments.catalogue import find
+    from fewstep.experiments.runs import Run
+    from fewstep.experiments.training import Training
     from fewstep.figures.learning_curves import plot_learning_curve
     from fewstep.figures.sinusoids import plot_fits
     from fewstep.training import TrainingInterrupted

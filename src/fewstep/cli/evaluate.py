@@ -15,7 +15,10 @@ from fewstep.experiments.option_types import Count, Number
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate a run on many test tasks, before adaptation and after each inner step, and write its results.json.
+    """Evaluate a run on many test tasks, before adaptation and after each inner step, and write the results.
+
+    Without options, the test is that of the experiment, and its results are results.json in the run folder. Otherwise
+    the name of the file tells the options, as in results-tasks-50-steps-4.json. Tables and figures use results.json.
 
     Examples:
         fewstep evaluate runs/sinusoid-5shot-maml-seed0
@@ -32,10 +35,10 @@ class Evaluate:
     """Query examples (of each class for images). If not given, the number of the experiment's protocol. With batch
     statistics (`--norm batch`) all queries of a task are normalised together, and more of them raise the accuracy."""
     shots: tuple[Count, ...] = ()
-    """Evaluate with these numbers of support examples as well."""
+    """Evaluate with these numbers of support examples as well. If not given, with those of the experiment."""
     norm: tuple[Literal["batch", "support"], ...] = ()
     """Evaluate the same weights with these normalisation policies as well: statistics of the batch, or of the support
-    set (not transductive)."""
+    set (not transductive). If not given, with those of the experiment."""
     episodes: Count | None = None
     """For reinforcement learning: episodes for each update. If not given, those of the experiment."""
     goals: Literal["drawn", "paper"] | None = None
@@ -58,7 +61,7 @@ def evaluate(options: Evaluate) -> None:
     """Evaluates the run, and prints a table beside the paper's numbers."""
     from fewstep.cli.tested import checkpoint_of, examples_of
     from fewstep.evaluation.numbers import format_metric
-    from fewstep.experiments.runs import EXPERIMENTS
+    from fewstep.experiments.catalogue import EXPERIMENTS
 
     run = open_run(options.run, options.hardware)
     found = run.evaluate(
@@ -82,4 +85,4 @@ def evaluate(options: Evaluate) -> None:
     for shots, other in found.get("other_shots", {}).items():
         number = format_metric(metric, other["mean"][-1], other["ci95"][-1])
         print(f"with {shots} shots: {number} after {found['steps']} steps")
-    print(f"Wrote {run.folder.results_file}")
+    print(f"Wrote {found['file']}")

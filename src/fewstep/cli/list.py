@@ -9,7 +9,7 @@ from typing import Annotated
 from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
 from fewstep.evaluation.numbers import format_metric
-from fewstep.experiments.runs import EXPERIMENTS
+from fewstep.experiments.catalogue import EXPERIMENTS
 
 
 @dataclass(frozen=True)

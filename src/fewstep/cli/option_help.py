@@ -14,7 +14,7 @@ def help_of(kind: type) -> dict[str, str]:
     """The string below each field of a data class and of those that it inherits from, in one line each.
 
     Examples:
-        >>> from fewstep.experiments.experiment import Training
+        >>> from fewstep.experiments.training import Training
         >>> help_of(Training)["seed"]
         'Seed of the initial weights and of all meta-batches.'
     """

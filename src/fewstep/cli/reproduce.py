@@ -12,14 +12,14 @@ from fewstep.cli.parsing import parse
 from fewstep.cli.reproduction_plan import print_left, print_plan
 from fewstep.cli.run_folder import Hardware
 from fewstep.cli.tables import print_table
-from fewstep.experiments.experiment import Training
 from fewstep.experiments.option_types import Count, Number
-from fewstep.experiments.plan import Planned, plan, rows_of
+from fewstep.experiments.plan import PlannedRun, missing_runs, rows_of
 from fewstep.experiments.reproduce import reproduce as train_and_test
 from fewstep.experiments.reproduction_figures import figures_of
 from fewstep.experiments.results import TABLES, load_results
-from fewstep.experiments.schedule import Timed, by_paper_and_time, by_paper_and_work, timed
+from fewstep.experiments.schedule import EstimatedRun, by_paper_and_time, by_paper_and_work, estimated
 from fewstep.experiments.tables import page, tables_of
+from fewstep.experiments.training import Training
 from fewstep.report import write_table_report
 from fewstep.training import TrainingInterrupted
 from fewstep.training.progress import duration, seconds_of
@@ -98,7 +98,7 @@ def reproduce(options: Reproduce, began: float) -> None:
     limit, unfinished = _checked(options)
     to = options.to or options.runs / "results"
     failures: dict[str, Exception] = {}
-    planned: list[Planned] = []
+    planned: list[PlannedRun] = []
     if options.train or options.dry_run:
         training = Training(
             **vars(options.hardware),
@@ -115,7 +115,7 @@ def reproduce(options: Reproduce, began: float) -> None:
         writes = to / "unfinished"
         keeps = None if unfinished is not None and writes.resolve() == unfinished.resolve() else writes
         try:
-            failures = train_and_test([one.planned for one in runs], to, training, deadline=deadline, unfinished=keeps)
+            failures = train_and_test([one.run for one in runs], to, training, deadline=deadline, unfinished=keeps)
         except TrainingInterrupted as interrupt:
             raise interrupt.resumed_by("To resume, give the same command again.") from None
         if limit is not None:
@@ -154,19 +154,19 @@ def _checked(options: Reproduce) -> tuple[float | None, Path | None]:
     return limit, unfinished
 
 
-def _planned(options: Reproduce, to: Path, unfinished: Path | None) -> list[Planned]:
+def _planned(options: Reproduce, to: Path, unfinished: Path | None) -> list[PlannedRun]:
     rows = rows_of(options.table, options.rows)
     folders = [*([] if unfinished is None else [unfinished]), to / "unfinished"]
     committed = Path("reproduction") / options.table
     earlier = options.results or (committed if options.max_time is not None and committed.is_dir() else None)
-    return plan(rows, options.seeds, options.runs, to, options.iterations, options.budget, folders, earlier)
+    return missing_runs(rows, options.seeds, options.runs, to, options.iterations, options.budget, folders, earlier)
 
 
-def _timed(planned: list[Planned], training: Training, limit: float | None) -> list[Timed]:
+def _timed(planned: list[PlannedRun], training: Training, limit: float | None) -> list[EstimatedRun]:
     """In the order of training. With a limit, at most a tenth of it is spent on measuring."""
     if limit is None:
-        return timed(planned, training)
-    return by_paper_and_time(timed(by_paper_and_work(planned), training, time.monotonic() + limit / 10))
+        return estimated(planned, training)
+    return by_paper_and_time(estimated(by_paper_and_work(planned), training, time.monotonic() + limit / 10))
 
 
 def _show(options: Reproduce, results: Path, to: Path, figures: bool, report: bool) -> None:

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fewstep.cli.tables import print_table
-from fewstep.experiments.experiment import Training
-from fewstep.experiments.plan import Planned
-from fewstep.experiments.schedule import Timed, by_paper_and_time, timed, what_fits
+from fewstep.experiments.plan import PlannedRun
+from fewstep.experiments.schedule import EstimatedRun, by_paper_and_time, estimated, what_fits
+from fewstep.experiments.training import Training
 from fewstep.training.progress import duration
 
 _DONE = "All requested results exist."
 
 
-def print_plan(runs: Sequence[Timed], deadline: float | None) -> None:
+def print_plan(runs: Sequence[EstimatedRun], deadline: float | None) -> None:
     """Prints the runs with the time that each takes, and how far each gets before a deadline.
 
     Args:
@@ -25,7 +25,7 @@ def print_plan(runs: Sequence[Timed], deadline: float | None) -> None:
     if not runs:
         print(_DONE)
         return
-    rows = [_row(one.planned, one.seconds) for one in runs]
+    rows = [_row(one.run, one.seconds) for one in runs]
     header = ["run", "iterations", "done", "training time"]
     if deadline is not None:
         header.append("before the limit")
@@ -36,30 +36,40 @@ def print_plan(runs: Sequence[Timed], deadline: float | None) -> None:
         of_them = "" if len(known) == len(runs) else f" {len(known)} of them"
         title += f"; training{of_them} takes about {duration(sum(known))} on this machine"
     print_table(title, header, rows)
-    if len(known) < len(runs):
-        print("?: unknown. Compiled steps are timed when the run has trained for some iterations.")
-    for folder in sorted({str(one.planned.taken_from.parent) for one in runs if one.planned.taken_from is not None}):
+    _print_reasons(runs)
+    for folder in sorted({str(one.run.copied_from.parent) for one in runs if one.run.copied_from is not None}):
         print(f"Runs are copied from {folder} and resumed.")
 
 
-def print_left(planned: Sequence[Planned], training: Training, before: Sequence[Timed]) -> None:
+def print_left(planned: Sequence[PlannedRun], training: Training, before: Sequence[EstimatedRun]) -> None:
     """Prints what is not done yet, with its time at the speed measured now, or otherwise at the start."""
-    speeds = {one.planned.name: one.seconds / one.planned.left for one in before if one.seconds and one.planned.left}
+    speeds = {one.run.name: one.seconds / one.run.left for one in before if one.seconds and one.run.left}
     left = [
-        replace(one, seconds=one.planned.left * speeds[one.planned.name])
-        if one.seconds is None and one.planned.name in speeds
+        replace(one, seconds=one.run.left * speeds[one.run.name])
+        if one.seconds is None and one.run.name in speeds
         else one
-        for one in timed(planned, training, until=time.monotonic())
+        for one in estimated(planned, training, until=time.monotonic())
     ]
     if not left:
         print(_DONE)
         return
-    rows = [_row(one.planned, one.seconds) for one in by_paper_and_time(left)]
+    rows = [_row(one.run, one.seconds) for one in by_paper_and_time(left)]
     title = f"{len(left)} run{'s are' if len(left) > 1 else ' is'} left; the same command resumes"
     print_table(title, ["run", "iterations", "done", "training time"], rows)
+    _print_reasons(left)
 
 
-def _row(one: Planned, seconds: float | None) -> list[str]:
+def _print_reasons(runs: Sequence[EstimatedRun]) -> None:
+    """Prints why the times of some runs are unknown."""
+    reasons: dict[str, list[str]] = {}
+    for one in runs:
+        if one.seconds is None:
+            reasons.setdefault(one.reason, []).append(one.run.name)
+    for reason, names in reasons.items():
+        print(f"?: unknown for {', '.join(names)}: {reason}.")
+
+
+def _row(one: PlannedRun, seconds: float | None) -> list[str]:
     own = one.row.config.iterations
     goal = f"{one.iterations:,}" + (f" of {own:,}" if one.iterations < own else "")
     takes = "evaluation only" if one.left == 0 else "?" if seconds is None else duration(seconds)

@@ -9,8 +9,11 @@ from typing import Annotated, Any
 from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
 from fewstep.cli.run_folder import Hardware, open_run
-from fewstep.experiments.experiment import Training
-from fewstep.experiments.runs import Run, find
+from fewstep.experiments.catalogue import EXPERIMENTS, find
+from fewstep.experiments.row import Row
+from fewstep.experiments.runs import Run
+from fewstep.experiments.settings import settings_of
+from fewstep.experiments.training import Training
 from fewstep.training import TrainingInterrupted
 
 
@@ -68,6 +71,7 @@ def _resumed(words: list[str]) -> Run:
 
 def _new(name: str, words: list[str]) -> Run:
     row = find(name)
+    _check_apply(row, words)
     training = Training(**row.training)
     defaults = TrainExperiment(row.config, training, Hardware(training.device, training.threads))
     summary = f"{row.summary[0].upper()}{row.summary[1:].rstrip('.')}."
@@ -75,3 +79,19 @@ def _new(name: str, words: list[str]) -> Run:
     training = replace(options.training, **vars(options.hardware))
     folder = options.run or Path("runs") / f"{row.name}-seed{training.seed}"
     return Run.create(row.name, options.experiment, training, folder)
+
+
+def _check_apply(row: Row, words: list[str]) -> None:
+    """Checks that no option belongs to other experiments only.
+
+    Raises:
+        ValueError: an option does not apply to the row.
+    """
+    own = settings_of(row.config)
+    others = {name for other in EXPERIMENTS.values() for name in settings_of(other.config) if name not in own}
+    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+        if option.removeprefix("--").replace("-", "_") in others:
+            raise ValueError(
+                f"{option} does not apply to {row.name}, whose method is {row.config.method.name}. "
+                f"See fewstep train {row.name} --help."
+            )

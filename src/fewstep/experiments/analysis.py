@@ -12,7 +12,8 @@ from fewstep.evaluation import Comparison, blocks_of, cca, cka, freezing, layer_
 from fewstep.evaluation.activations import activations
 from fewstep.evaluation.feature_reuse import positions
 from fewstep.experiments.few_shot import FewShot
-from fewstep.experiments.runs import Run, provenance
+from fewstep.experiments.provenance import provenance
+from fewstep.experiments.runs import Run
 from fewstep.figures.feature_reuse import plot_feature_reuse
 from fewstep.learner import MetaLearner
 from fewstep.models import Conv4

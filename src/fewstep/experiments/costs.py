@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from fewstep.evaluation.adaptation_time import adaptation_seconds
-from fewstep.experiments.experiment import Experiment, Training
+from fewstep.experiments.experiment import Experiment
+from fewstep.experiments.training import Training
 from fewstep.training import fit
 from fewstep.training.processor import processor
 

@@ -1,168 +1,138 @@
-"""What an experiment is: one row of a paper's table, as data."""
+"""What an experiment is: everything that `fewstep train` needs to know about it."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Protocol
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from fewstep.experiments.option_types import Count, NotAnOption, Number, Positive, check_options
 from fewstep.experiments.other_norms import OtherNorm
-from fewstep.tasks import Episodes, TaskSource
+from fewstep.tasks import TaskSource
 
 
-@dataclass(frozen=True)
-class Training:
-    """How a run is carried out, whatever the experiment."""
+class Part(ABC):
+    """A part of an experiment with options of its own, such as its method: a frozen dataclass.
 
-    seed: Number = 0
-    """Seed of the initial weights and of all meta-batches."""
-    device: Annotated[str, NotAnOption] = "cpu"
-    """Device: cpu, cuda, cuda:1 or mps."""
-    dtype: Literal["float32", "float64"] = "float32"
-    """Precision of parameters and data."""
-    threads: Annotated[Number, NotAnOption] = 1
-    """CPU threads; small networks are fastest with 1. 0 leaves the number to PyTorch."""
-    compile: bool = True
-    """On CPUs, compile the whole meta-step into one graph. This takes some seconds at the start and needs a C++
-    compiler."""
-    fuse_from: Number = 10_000
-    """On CUDA devices, fuse the kernels of the meta-step before they are recorded as a CUDA graph, in runs of at least
-    this number of iterations. This halves the time of a step and takes half a minute to two minutes at the start."""
-    precision: Literal["tf32", "float32"] = "tf32"
-    """On CUDA devices, precision of the factors in convolutions: tf32, PyTorch's default, or float32."""
-    clip_value: Positive | None = None
-    """Clamp every entry of the meta-gradient to plus or minus this value."""
-    clip_norm: Positive | None = None
-    """Scale the meta-gradient down to this norm."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Outer learning rate over the iterations: constant, linear (down to 0), or cosine (down to a hundredth)."""
-    log_every: Count = 100
-    """Iterations per line of metrics.jsonl."""
-    checkpoint_every: Count = 1000
-    """Iterations between checkpoints."""
-    validate_every: Count = 2000
-    """Iterations between validations."""
-    validation_tasks: Count = 400
-    """Number of validation tasks. They are adapted for as many inner steps as test tasks."""
+    Its options appear on the command line and in ``config.json`` beside those of the experiment.
+    """
 
-    def check(self) -> None:
-        """Checks the options, and that the device exists.
+    name: ClassVar[str]
+    """Its name in ``config.json`` and on the command line."""
 
-        Raises:
-            ValueError: an option is wrong, or the device does not exist on this machine.
-        """
-        check_options(self)
-        if self.dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype must be float32 or float64; got {self.dtype!r}.")
-        if self.precision not in ("tf32", "float32"):
-            raise ValueError(f"precision must be tf32 or float32; got {self.precision!r}.")
-        if self.schedule not in ("constant", "linear", "cosine"):
-            raise ValueError(f"schedule must be constant, linear or cosine; got {self.schedule!r}.")
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:  # PyTorch raises either
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise ValueError(
-                f"there is no device {self.device!r} on this machine: {reason}. Use another, such as --device cpu."
-            ) from error
+
+class Method(Part):
+    """What is trained. Methods that take inner steps have ``steps`` and ``test_steps`` as options."""
+
+    summary: ClassVar[str]
+    """One line for `fewstep list`."""
+    compiles: ClassVar[bool] = True
+    """Whether its meta-step can be compiled."""
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether meta-steps are recorded as CUDA graphs."""
-        return torch.device(self.device).type == "cuda"
-
-    def compiles(self, iterations: int) -> bool | str:
-        """How the learner of a run of so many iterations is to compile, as :class:`fewstep.MetaLearner` takes it."""
-        if self.on_gpu:
-            return True if iterations >= self.fuse_from else "record"
-        return self.compile
-
-    def placed(self, source: TaskSource) -> TaskSource:
-        """The source with its images on the device, if it has any."""
-        return source.to(self.device) if isinstance(source, Episodes) else source
-
-
-class Experiment(Protocol):
-    """A setting that can be trained and tested; a frozen dataclass whose fields are the command line's options."""
-
-    iterations: int
-    meta_batch: int
+    def takes_steps(self) -> bool:
+        """Whether a new task is learned in steps."""
+        return any(field.name == "test_steps" for field in fields(self))  # type: ignore[arg-type]
 
     @property
-    def tasks_per_iteration(self) -> float:
-        """Training tasks of one outer iteration."""
-        ...
-
-    @property
-    def metric(self) -> Callable[..., Tensor]:
-        """What is measured."""
-        ...
+    def steps(self) -> int:
+        """Inner steps in training."""
+        return 0
 
     @property
     def test_steps(self) -> int:
         """Inner steps at test."""
-        ...
+        return 0
+
+
+class Experiment(ABC):
+    """A setting that can be trained and tested: a frozen dataclass whose fields are the command line's options."""
+
+    method: Any
+    """What is trained: a [`Method`][fewstep.experiments.experiment.Method]."""
+    iterations: int
+    """Outer iterations."""
+    meta_batch: int
+    """Tasks per outer iteration."""
+    shots: int
+    """Support examples (of a class), or episodes."""
+    test_checkpoint: Any
+    """Which checkpoint is tested: ``"best"`` or ``"last"``."""
+    former_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that every run's ``config.json`` had before methods had their own; see
+    [`load_settings`][fewstep.experiments.settings.load_settings]."""
 
     @property
-    def test_checkpoint(self) -> str:
-        """Which checkpoint is tested: ``"best"`` or ``"last"``."""
-        ...
+    @abstractmethod
+    def metric(self) -> Callable[..., Tensor]:
+        """What is measured."""
 
+    @abstractmethod
     def learner(self, compile: bool | str) -> Any:
         """A fresh learner, its weights from PyTorch's global generator; ``compile`` is that of ``MetaLearner``."""
-        ...
 
-    def outer_optimizer(self, learner: torch.nn.Module) -> torch.optim.Optimizer:
+    @abstractmethod
+    def outer_optimizer(self, learner: Any) -> torch.optim.Optimizer:
         """The optimiser of the outer loop over the learner's parameters."""
-        ...
 
+    @abstractmethod
     def train_source(self) -> TaskSource:
         """Where training tasks come from."""
-        ...
 
+    @abstractmethod
     def validation_source(self) -> TaskSource:
         """Where validation tasks come from."""
-        ...
 
+    @abstractmethod
     def test_source(self, shots: int | None = None, queries: int | None = None) -> TaskSource:
         """Where test tasks come from; with other numbers of shots and queries (of a class) if given."""
-        ...
 
-    def plot(self, run: Any) -> list[Any]:
+    @abstractmethod
+    def plot(self, run: Any) -> list[Path]:
         """Draws the figures of a run into its folder, and returns their files."""
-        ...
 
     def example(self, run: Any) -> tuple[Any, str] | None:
         """A figure of what the learner does in one task, and its caption, for a report; ``None`` if there is none."""
-        ...
+        return None
 
+    @property
+    def test_steps(self) -> int:
+        """Inner steps at test; 0 for a method that takes none."""
+        return int(self.method.test_steps)
 
-@dataclass(frozen=True)
-class Row:
-    """A named experiment: one row of a paper's table.
+    @property
+    def test_task_count(self) -> int:
+        """Tasks to test on."""
+        return 600
 
-    Args:
-        name: data-ways-shots-method.
-        summary: one line.
-        config: the experiment with the row's settings.
-        paper: the paper's numbers, by number of inner steps.
-        paper_ci95: half of the intervals that the paper prints beside them, where it does.
-        source: where they are printed.
-        training: fields of :class:`Training` that the row needs otherwise.
-        other_shots: numbers of shots that it is tested with beside its own.
-        other_norms: normalisation policies that it is tested under; its own among them changes nothing.
-    """
+    @property
+    def tasks_per_iteration(self) -> float:
+        """Training tasks of one outer iteration."""
+        return self.meta_batch
 
-    name: str
-    summary: str
-    config: Any
-    paper: dict[int, float] = field(default_factory=dict)
-    source: str = ""
-    training: dict[str, Any] = field(default_factory=dict)
-    other_shots: tuple[int, ...] = ()
-    other_norms: tuple[OtherNorm, ...] = ()
-    paper_ci95: dict[int, float] = field(default_factory=dict)
+    @property
+    def work_per_iteration(self) -> float:
+        """Examples that go through the network in one outer iteration, large images counted more than once."""
+        return float(self.meta_batch * (self.shots * max(1, self.method.steps) + 1))
+
+    def test_protocol(self) -> dict[str, Any]:
+        """The options of ``fewstep evaluate`` that hold if none are given, with those that apply here."""
+        return {"tasks": self.test_task_count, "steps": self.test_steps, "checkpoint": self.test_checkpoint}
+
+    def unused_options(self) -> dict[str, str]:
+        """Options that have no effect beside the other settings, each with the reason."""
+        return {}
+
+    def under_norm(self, norm: OtherNorm) -> Any:
+        """The experiment with another normalisation policy, whose learner takes the same parameters."""
+        raise ValueError(f"the network of a {type(self).__name__} experiment has no normalisation to change.")
+
+    def tested_with(self, episodes: int | None, goals: str | None) -> Any:
+        """The experiment with other episodes and goals at test, if any are given."""
+        if episodes is None and goals is None:
+            return self
+        raise ValueError("--episodes and --goals are for experiments of reinforcement learning.")

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.experiments.curves import load_curves
-from fewstep.experiments.few_shot_tables import budget_label, methods_at_equal_budget, percent
-from fewstep.experiments.results import OF_RETURNS, RowResults
+from fewstep.experiments.few_shot.tables import methods_at_equal_budget, percent
+from fewstep.experiments.results import RowResults
+from fewstep.experiments.tables import metric_of
 from fewstep.figures.inner_steps import plot_over_steps
 from fewstep.figures.reproduction import MethodCost, PaperCurve, plot_method_costs, plot_paper_curves
 from fewstep.figures.reproduction import plot_return_curves as plot_curves_of_returns
@@ -26,9 +27,10 @@ def figures_of(table: str, found: dict[str, RowResults], results: Path, into: Pa
     Returns:
         The files drawn.
     """
-    if table == "sinusoid":
+    metric = metric_of(found)
+    if metric == "mse":
         drawn = [plot_figure_3(found, into / "figure-3.png")]
-    elif table in OF_RETURNS:
+    elif metric == "mean_return":
         drawn = [
             plot_returns(found, into / f"{table}-updates.png"),
             plot_return_curves(found, results, into / f"{table}-curves.png"),
@@ -43,16 +45,16 @@ def figures_of(table: str, found: dict[str, RowResults], results: Path, into: Pa
 
 def plot_figure_3(found: dict[str, RowResults], path: Path) -> Path | None:
     """Figure 3 of the MAML paper: error over gradient steps for the 10-shot models, tested at K = 5, 10 and 20."""
-    names = [name for name in found if name.startswith("sinusoid-10shot-")]
-    if not names:
+    shown = {result.row.label: result for result in found.values() if result.row.config.shots == 10}
+    if not shown:
         return None
-    steps = max(found[name].steps for name in names)
+    steps = max(result.steps for result in shown.values())
     panels: dict[str, dict[str, dict[str, Any]]] = {}
     for k in (5, 10, 20):
         panels[f"K = {k}"] = curves = {}
-        for name in names:
-            mean, ci95 = zip(*(found[name].at(step, k) for step in range(steps + 1)), strict=True)
-            curves[name.removeprefix("sinusoid-10shot-")] = {"mean": mean, "ci95": ci95}
+        for label, result in shown.items():
+            mean, ci95 = zip(*(result.after(step, k) for step in range(steps + 1)), strict=True)
+            curves[label] = {"mean": mean, "ci95": ci95}
     return plot_over_steps(panels, path, "mean squared error")
 
 
@@ -63,8 +65,7 @@ def plot_returns(found: dict[str, RowResults], path: Path) -> Path | None:
     """
     panels: dict[str, dict[str, dict[str, Any]]] = {}
     for result in found.values():
-        config = result.row.config
-        panels.setdefault(_title(config.world), {})[_method(result)] = result.curve()
+        panels.setdefault(result.row.config.world.title, {})[result.row.label] = result.curve()
     return plot_over_steps(panels, path, "mean_return", sharey=False, steps="policy updates") if panels else None
 
 
@@ -72,19 +73,11 @@ def plot_return_curves(found: dict[str, RowResults], results: Path, path: Path) 
     """Return in validation over iterations, of the first seed of every method that is trained."""
     panels: dict[str, dict[str, Sequence[dict[str, Any]]]] = {}
     for name, result in found.items():
-        curves, config = load_curves(results, name), result.row.config
+        curves = load_curves(results, name)
         rows = [row for row in next(iter(curves.values()), []) if "validation" in row]
         if len(rows) > 1:
-            panels.setdefault(_title(config.world), {})[_method(result)] = rows
+            panels.setdefault(result.row.config.world.title, {})[result.row.label] = rows
     return plot_curves_of_returns(panels, path) if panels else None
-
-
-def _method(result: RowResults) -> str:
-    return result.name.removeprefix(f"{result.row.config.world}-")
-
-
-def _title(world: str) -> str:
-    return "2D navigation" if world == "navigation" else world.replace("-", ", ")
 
 
 def plot_methods(methods: Mapping[str, RowResults], path: Path) -> Path | None:
@@ -95,7 +88,7 @@ def plot_methods(methods: Mapping[str, RowResults], path: Path) -> Path | None:
     for name, result in methods.items():
         label = f"{name} ({result.trained} iterations)" if " of " in result.trained else name
         costs = result.mean_of("seconds_per_1000_tasks"), result.mean_of("adaptation_seconds")
-        lines.append(MethodCost(label, *result.at(result.steps), *costs))
+        lines.append(MethodCost(label, *result.after(result.steps), *costs))
     return plot_method_costs(lines, path)
 
 
@@ -111,7 +104,7 @@ def plot_curves(found: dict[str, RowResults], results: Path, path: Path) -> Path
             for seed, rows in load_curves(results, name).items()
         }
         runs = {label: rows for label, rows in validated.items() if len(rows) > 1}
-        if budget_label(name) is not None or not runs:
+        if result.row.comparison != "papers" or not runs:
             continue
         paper = result.row.paper.get(result.row.config.test_steps)
         interval = result.row.paper_ci95.get(result.row.config.test_steps)

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewstep.experiments.experiment import Row
-from fewstep.experiments.runs import EXPERIMENTS
+from fewstep.experiments.catalogue import EXPERIMENTS
+from fewstep.experiments.row import Row
 
-OF_RETURNS = ("navigation", "cheetah", "ant")
-"""The tables of reinforcement learning."""
-
-TABLES = ("sinusoid", "omniglot", "mini-imagenet", "glyphs", *OF_RETURNS)
-"""What can be reproduced; the names of a table's experiments begin with its own."""
+TABLES = tuple(dict.fromkeys(row.table for row in EXPERIMENTS.values()))
+"""The tables that can be reproduced."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +57,15 @@ class RowResults:
         """Inner steps at test."""
         return min(run["steps"] for run in self.runs)
 
-    def at(self, step: int, shots: int | None = None) -> tuple[float, float]:
+    def after(self, step: int, shots: int | None = None) -> tuple[float, float]:
         """Mean over runs and tasks after ``step`` inner steps, and half of its 95% interval over tasks.
 
-        All runs are tested on the same tasks, so the interval is the mean of theirs, not narrower for more seeds. A
-        learner that was not adapted so far (the oracle, which is not adapted at all) stays as it was.
+        All runs are tested on the same tasks, so the interval is the mean of theirs, not narrower for more seeds. For
+        more steps than the learner was tested with (the oracle takes none) it is the last mean.
+
+        Args:
+            step: number of inner steps.
+            shots: number of support examples at test; the experiment's own if not given.
         """
         curve = self.curve(shots)
         last = min(step, self.steps)
@@ -104,6 +105,9 @@ class RowResults:
 
 def load_results(folder: Path, table: str) -> dict[str, RowResults]:
     """The results of a table by experiment, in the order of ``fewstep list``."""
-    runs = [json.loads(file.read_text()) for file in sorted(folder.glob(f"{table}-*-seed*.json"))]
-    names = [name for name in EXPERIMENTS if any(run["experiment"] == name for run in runs)]
-    return {name: RowResults(name, [run for run in runs if run["experiment"] == name]) for name in names}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name, row in EXPERIMENTS.items() if row.table == table}
+    for file in sorted(folder.glob("*-seed*.json")):
+        run = json.loads(file.read_text())
+        if run["experiment"] in runs:
+            runs[run["experiment"]].append(run)
+    return {name: RowResults(name, of_row) for name, of_row in runs.items() if of_row}

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import json
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import fewstep
 from fewstep.evaluation import Evaluation, evaluate
+from fewstep.experiments.catalogue import EXPERIMENTS, find
 from fewstep.experiments.costs import costs
-from fewstep.experiments.experiment import Row, Training
-from fewstep.experiments.few_shot_rows import ROWS as FEW_SHOT_ROWS
+from fewstep.experiments.experiment import Experiment
 from fewstep.experiments.option_types import check_options
-from fewstep.experiments.other_norms import OtherNorm, take_parameters, under_norm
-from fewstep.experiments.reinforcement import ROWS as REINFORCEMENT_ROWS
-from fewstep.experiments.sinusoid import ROWS as SINUSOID_ROWS
+from fewstep.experiments.other_norms import OtherNorm, take_parameters
+from fewstep.experiments.provenance import provenance
+from fewstep.experiments.settings import load_settings
+from fewstep.experiments.tested import other_options, results_name, standard_test
+from fewstep.experiments.training import Training
 from fewstep.training import RunFolder, fit
-
-EXPERIMENTS: dict[str, Row] = {row.name: row for row in (*SINUSOID_ROWS, *FEW_SHOT_ROWS, *REINFORCEMENT_ROWS)}
-"""Every experiment by name."""
-
-
-def find(name: str) -> Row:
-    """The experiment of that name.
-
-    Raises:
-        KeyError: there is none; the message suggests the nearest.
-    """
-    if name in EXPERIMENTS:
-        return EXPERIMENTS[name]
-    near = difflib.get_close_matches(name, EXPERIMENTS, n=3, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(near)}?" if near else "See `fewstep list`."
-    raise KeyError(f"There is no experiment {name!r}. {hint}")
 
 
 class Run:
@@ -60,7 +42,8 @@ class Run:
         self._begun = Training(**config["training"])
         here: dict[str, Any] = {"device": device, "threads": threads}
         self.training = replace(self._begun, **{name: value for name, value in here.items() if value is not None})
-        self.experiment: Any = type(find(self.name).config)(**config["config"])
+        every = [row.config for row in EXPERIMENTS.values()]
+        self.experiment: Any = load_settings(find(self.name).config, config["config"], every)
         self._is_new = False
         """Whether `create` made the folder, so that it is removed if training fails before anything is saved."""
 
@@ -71,10 +54,11 @@ class Run:
         Raises:
             FileExistsError: the folder holds a run.
             FileNotFoundError: the data are missing.
-            ValueError: an option is wrong, or options, data and device do not fit together.
+            ValueError: an option is wrong or has no effect, or options, data and device do not fit together.
         """
         training.check()
         check_options(experiment)
+        _check_effects(name, experiment, training)
         folder = RunFolder(path)
         if folder.config_file.exists():
             raise FileExistsError(
@@ -191,29 +175,49 @@ class Run:
         episodes: int | None = None,
         goals: str | None = None,
     ) -> dict[str, Any]:
-        """Tests the learner on ``tasks`` tasks (as many as the experiment says, or 600) and writes ``results.json``.
+        """Tests the learner, and writes the results into the run folder. The run may still be training meanwhile.
 
-        Other numbers of ``shots`` go under ``other_shots``, other normalisation policies under ``other_norms``. For
-        reinforcement learning ``episodes`` and ``goals`` take the place of ``test_episodes`` and ``test_goals``. A run
-        may still be training meanwhile.
+        Options that are not given are those of the experiment and its row; the results of that standard test are
+        ``results.json``. Where an option differs, the file name says so, as in ``results-tasks-50-steps-4.json``.
+
+        Args:
+            tasks: number of test tasks.
+            steps: inner steps.
+            seed: seed of the test tasks.
+            checkpoint: ``"last"`` or ``"best"``.
+            shots: numbers of support examples to test with in addition, under ``other_shots`` of the results.
+            queries: query examples (of a class).
+            norms: normalisation policies to test under in addition, under ``other_norms`` of the results.
+            episodes: in reinforcement learning, episodes for each update.
+            goals: in 2D navigation, ``"drawn"`` or ``"paper"``.
+
+        Returns:
+            What the file holds, and the ``file``.
         """
-        experiment = self._tested_with(episodes, goals)
+        experiment, row = self.experiment.tested_with(episodes, goals), find(self.name)
+        own_norm = getattr(experiment, "norm", None)
+        standard = standard_test(self.experiment, row)
+        given = {
+            "tasks": tasks, "steps": steps, "seed": seed, "checkpoint": checkpoint, "queries": queries,
+            "shots": tuple(k for k in shots if k != experiment.shots),
+            "norm": tuple(norm for norm in norms if norm != own_norm),
+            "episodes": episodes, "goals": goals,
+        }  # fmt: skip
+        options = other_options(standard, given)
+        chosen = {**standard, **options}
         which, state = self.checkpoint(checkpoint)
         learner = self._learner_of(state)
-        others = {
-            norm: self._learner_of(state, norm) for norm in norms if norm != getattr(self.experiment, "norm", None)
-        }
-        steps = experiment.test_steps if steps is None else steps
-        tasks = getattr(experiment, "test_task_count", 600) if tasks is None else tasks
+        others = {norm: self._learner_of(state, norm) for norm in chosen["norm"]}
 
         def test(learner: Any, source: Any) -> Evaluation:
-            return evaluate(learner, source, tasks, steps, experiment.metric, seed)
+            return evaluate(learner, source, chosen["tasks"], chosen["steps"], experiment.metric, seed)
 
         trained = self.folder.has_checkpoint()  # while training there may be a best checkpoint before a last one
         source = experiment.test_source(None, queries)
         own = test(learner, source)
         results = {
             "experiment": self.name,
+            "options": options,
             "metric": own.metric,
             "tasks": own.tasks,
             "steps": own.steps,
@@ -225,17 +229,18 @@ class Run:
             "checkpoint": which,
             "checkpoint_iteration": state["iteration"],
             "test_seed": seed,
-            **(costs(experiment, self.training, self.folder.load(), learner, steps, tasks) if trained else {}),
+            **(costs(experiment, self.training, self.folder.load(), learner, own.steps, own.tasks) if trained else {}),
             **provenance(experiment, self._begun),
         }
-        if shots:
-            found = {str(k): test(learner, experiment.test_source(k, queries)) for k in shots}
+        if chosen["shots"]:
+            found = {str(k): test(learner, experiment.test_source(k, queries)) for k in chosen["shots"]}
             results["other_shots"] = {k: {"mean": e.mean, "ci95": e.ci95} for k, e in found.items()}
         if others:
             under = {norm: test(other, source) for norm, other in others.items()}
             results["other_norms"] = {norm: {"mean": e.mean, "ci95": e.ci95} for norm, e in under.items()}
-        self.folder.write_json(self.folder.results_file, results)
-        return results
+        file = self.folder.path / results_name(options)
+        self.folder.write_json(file, results)
+        return {**results, "file": file}
 
     def plot(self) -> list[Path]:
         """Draws the learning curve, the results over inner steps if it was tested, and the experiment's own figures."""
@@ -256,22 +261,12 @@ class Run:
                 files.append(plot_over_steps({self.name: curves}, folder / "steps.png", metric, paper))
         return [*files, *self.experiment.plot(self)]
 
-    def _tested_with(self, episodes: int | None, goals: str | None) -> Any:
-        """The experiment with other episodes and goals at test, where it has such."""
-        given: dict[str, Any] = {"test_episodes": episodes, "test_goals": goals}
-        changes = {name: value for name, value in given.items() if value is not None}
-        if changes and not hasattr(self.experiment, "test_episodes"):
-            raise ValueError(
-                f"{self.name} has no episodes: --episodes and --goals are for experiments of reinforcement learning."
-            )
-        return replace(self.experiment, **changes)
-
     def _learner_of(self, state: dict[str, Any], norm: OtherNorm | None = None) -> Any:
         if norm is None:
             learner = self._fresh_learner(compile=False)
             learner.load_state_dict(state["learner"])
             return learner
-        learner = self._fresh_learner(compile=False, experiment=under_norm(self.experiment, norm))
+        learner = self._fresh_learner(compile=False, experiment=self.experiment.under_norm(norm))
         take_parameters(learner, state["learner"])
         return learner
 
@@ -286,22 +281,18 @@ class Run:
         return (experiment or self.experiment).learner(compile).to(training.device, getattr(torch, training.dtype))
 
 
-def provenance(experiment: Any, training: Training) -> dict[str, Any]:
-    """Settings and versions, which go into every file of results."""
-    return {
-        "config": dataclasses.asdict(experiment),
-        "training": dataclasses.asdict(training),
-        "fewstep": fewstep.__version__,
-        "torch": torch.__version__,
-        "commit": git_commit(),
-    }
+def _check_effects(name: str, experiment: Experiment, training: Training) -> None:
+    """Checks that no option was given that has no effect.
 
-
-def git_commit() -> str | None:
-    """The commit of the library's source where it runs from a checkout; ends in ``-dirty`` with changes in it."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+    Raises:
+        ValueError: one differs from the row's and does not apply.
+    """
+    row = find(name)
+    for option, reason in experiment.unused_options().items():
+        if getattr(experiment, option) != getattr(row.config, option):
+            raise ValueError(f"--{option.replace('_', '-')} does not apply: {reason}.")
+    if training.compile and not training.on_gpu and not experiment.method.compiles:
+        raise ValueError(
+            f"--compile does not apply: the learner of the method {experiment.method.name!r} is not compiled; "
+            "give --no-compile."
+        )

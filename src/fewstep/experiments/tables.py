@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from fewstep.experiments import few_shot_tables
-from fewstep.experiments.results import OF_RETURNS, RowResults
+from fewstep.experiments.few_shot import tables as few_shot
+from fewstep.experiments.results import RowResults
 
 Rows = list[list[str]]
 """A table: the header, then its rows."""
@@ -14,23 +14,29 @@ Rows = list[list[str]]
 
 def tables_of(table: str, found: dict[str, RowResults]) -> dict[str, Rows]:
     """The tables that results fill, by title."""
-    if table == "sinusoid":
-        return {"sinusoid: mean squared error ± 95% CI over 600 test tasks": error_table(found)}
-    if table in OF_RETURNS:
+    metric = metric_of(found)
+    if metric == "mse":
+        return {f"{table}: mean squared error ± 95% CI over 600 test tasks": error_table(found)}
+    if metric == "mean_return":
         return {f"{table}: mean return ± 95% CI over 40 test tasks": return_table(found)}
     every = {
-        f"{table}: accuracy in % ± 95% CI over test tasks, ours beside the paper's": few_shot_tables.of_the_papers,
-        f"{table}: every method after as many training tasks": few_shot_tables.at_equal_budget,
-        f"{table}: MAML++ part by part": few_shot_tables.ablation,
-        f"{table}: whose statistics normalise query images": few_shot_tables.policies,
+        f"{table}: accuracy in % ± 95% CI over test tasks, ours beside the paper's": few_shot.of_the_papers,
+        f"{table}: every method after as many training tasks": few_shot.at_equal_budget,
+        f"{table}: MAML++ part by part": few_shot.ablation,
+        f"{table}: whose statistics normalise query images": few_shot.policies,
     }
     made = {title: make(found) for title, make in every.items()}
     return {title: rows for title, rows in made.items() if len(rows) > 1}
 
 
+def metric_of(found: dict[str, RowResults]) -> str:
+    """The name of the metric that the rows of a table are measured by; empty if there are no results."""
+    return next((result.row.config.metric.__name__ for result in found.values()), "")
+
+
 def error_table(found: dict[str, RowResults], steps: Sequence[int] = (1, 5, 10)) -> Rows:
     """Errors after some numbers of inner steps, the paper's beside them, seeds and iterations."""
-    return _over_steps(found, steps, "step", lambda result, k: _error(*result.at(k)), digits=2)
+    return _over_steps(found, steps, "step", lambda result, k: _error(*result.after(k)), digits=2)
 
 
 def return_table(found: dict[str, RowResults], steps: Sequence[int] = (0, 1, 2, 3)) -> Rows:
@@ -54,7 +60,7 @@ def _over_steps(
 
 
 def _return(result: RowResults, updates: int) -> str:
-    return "{:.1f} ± {:.1f}".format(*result.at(updates)) if updates <= result.steps else "–"
+    return "{:.1f} ± {:.1f}".format(*result.after(updates)) if updates <= result.steps else "–"
 
 
 def _error(mean: float, interval: float) -> str:

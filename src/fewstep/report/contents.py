@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fewstep.experiments.catalogue import EXPERIMENTS
 from fewstep.experiments.curves import load_curves
 from fewstep.experiments.results import load_results
-from fewstep.experiments.runs import EXPERIMENTS
 from fewstep.training.run_folder import RunFolder
 
 

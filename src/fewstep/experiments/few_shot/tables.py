@@ -6,43 +6,33 @@ from dataclasses import replace
 from typing import Any
 
 from fewstep.experiments.results import RowResults
+from fewstep.experiments.row import Comparison
 
-_PARTS = "maml++-"
-"""How the names of MAML++'s single parts begin."""
 _POLICIES = ("batch", "support")
 _UNKNOWN = "–"
 
 
-def budget_label(name: str) -> str | None:
-    """What a row at equal budget is called among its like; ``None`` for a row of a paper.
-
-    >>> budget_label("omniglot-5way-1shot-budget-anil"), budget_label("glyphs-5way-1shot-anil")
-    ('anil', 'anil')
-    >>> budget_label("omniglot-5way-1shot-anil") is None
-    True
-    """
-    if name.startswith("glyphs-5way-1shot"):
-        return name.removeprefix("glyphs-5way-1shot").removeprefix("-") or "maml"
-    return name.partition("-budget-")[2] or None
+def compared(found: dict[str, RowResults], *comparisons: Comparison) -> dict[str, RowResults]:
+    """Results of the rows of some comparisons, by the label of the row."""
+    return {result.row.label: result for result in found.values() if result.row.comparison in comparisons}
 
 
 def methods_at_equal_budget(found: dict[str, RowResults]) -> dict[str, RowResults]:
     """Results of whole methods at equal budget by label, the most accurate first."""
-    labelled = {budget_label(name): result for name, result in found.items()}
-    whole = {label: result for label, result in labelled.items() if label and not label.startswith(_PARTS)}
-    return dict(sorted(whole.items(), key=lambda item: item[1].at(item[1].steps)[0], reverse=True))
+    methods = compared(found, "budget")
+    return dict(sorted(methods.items(), key=lambda item: item[1].after(item[1].steps)[0], reverse=True))
 
 
 def of_the_papers(found: dict[str, RowResults]) -> list[list[str]]:
     """Rows of the papers: ours at the row's number of test steps, and theirs."""
     table = [["experiment", "ours", "paper", "test steps", "norm", "seeds", "iterations", "training tasks"]]
     for name, result in found.items():
-        if budget_label(name) is not None:
+        if result.row.comparison != "papers":
             continue
         row, steps = result.row, result.row.config.test_steps
         paper = row.paper.get(steps)
         theirs = "–" if paper is None else percent(paper, row.paper_ci95.get(steps))
-        ours = percent(*result.at(steps), digits=_digits(paper or 0.0, row.paper_ci95.get(steps)))
+        ours = percent(*result.after(steps), digits=_digits(paper or 0.0, row.paper_ci95.get(steps)))
         known = [str(steps), row.config.norm, _seeds(result), result.trained, f"{result.training_tasks:,}"]
         table.append([name, ours, theirs, *known])
     return table
@@ -53,7 +43,7 @@ def at_equal_budget(found: dict[str, RowResults]) -> list[list[str]]:
     header = ["method", "accuracy, %", "s per 1,000 training tasks", "ms per test task", "norm", "seeds", "iterations"]
     table = [[*header, "training tasks"]]
     for label, result in methods_at_equal_budget(found).items():
-        accuracy = percent(*result.at(result.steps), digits=1)
+        accuracy = percent(*result.after(result.steps), digits=1)
         known = [result.row.config.norm, _seeds(result), result.trained, f"{result.training_tasks:,}"]
         table.append([label, accuracy, _training(result), _adaptation(result), *known])
     return table
@@ -61,17 +51,17 @@ def at_equal_budget(found: dict[str, RowResults]) -> list[list[str]]:
 
 def ablation(found: dict[str, RowResults]) -> list[list[str]]:
     """MAML++: none of its parts, each alone, and all of them; and what each adds, in points."""
-    labelled = {budget_label(name): result for name, result in found.items()}
-    parts = {label.removeprefix(_PARTS): r for label, r in labelled.items() if label and label.startswith(_PARTS)}
     header = ["parts", "accuracy, %", "against none", "s per 1,000 training tasks", "seeds", "iterations"]
+    parts = compared(found, "ablation")
     if not parts:
         return [header]
-    if "maml++" in labelled:
-        parts["all"] = labelled["maml++"]
-    none = parts["none"].at(parts["none"].steps)[0] if "none" in parts else None
+    methods = compared(found, "budget")
+    if "maml++" in methods:
+        parts["all"] = methods["maml++"]
+    none = parts["none"].after(parts["none"].steps)[0] if "none" in parts else None
     table = [header]
     for part, result in parts.items():
-        mean, interval = result.at(result.steps)
+        mean, interval = result.after(result.steps)
         gain = "–" if none is None or part == "none" else f"{100 * (mean - none):+.1f}".replace("-", "−")
         table.append([part, percent(mean, interval, digits=1), gain, _training(result), _seeds(result), result.trained])
     return table
@@ -116,7 +106,7 @@ def _digits(mean: float, ci95: float | None) -> int:
 def _under(result: RowResults, policy: str) -> tuple[float, float] | None:
     """Accuracy under a policy: the row's own, or another that all of its runs were tested with."""
     if policy == result.row.config.norm:
-        return result.at(result.steps)
+        return result.after(result.steps)
     tested = [run.get("other_norms", {}).get(policy) for run in result.runs]
     if None in tested:
         return None
