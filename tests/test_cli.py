@@ -54,7 +54,7 @@ def test_train_evaluate_plot(capsys: pytest.CaptureFixture[str]):
     run("evaluate", str(folder), "--tasks", "12", "--steps", "4", "--shots", "5", "20")
     shown = capsys.readouterr().out
     assert "12 test tasks" in shown
-    file = folder / "results-tasks-12-steps-4-shots-5-20.json"
+    file = folder / "results-tasks-12-steps-4.json"
     assert str(file) in shown
     assert not (folder / "results.json").exists()
     results = json.loads(file.read_text())
@@ -76,6 +76,8 @@ def test_train_evaluate_plot(capsys: pytest.CaptureFixture[str]):
     assert (results["steps"], results["seed"], results["iterations"]) == (4, 3, 20)
     assert len(results["mean"]) == len(results["ci95"]) == 5
     assert results["other_shots"].keys() == {"5", "20"}
+    run("evaluate", str(folder))
+    assert f"Wrote {folder}/results.json" in capsys.readouterr().out
     run("plot", str(folder))
     for line in capsys.readouterr().out.splitlines():
         assert Path(line.removeprefix("Wrote ")).is_file()

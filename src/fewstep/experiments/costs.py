@@ -62,7 +62,8 @@ def seconds_per_iteration(
     """
     if training.threads:
         torch.set_num_threads(training.threads)
-    size = experiment.meta_batch if tasks is None else min(tasks, experiment.meta_batch)
+    whole = tasks is None or experiment.method.fixed_pool
+    size = experiment.meta_batch if whole else min(tasks or 1, experiment.meta_batch)
     learner = experiment.learner("record" if training.on_gpu else False)
     learner = learner.to(training.device, getattr(torch, training.dtype))
     optimizer, source = experiment.outer_optimizer(learner), training.placed(experiment.train_source())

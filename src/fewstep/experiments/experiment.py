@@ -32,6 +32,8 @@ class Method(Part):
     """One line for `fewstep list`."""
     compiles: ClassVar[bool] = True
     """Whether its meta-step can be compiled."""
+    fixed_pool: ClassVar[bool] = False
+    """Whether its training tasks are a fixed pool, of which every meta-batch is the whole."""
 
     @property
     def takes_steps(self) -> bool:

@@ -83,6 +83,7 @@ class MultiTaskPlain(Method):
     name = "multi-task"
     summary = "500 regressors, not regularised, averaged and fine-tuned"
     compiles: ClassVar[bool] = False
+    fixed_pool: ClassVar[bool] = True
 
     inner_lr: NonNegative = 0.005
     """Step size of fine-tuning at test."""
