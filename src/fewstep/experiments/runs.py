@@ -9,15 +9,13 @@ from typing import Any
 
 import torch
 
-from fewstep.evaluation import Evaluation, evaluate
 from fewstep.experiments.catalogue import EXPERIMENTS, find
-from fewstep.experiments.costs import costs
 from fewstep.experiments.experiment import Experiment
 from fewstep.experiments.option_types import check_options
 from fewstep.experiments.other_norms import OtherNorm, take_parameters
 from fewstep.experiments.provenance import provenance
 from fewstep.experiments.settings import load_settings
-from fewstep.experiments.tested import other_options, results_name, standard_test
+from fewstep.experiments.tested import evaluate_run
 from fewstep.experiments.training import Training
 from fewstep.training import RunFolder, fit
 
@@ -39,9 +37,9 @@ class Run:
             )
         config = json.loads(self.folder.config_file.read_text())
         self.name: str = config["experiment"]
-        self._begun = Training(**config["training"])
+        self.begun_with = Training(**config["training"])
         here: dict[str, Any] = {"device": device, "threads": threads}
-        self.training = replace(self._begun, **{name: value for name, value in here.items() if value is not None})
+        self.training = replace(self.begun_with, **{name: value for name, value in here.items() if value is not None})
         every = [row.config for row in EXPERIMENTS.values()]
         self.experiment: Any = load_settings(find(self.name).config, config["config"], every)
         self._is_new = False
@@ -135,7 +133,7 @@ class Run:
 
         With ``norm`` the same weights under another normalisation policy.
         """
-        return self._learner_of(self.checkpoint(checkpoint)[1], norm)
+        return self.learner_of(self.checkpoint(checkpoint)[1], norm)
 
     def iterations(self) -> int:
         """Outer iterations that the newest checkpoint has seen."""
@@ -194,53 +192,9 @@ class Run:
         Returns:
             What the file holds, and the ``file``.
         """
-        experiment, row = self.experiment.tested_with(episodes, goals), find(self.name)
-        own_norm = getattr(experiment, "norm", None)
-        standard = standard_test(self.experiment, row)
-        given = {
-            "tasks": tasks, "steps": steps, "seed": seed, "checkpoint": checkpoint, "queries": queries,
-            "shots": tuple(k for k in shots if k != experiment.shots),
-            "norm": tuple(norm for norm in norms if norm != own_norm),
-            "episodes": episodes, "goals": goals,
-        }  # fmt: skip
-        options = other_options(standard, given)
-        chosen = {**standard, **options}
-        which, state = self.checkpoint(checkpoint)
-        learner = self._learner_of(state)
-        others = {norm: self._learner_of(state, norm) for norm in chosen["norm"]}
-
-        def test(learner: Any, source: Any) -> Evaluation:
-            return evaluate(learner, source, chosen["tasks"], chosen["steps"], experiment.metric, seed)
-
-        trained = self.folder.has_checkpoint()  # while training there may be a best checkpoint before a last one
-        source = experiment.test_source(None, queries)
-        own = test(learner, source)
-        results = {
-            "experiment": self.name,
-            "options": options,
-            "metric": own.metric,
-            "tasks": own.tasks,
-            "steps": own.steps,
-            "queries": getattr(source, "queries", None),
-            "mean": own.mean,
-            "ci95": own.ci95,
-            "seed": self.training.seed,
-            "iterations": self.iterations(),
-            "checkpoint": which,
-            "checkpoint_iteration": state["iteration"],
-            "test_seed": seed,
-            **(costs(experiment, self.training, self.folder.load(), learner, own.steps, own.tasks) if trained else {}),
-            **provenance(experiment, self._begun),
-        }
-        if chosen["shots"]:
-            found = {str(k): test(learner, experiment.test_source(k, queries)) for k in chosen["shots"]}
-            results["other_shots"] = {k: {"mean": e.mean, "ci95": e.ci95} for k, e in found.items()}
-        if others:
-            under = {norm: test(other, source) for norm, other in others.items()}
-            results["other_norms"] = {norm: {"mean": e.mean, "ci95": e.ci95} for norm, e in under.items()}
-        file = self.folder.path / results_name(options)
-        self.folder.write_json(file, results)
-        return {**results, "file": file}
+        given = {"tasks": tasks, "steps": steps, "seed": seed, "checkpoint": checkpoint, "queries": queries,
+                 "shots": shots, "norm": norms, "episodes": episodes, "goals": goals}  # fmt: skip
+        return evaluate_run(self, given)
 
     def plot(self) -> list[Path]:
         """Draws the learning curve, the results over inner steps if it was tested, and the experiment's own figures."""
@@ -261,7 +215,8 @@ class Run:
                 files.append(plot_over_steps({self.name: curves}, folder / "steps.png", metric, paper))
         return [*files, *self.experiment.plot(self)]
 
-    def _learner_of(self, state: dict[str, Any], norm: OtherNorm | None = None) -> Any:
+    def learner_of(self, state: dict[str, Any], norm: OtherNorm | None = None) -> Any:
+        """The learner of a checkpoint's state; with ``norm`` under another normalisation policy."""
         if norm is None:
             learner = self._fresh_learner(compile=False)
             learner.load_state_dict(state["learner"])
