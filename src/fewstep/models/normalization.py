@@ -8,8 +8,7 @@ The policy decides what an accuracy means, so name it when you report results:
 | `support` | the support set of the task, also for queries | not transductive: queries may come one at a time |
 | `running` | the batch in training, running averages in evaluation | not transductive; the averages are over all training tasks |
 | `per_step` | the batch, with a scale and shift for each inner step | transductive (MAML++) |
-| `group` | groups of channels of one image | images share no statistics |
-| `layer` | all channels of one image | images share no statistics |
+| `group`, `layer` | groups of channels, or all channels, of one image | images share no statistics |
 | `none` | | no normalisation |
 """  # noqa: E501 - a table
 
