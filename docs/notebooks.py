@@ -44,6 +44,7 @@ def execute(path: Path) -> Any:
     import nbformat
     from nbclient import NotebookClient
 
+    key = _key(path)
     notebook = nbformat.read(path, as_version=4)
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"  # the same numbers on every machine, to rounding
@@ -60,7 +61,7 @@ def execute(path: Path) -> Any:
     KEPT.mkdir(parents=True, exist_ok=True)
     for old in KEPT.glob(f"{path.stem}.*.ipynb"):
         old.unlink()
-    nbformat.write(notebook, KEPT / f"{path.stem}.{_key(path)}.ipynb")
+    nbformat.write(notebook, KEPT / f"{path.stem}.{key}.ipynb")
     return notebook
 
 
