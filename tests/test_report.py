@@ -81,7 +81,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training = Training(compile=False, log_every=2, validate_every=2, validation_tasks=3)
     run = Run.create(row.name, config, training, tmp_path_factory.mktemp("runs") / "a run's folder")
     run.train(progress=False)
-    run.evaluate(tasks=5)
+    run.evaluate()
     return run.folder.path
 
 
