@@ -168,8 +168,8 @@ def test_list_shows_names_and_the_papers_numbers(capsys: pytest.CaptureFixture[s
 def test_mistakes_are_told_with_the_way_out(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     assert "Did you mean sinusoid-5shot-maml" in fails(capsys, "train", "sinusoid-5shot-mmal")
     assert "Did you mean train" in fails(capsys, "trian")
-    assert "no run folder" in fails(capsys, "evaluate", "nowhere")
-    assert "no run folder" in fails(capsys, "train", "--resume", "nowhere")
+    assert "not a run folder" in fails(capsys, "evaluate", "nowhere")
+    assert "not a run folder" in fails(capsys, "train", "--resume", "nowhere")
     assert "no experiment matches" in fails(capsys, "list", "cheese*")
     assert "there is no table" in fails(capsys, "reproduce", "cheese")
     assert "no results" in fails(capsys, "reproduce", "sinusoid", "--no-train")

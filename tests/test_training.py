@@ -277,6 +277,43 @@ def test_a_run_is_not_overwritten(tmp_path: Path):
         fewstep.fit(learner, Sinusoids(), optimizer, iterations=2, run=tmp_path, progress=False)
 
 
+RESUMED_WITH = {
+    "another optimiser": ({"kind": torch.optim.Adam}, ValueError, "trained with SGD; resume it with SGD. Got Adam"),
+    "another network": ({"width": 7}, ValueError, r"differs from the one that was trained.*model.0.weight: \[8, 1\]"),
+    "another seed": ({"seed": 5}, ValueError, "draws its tasks with seed=0.*Got 5"),
+}
+
+
+@pytest.mark.parametrize("case", RESUMED_WITH)
+def test_a_run_is_resumed_with_what_it_was_trained_with(tmp_path: Path, case: str):
+    def train(iterations, width=8, kind=torch.optim.SGD, seed=0):
+        learner = fewstep.maml(fewstep.models.MLP(1, [width], 1), fewstep.mse, 0.01)
+        optimizer = kind(learner.parameters(), lr=1e-3)
+        options = {"run": tmp_path / "r", "resume": True, "progress": False, "seed": seed}
+        return fewstep.fit(learner, Sinusoids(), optimizer, iterations=iterations, **options)
+
+    train(2)
+    changed, error, message = RESUMED_WITH[case]
+    with pytest.raises(error, match=message.replace(".*", r"[\s\S]*")):
+        train(3, **changed)
+    assert len(train(3)) == 2
+
+
+def test_fit_names_what_was_expected(tmp_path: Path):
+    learner = fewstep.maml(nn.Linear(1, 1), fewstep.mse, 0.01)
+    for number in (2.5, 1e1, "3"):
+        with pytest.raises(TypeError, match="iterations must be a whole number"):
+            fewstep.fit(learner, Sinusoids(), iterations=number)
+    with pytest.raises(TypeError, match=r"a learner has meta_loss\(tasks\); got Linear.*fewstep\.maml"):
+        fewstep.fit(nn.Linear(1, 1), Sinusoids(), iterations=2)
+    with pytest.raises(TypeError, match=r"a learner has score.*got Linear.*fewstep\.maml"):
+        fewstep.evaluate(nn.Linear(1, 1), Sinusoids())
+    with pytest.raises(ValueError, match=r"resume=True needs the folder of the run"):
+        fewstep.fit(learner, Sinusoids(), iterations=2, resume=True)
+    with pytest.raises(ValueError, match='which must be "best" or "last"'):
+        fewstep.load(tmp_path, learner, which="first")
+
+
 def test_fit_refuses_what_is_no_task_source():
     learner, optimizer = make()
     with pytest.raises(TypeError, match=r"sample\(n, generator\); got list"):

@@ -111,6 +111,11 @@ def evaluate(
         num_tasks = tasks
     if num_tasks < 1:
         raise ValueError(f"evaluate: num_tasks must be at least 1; got {num_tasks}.")
+    if not callable(getattr(learner, "score", None)):
+        raise TypeError(
+            f"evaluate: a learner has score(tasks, metric, steps); got {type(learner).__name__}. Make one from a "
+            "model, such as fewstep.maml(model, loss, inner_lr=0.01)."
+        )
     if not isinstance(source, TaskSource):
         raise TypeError(
             f"evaluate: a task source has sample(n, generator); got {type(source).__name__}. For tasks that are there "

@@ -33,7 +33,8 @@ class Run:
         self.folder = RunFolder(path)
         if not self.folder.config_file.is_file():
             raise FileNotFoundError(
-                f"{self.folder.path} is no run folder: it has no config.json. Make one with `fewstep train EXPERIMENT`."
+                f"{self.folder.path} is not a run folder: it has no config.json. Make one with `fewstep train "
+                "EXPERIMENT`."
             )
         config = json.loads(self.folder.config_file.read_text())
         self.name: str = config["experiment"]

@@ -53,6 +53,8 @@ class Training:
             ValueError: an option is wrong, or the device does not exist on this machine.
         """
         check_options(self)
+        if self.seed >= 2**63:
+            raise ValueError(f"seed must be less than 2**63; got {self.seed}.")
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64; got {self.dtype!r}.")
         if self.precision not in ("tf32", "float32"):

@@ -93,8 +93,9 @@ def fit(
         TrainingDiverged: the loss or a parameter became NaN or infinite. The last good checkpoint stays.
         TrainingInterrupted: Ctrl-C. All was saved.
         FileExistsError: the run folder holds a run and `resume` is false.
-        TypeError: `source` or `optimizer` is of another kind.
-        ValueError: a number is out of bounds, or the optimiser holds none of the learner's parameters.
+        TypeError: `learner`, `source`, `optimizer` or a number is of another kind.
+        ValueError: a number is out of bounds, the optimiser holds none of the learner's parameters, or the run to
+            resume has another learner, kind of optimiser or seed.
 
     Examples:
         >>> import fewstep as fs
@@ -106,11 +107,13 @@ def fit(
     counts = {"iterations": iterations, "meta_batch": meta_batch, "log_every": log_every}
     counts |= {"checkpoint_every": checkpoint_every, "validate_every": validate_every}
     clipping = {"clip_value": clip_value, "clip_norm": clip_norm}
-    _check(counts, clipping, source)
+    _check(learner, counts, clipping, source)
+    if resume and run is None:
+        raise ValueError("fit: resume=True needs the folder of the run; pass run=...")
     optimizer = default_optimizer(learner) if optimizer is None else optimizer
     check_optimizer(optimizer, learner, clipping)
     state = State(learner, optimizer, scheduler)
-    folder = None if run is None else _opened(RunFolder(run), state, resume)
+    folder = None if run is None else _opened(RunFolder(run), state, resume, seed)
     tested = Validation(
         learner, validation, validate_every, num_validation_tasks, validation_steps, metric, maximize, seed
     )
@@ -154,8 +157,15 @@ def _backward_of(learner: Trainable) -> Callable[[Task], Tensor]:
     return meta_gradient
 
 
-def _check(counts: dict[str, int], clipping: dict[str, float | None], source: Any) -> None:
+def _check(learner: Any, counts: dict[str, int], clipping: dict[str, float | None], source: Any) -> None:
+    if not callable(getattr(learner, "meta_loss", None)):
+        raise TypeError(
+            f"fit: a learner has meta_loss(tasks); got {type(learner).__name__}. Make one from a model, such as "
+            "fewstep.maml(model, loss, inner_lr=0.01)."
+        )
     for name, count in counts.items():
+        if not hasattr(count, "__index__"):
+            raise TypeError(f"fit: {name} must be a whole number; got {count!r}.")
         if count < 1:
             raise ValueError(f"fit: {name} must be at least 1; got {count}.")
     for name, bound in clipping.items():
@@ -165,11 +175,17 @@ def _check(counts: dict[str, int], clipping: dict[str, float | None], source: An
         raise TypeError(f"fit: a task source has sample(n, generator); got {type(source).__name__}.")
 
 
-def _opened(folder: RunFolder, state: State, resume: bool) -> RunFolder:
+def _opened(folder: RunFolder, state: State, resume: bool, seed: int) -> RunFolder:
     """The folder, with the state restored from it if the run is resumed."""
     if not resume and folder.has_run():
         raise FileExistsError(f"{folder.path} already holds a run. Pass resume=True to resume it, or another folder.")
     if resume:
+        before = folder.settings().get("seed", seed)
+        if before != seed:
+            raise ValueError(
+                f"fit: the run in {folder.path} draws its tasks with seed={before}; resume it with that seed. Got "
+                f"{seed}."
+            )
         if folder.has_checkpoint():
             state.restore(folder.load())
         folder.forget_after(state.iteration)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Literal, TypeVar
 
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ def load(run: str | os.PathLike[str], learner: LearnerT, which: Literal["best", 
 
     Raises:
         FileNotFoundError: there is no such checkpoint. Without `validation=`, `fit` saves the last one only.
-        ValueError: names or shapes of parameters differ, and are listed, or the file is damaged.
+        ValueError: names or shapes of parameters differ, and are listed, or the file is damaged, or `which` is
+            another word.
 
     Examples:
         >>> import tempfile, fewstep as fs
@@ -37,6 +39,8 @@ def load(run: str | os.PathLike[str], learner: LearnerT, which: Literal["best", 
         ...     metrics = fs.fit(make(), tasks, iterations=2, validation=tasks, run=run, progress=False)
         ...     learner = fs.load(run, make(), which="best")
     """
+    if which not in ("best", "last"):
+        raise ValueError(f'load: which must be "best" or "last"; got {which!r}.')
     folder = RunFolder(run)
     file = folder.checkpoint_file(which)
     if not file.is_file():
@@ -46,6 +50,22 @@ def load(run: str | os.PathLike[str], learner: LearnerT, which: Literal["best", 
             raise FileNotFoundError(f'load: {folder.path} has no {which} checkpoint.{why} It has which="{other}".')
         raise FileNotFoundError(f"load: {folder.path} has no checkpoints. Pass the folder given to fit(run=...).")
     saved: dict[str, Tensor] = folder.load(which)["learner"]
+    check_parameters(saved, learner, f"load: the learner differs from the one that was trained in {folder.path}")
+    learner.load_state_dict(saved)
+    return learner
+
+
+def check_parameters(saved: Mapping[str, Tensor], learner: nn.Module, what: str) -> None:
+    """Checks that a learner has the names and shapes of saved parameters.
+
+    Args:
+        saved: the state of a learner in a checkpoint.
+        learner: the learner that is to take it.
+        what: the first words of the error.
+
+    Raises:
+        ValueError: names or shapes differ, and are listed.
+    """
     own = learner.state_dict()
     differences = [
         *(f"missing in the run: {name}" for name in own if name not in saved),
@@ -59,12 +79,7 @@ def load(run: str | os.PathLike[str], learner: LearnerT, which: Literal["best", 
     if differences:
         listed = "".join(f"\n  {line}" for line in differences[:20])
         more = f"\n  and {len(differences) - 20} more" if len(differences) > 20 else ""
-        raise ValueError(
-            f"load: the learner differs from the one that was trained in {folder.path}. Make it with the same model "
-            f"and options.{listed}{more}"
-        )
-    learner.load_state_dict(saved)
-    return learner
+        raise ValueError(f"{what}. Make it with the same model and options.{listed}{more}")
 
 
 def _shape(value: object) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from fewstep.adaptation.random_numbers import random_state, set_random_state
+from fewstep.training.load import check_parameters
 from fewstep.training.processor import processor
 
 PACES = 500
@@ -56,12 +57,21 @@ class State:
             "processors": self.processors,
             "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "optimizer_kind": type(self.optimizer).__name__,
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "random": random_state(),
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Continues from the content of a checkpoint."""
+        """Continues from the content of a checkpoint.
+
+        Raises:
+            ValueError: it belongs to another learner or to another kind of optimiser.
+        """
+        check_parameters(snapshot["learner"], self.learner, "fit: the learner differs from the one that was trained")
+        kind, own = snapshot.get("optimizer_kind"), type(self.optimizer).__name__  # older checkpoints have none
+        if kind not in (None, own):
+            raise ValueError(f"fit: the run was trained with {kind}; resume it with {kind}. Got {own}.")
         self.iteration, self.seconds, self.best = snapshot["iteration"], snapshot["seconds"], snapshot["best"]
         self.validation_seconds = snapshot.get("validation_seconds", 0.0)  # older runs counted it as training
         self.paces = snapshot.get("paces", [])
