@@ -13,7 +13,7 @@ from fewstep.baselines.distances import cosine
 class MemoryState(NamedTuple):
     """The content of a memory and the weights of its last accesses.
 
-    Args:
+    Attributes:
         memory: M, ``[slots, width]``.
         usage: w^u, ``[slots]``.
         reads: w^r, ``[heads, slots]``.

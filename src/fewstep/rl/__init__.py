@@ -1,4 +1,4 @@
-"""Meta-reinforcement learning: tasks are environments, support and query sets are episodes that the learner samples."""
+"""Meta-reinforcement learning: tasks are environments, support and query sets are sampled episodes."""
 
 from fewstep.rl import environments
 from fewstep.rl.acting import Act

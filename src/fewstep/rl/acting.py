@@ -1,4 +1,4 @@
-"""Acting with a policy, in the units of an environment."""
+"""Actions of a policy in the units of an environment."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fewstep.rl.outputs import distribution_of
 
 
 class Act:
-    """From an observation of an environment to an action that it takes: ``act(observation)``.
+    """A function from an observation to an action in the units of an environment: ``act(observation)``.
 
-    What [`adapt`][fewstep.rl.MetaPolicy.adapt] returns has one as its ``act``. It knows the environment's spaces and
-    not the environment, so that it is saved and copied along with the policy.
+    The policy that [`adapt`][fewstep.rl.MetaPolicy.adapt] returns has one as its attribute ``act``. It stores the
+    environment's spaces but not the environment, so that it is saved and copied with the policy.
 
     Args:
-        policy: gives a distribution for observations.
-        environment: a vector environment with tasks whose actions are wanted.
+        policy: a module that returns a distribution of actions for observations.
+        environment: a vector environment with tasks, which defines the spaces.
 
     Examples:
         >>> from fewstep.rl import GaussianPolicy, environments
@@ -41,16 +41,20 @@ class Act:
     def __call__(
         self, observation: Any, deterministic: bool = False, generator: torch.Generator | None = None
     ) -> NDArray[Any]:
-        """An action as the environment takes it: within its range, counted from its start, in its dtype.
+        """Return an action of the environment's action space.
 
         Args:
-            observation: one observation as the environment gives it, an array or tensor, or, where the space is a
-                ``Dict`` or such, a dictionary; or several as one array, ``[n, ...]``.
-            deterministic: the most probable action, and not one drawn at random.
-            generator: of the drawing; PyTorch's own if not given.
+            observation: one observation as the environment returns it (an array, a tensor, or a dictionary for a
+                ``Dict`` space), or several as one array ``[n, ...]``.
+            deterministic: whether to take the most probable action instead of a random one.
+            generator: the source of randomness; PyTorch's default generator if not given.
+
+        Returns:
+            An action in the dtype of the action space; ``[n, ...]`` for several observations.
 
         Raises:
-            ValueError: the observation has another shape than the space.
+            ValueError: the shape of the observation is not that of the observation space.
+            TypeError: ``deterministic`` is set and the distribution has no mode.
         """
         seen, several = self._as_batch(observation)
         like: Any = next(self.policy.parameters(), torch.zeros(()))
@@ -59,7 +63,7 @@ class Act:
         self._to_space.check(distribution, noise, "The environment")
         if deterministic:
             if not callable(getattr(distribution, "mode", None)):
-                raise TypeError(f"{type(distribution).__name__} has no mode(), which deterministic actions are.")
+                raise TypeError(f"{type(distribution).__name__} has no mode(), which deterministic=True needs.")
             actions = distribution.mode()
         else:
             actions = distribution.sample(noise)
@@ -67,13 +71,13 @@ class Act:
         return found if several else found[0]
 
     def _as_batch(self, observation: Any) -> tuple[NDArray[Any], bool]:
-        """Observations ``[n, ...]``, and whether there may be several."""
+        """Observations as a batch ``[n, ...]``, and whether the input was a batch."""
         shape = self.observation_space.shape
         if isinstance(observation, Tensor):
             observation = observation.cpu().numpy()
         flat = isinstance(observation, np.ndarray) and observation.shape[-len(shape) :] == shape
         if self._unflattened is not self.observation_space and not flat:
-            from gymnasium.spaces import flatten  # who has such a space has Gymnasium
+            from gymnasium.spaces import flatten  # optional; present if there is such a space
 
             observation = flatten(self._unflattened, observation)
         seen = np.asarray(observation)

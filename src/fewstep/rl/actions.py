@@ -1,4 +1,4 @@
-"""From the actions of a policy to those of an action space."""
+"""Conversion of a policy's actions to an action space."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from fewstep.rl.outputs import choices_of
 
 
 class ActionMap:
-    """Brings the actions of a policy to an environment's action space, and checks that they fit it.
+    """Convert the actions of a policy to an environment's action space, and check that they fit.
 
-    * ``Box``: a policy's numbers are taken as fractions of the range, [−1, 1] ↦ [low, high], and clipped to it. Where
-      a bound is infinite (``ClipAction`` leaves such a space) the number is the action itself, clipped at the other
-      bound. The numbers of an action of several axes lie one after the other.
-    * ``Discrete``, ``MultiDiscrete``, ``MultiBinary``: the policy counts from 0, the environment from ``start``.
+    * ``Box``: numbers in [−1, 1] are mapped linearly to [low, high] and clipped. Where a bound is infinite (as with
+      ``ClipAction``), the number is the action itself, clipped at the other bound. Actions with several axes are
+      flattened.
+    * ``Discrete``, ``MultiDiscrete``, ``MultiBinary``: the policy's actions start at 0, the environment's at ``start``.
 
     Args:
-        space: of one copy.
+        space: the action space of one copy.
 
     Raises:
-        TypeError: a space of another kind.
+        TypeError: the space is of another kind.
 
     Examples:
         >>> import torch
@@ -35,7 +35,7 @@ class ActionMap:
     """
 
     def __init__(self, space: Any) -> None:
-        from gymnasium import spaces  # an optional dependency, which whoever has a space has
+        from gymnasium import spaces  # optional; present if there is a space
 
         self.space = space
         self.choices: NDArray[Any] | None = None
@@ -47,7 +47,7 @@ class ActionMap:
             self.choices = np.full(int(np.prod(space.shape)), 2)
             self._start = np.zeros_like(self.choices)
         elif isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-            # Some environments write "no bound" as the largest number that there is.
+            # Some environments use the largest floating-point number for "no bound".
             largest = float(np.finfo(space.dtype).max)
             low, high = (bound.astype(np.float64).reshape(-1) for bound in (space.low, space.high))
             self._low, self._high = low, high
@@ -62,16 +62,19 @@ class ActionMap:
 
     @property
     def numbers(self) -> int:
-        """Numbers of an action."""
+        """The number of entries of an action."""
         return int(np.prod(self.space.shape))
 
     def check(self, distribution: Any, noise: Tensor, who: str) -> None:
-        """Raises a ``ValueError`` if a policy's distribution does not fit the space.
+        """Raise if a policy's distribution does not fit the space.
 
         Args:
-            distribution: what the policy gave.
-            noise: what its actions are drawn by, ``[..., numbers]``.
-            who: the environment, in words.
+            distribution: the output of the policy.
+            noise: standard normal numbers that actions are computed from, ``[..., numbers]``.
+            who: the name of the environment, for the message.
+
+        Raises:
+            ValueError: number, dtype or range of the actions do not fit.
         """
         leading = tuple(noise.shape[:-1])
         expected = (self.numbers,) if self.choices is None else self.choices.shape
@@ -107,7 +110,7 @@ class ActionMap:
             )
 
     def __call__(self, actions: Tensor) -> NDArray[Any]:
-        """The environment's actions, ``[n, ...]``, for those of a policy, ``[n, numbers]``, or integers ``[n]``."""
+        """Convert a policy's actions, ``[n, numbers]`` or integers ``[n]``, to the environment's, ``[n, ...]``."""
         came = actions.detach().cpu().numpy()
         if self.choices is not None:
             if (came < 0).any() or (came >= self.choices).any():

@@ -1,4 +1,4 @@
-"""Returns and advantages: what an action was worth. All tensors are ``[..., episodes, time]``."""
+"""Returns and advantages. All tensors are ``[..., episodes, time]``."""
 
 from __future__ import annotations
 
@@ -7,22 +7,43 @@ from torch import Tensor
 
 
 def discounted_returns(rewards: Tensor, mask: Tensor, discount: float) -> Tensor:
-    """R_t = Σ_{k≥0} γ^k·r_{t+k}, up to the end of the episode."""
+    """Compute the discounted returns R_t = Σ_{k≥0} γ^k·r_{t+k}, up to the end of the episode.
+
+    Args:
+        rewards: r, ``[..., episodes, time]``.
+        mask: 1 during the episode, 0 after its end, ``[..., episodes, time]``.
+        discount: γ.
+
+    Returns:
+        The returns, ``[..., episodes, time]``.
+
+    Examples:
+        >>> discounted_returns(torch.tensor([[1.0, 1.0, 9.0]]), torch.tensor([[1.0, 1.0, 0.0]]), discount=0.5)
+        tensor([[1.5000, 1.0000, 0.0000]])
+    """
     return _discounted_sums(rewards * mask, discount)
 
 
 def generalized_advantages(rewards: Tensor, values: Tensor, mask: Tensor, discount: float, gae_lambda: float) -> Tensor:
-    """Â_t = Σ_{k≥0} (γλ)^k·δ_{t+k} with δ_t = r_t + γ·V_{t+1} − V_t (Schulman et al. 2016, equation 16).
+    """Compute generalised advantages (Schulman et al. 2016, equation 16).
 
-    After the end of an episode, by the horizon too, V is 0: the task is to do well until then. With λ = 1 this is
-    R_t − V_t.
+    Â_t = Σ_{k≥0} (γλ)^k·δ_{t+k} with δ_t = r_t + γ·V_{t+1} − V_t. V is 0 after the end of an episode, also at the
+    horizon. With λ = 1, Â_t = R_t − V_t.
 
     Args:
-        rewards: r.
-        values: V of each observation.
-        mask: 1 while the episode goes on.
+        rewards: r, ``[..., episodes, time]``.
+        values: V of each observation, ``[..., episodes, time]``.
+        mask: 1 during the episode, 0 after its end, ``[..., episodes, time]``.
         discount: γ.
         gae_lambda: λ.
+
+    Returns:
+        The advantages, ``[..., episodes, time]``.
+
+    Examples:
+        >>> ones = torch.ones(1, 3)
+        >>> generalized_advantages(ones, 0.5 * ones, ones, discount=1.0, gae_lambda=1.0)
+        tensor([[2.5000, 1.5000, 0.5000]])
     """
     values = values * mask
     following = torch.cat([values[..., 1:], torch.zeros_like(values[..., :1])], -1)
@@ -30,7 +51,16 @@ def generalized_advantages(rewards: Tensor, values: Tensor, mask: Tensor, discou
 
 
 def normalized(advantages: Tensor, mask: Tensor) -> Tensor:
-    """Mean 0 and standard deviation 1 over the steps of each task that are not masked; 0 where masked."""
+    """Normalise advantages to mean 0 and standard deviation 1 over the unmasked steps of each task; 0 where masked.
+
+    Args:
+        advantages: ``[..., episodes, time]``.
+        mask: 1 during the episode, 0 after its end, ``[..., episodes, time]``.
+
+    Examples:
+        >>> normalized(torch.tensor([[1.0, 3.0]]), torch.ones(1, 2))
+        tensor([[-1.,  1.]])
+    """
     steps = mask.sum((-2, -1), keepdim=True)
     centred = (advantages - (advantages * mask).sum((-2, -1), keepdim=True) / steps) * mask
     return centred / ((centred.square().sum((-2, -1), keepdim=True) / steps).sqrt() + 1e-8)

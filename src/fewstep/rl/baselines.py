@@ -1,4 +1,4 @@
-"""Baselines of the policy gradient: a value of each observation, fitted to the returns of each task anew."""
+"""Baselines of the policy gradient: values of observations, fitted to the returns of each task."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from torch import Tensor
 
 
 def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
-    """Values by least squares on the features [o, o², t, t², t³, 1] (Duan et al. 2016).
+    """Fit values to returns by least squares on the features [o, o², t, t², t³, 1] (Duan et al. 2016, section 5).
 
-    With o clipped to ±10 and t in hundreds of steps. Fitted to and predicted on the same episodes, for each task by
-    itself, all tasks at once.
+    Observations o are clipped to ±10, and t is the time in hundreds of steps. Each task has its own fit, to the same
+    episodes whose values are predicted.
 
     Args:
         observations: ``[tasks, episodes, time, numbers]``.
         returns: ``[tasks, episodes, time]``.
-        mask: 1 while the episode goes on, ``[tasks, episodes, time]``.
+        mask: 1 during the episode, 0 after its end, ``[tasks, episodes, time]``.
         ridge: added to the diagonal of the normal equations.
 
     Returns:
         Values, ``[tasks, episodes, time]``.
 
     Raises:
-        ValueError: observations are no vectors of numbers.
+        ValueError: observations are not vectors.
+
+    Examples:
+        >>> returns = torch.rand(2, 5, 10)
+        >>> linear_baseline(torch.rand(2, 5, 10, 3), returns, torch.ones_like(returns)).shape
+        torch.Size([2, 5, 10])
     """
     if observations.ndim != returns.ndim + 1:
         raise ValueError(
@@ -35,19 +40,24 @@ def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: 
 
 
 def time_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
-    """Values by least squares on the features [t, t², t³, 1], whatever the observations: for images.
+    """Fit values to returns by least squares on the features [t, t², t³, 1], for image observations.
 
-    The features of [`linear_baseline`][fewstep.rl.linear_baseline] that are not of the observation. With those of an
-    image there would be more features than steps, which fit any returns and leave no advantages.
+    These are the features of [`linear_baseline`][fewstep.rl.linear_baseline] without those of the observation. The
+    pixels of an image would give more features than steps, which fit any returns and leave no advantages.
 
     Args:
-        observations: ``[tasks, episodes, time, ...]``, which nothing looks at.
+        observations: ``[tasks, episodes, time, ...]``, which are not used.
         returns: ``[tasks, episodes, time]``.
-        mask: 1 while the episode goes on, ``[tasks, episodes, time]``.
+        mask: 1 during the episode, 0 after its end, ``[tasks, episodes, time]``.
         ridge: added to the diagonal of the normal equations.
 
     Returns:
         Values, ``[tasks, episodes, time]``.
+
+    Examples:
+        >>> returns = torch.rand(2, 5, 10)
+        >>> time_baseline(torch.rand(2, 5, 10, 8, 8, 3), returns, torch.ones_like(returns)).shape
+        torch.Size([2, 5, 10])
     """
     t = _time(returns)
     return _least_squares(torch.cat([t, t.square(), t**3, torch.ones_like(t)], -1), returns, mask, ridge)

@@ -1,6 +1,6 @@
-"""What a policy puts out: distributions of actions, with the closed forms that policy optimisation needs.
+"""Distributions of actions, with the closed forms that policy optimisation needs.
 
-Each is a record of tensors, its parameters. Any leading axes (tasks, episodes, time) are written ``...``.
+Each is a record of its parameters. ``...`` stands for leading axes, such as tasks, episodes and time.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from fewstep.rl.record import STATIC, Record
 class Distribution(Protocol):
     """A distribution of actions for each of a batch of observations; its fields are its parameters.
 
-    A class of your own must be a pytree of tensors, which a dataclass that derives from [`Record`][fewstep.rl.Record]
-    is.
+    Your own class must be a pytree of tensors, such as a dataclass that derives from [`Record`][fewstep.rl.Record].
     """
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Actions from standard normal numbers, ``[..., numbers of an action]``: a function, without randomness."""
+        """Compute actions from standard normal numbers, ``[..., entries of an action]``, without other randomness."""
         ...
 
     def mode(self) -> Tensor:
-        """The most probable action, which a policy takes when it is deterministic."""
+        """The most probable action."""
         ...
 
     def log_prob(self, actions: Tensor) -> Tensor:
@@ -39,20 +38,20 @@ class Distribution(Protocol):
         ...
 
     def fisher(self, tangent: Any) -> Any:
-        """The Fisher information matrix in the distribution's parameters times a tangent of them, for each observation.
+        """Multiply the Fisher information matrix of the parameters by a tangent vector, for each observation.
 
-        That is also the Hessian of KL(self ‖ other) in ``other`` at ``other = self``.
+        The matrix is also the Hessian of KL(self ‖ other) in ``other`` at ``other = self``.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Gaussian(Record):
-    """Independent normal distributions of the numbers of an action.
+    """Independent normal distributions of the entries of an action.
 
     Args:
         mean: ``[..., actions]``.
-        log_std: logarithm of the standard deviation, ``[..., actions]``.
+        log_std: the logarithm of the standard deviation, ``[..., actions]``.
 
     Examples:
         >>> policy = Gaussian(torch.zeros(5, 2), torch.zeros(5, 2))
@@ -98,7 +97,7 @@ class Categorical(Record):
     logits: Tensor
 
     def sample(self, noise: Tensor) -> Tensor:
-        below = self.logits.softmax(-1).cumsum(-1)[..., :-1]  # of each action, the probability of those up to it
+        below = self.logits.softmax(-1).cumsum(-1)[..., :-1]  # cumulative probabilities
         return (torch.special.ndtr(noise) > below).sum(-1)
 
     def mode(self) -> Tensor:

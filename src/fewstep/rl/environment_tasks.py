@@ -1,4 +1,4 @@
-"""The task source of reinforcement learning: environment tasks, and seeds for all that is random in exploring them."""
+"""The task source of reinforcement learning: environment tasks with seeds for sampling their episodes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from fewstep.tasks import Task
 
 @dataclass(frozen=True, eq=False)
 class EnvironmentTask(Record):
-    """A task of an environment; of many tasks with a leading task axis.
+    """A task of an environment, or several with a leading task axis.
 
     Args:
-        numbers: what the environment takes for a task, such as the goal, ``[numbers]``.
-        seed: of everything random when the task is explored, an int64 scalar.
-        environment: where it is explored; in that of the learner's rollouts if not given.
-        episodes: for each update, and as many after the last; as the learner's rollouts say if not given.
-        horizon: steps of an episode at most, likewise.
+        numbers: the parameters of the task, such as the goal, ``[numbers]``.
+        seed: the seed of everything random in its episodes, an int64 scalar.
+        environment: the environment; that of the learner's rollouts if not given.
+        episodes: the number of episodes per update, and after the last; that of the learner's rollouts if not given.
+        horizon: the largest number of steps of an episode; that of the learner's rollouts if not given.
+
+    Examples:
+        >>> task = EnvironmentTask(numbers=torch.tensor([0.3, -0.2]), seed=torch.tensor(0))
     """
 
     numbers: Tensor
@@ -34,20 +37,20 @@ class EnvironmentTask(Record):
 class EnvironmentTasks:
     """The tasks of an environment as a task source: ``sample(n, generator)``, like any other.
 
-    Support and query are the same [`EnvironmentTask`][fewstep.rl.EnvironmentTask]: both stand for episodes that the
-    learner will sample, in this environment. Sources for training, validation and test may have different environments,
+    Support and query set are the same [`EnvironmentTask`][fewstep.rl.EnvironmentTask], which stands for the episodes
+    that the learner samples. Sources for training, validation and test may have different environments, numbers of
     episodes and horizons.
 
     Args:
-        environment: a vector environment with tasks. As many copies as there are episodes in a meta-batch are fastest.
-        episodes: of each task for each update, and as many after the last; as in the learner's rollouts if not given.
-        horizon: steps of an episode at most, likewise.
-        tasks: the source has these tasks only, ``[tasks, numbers]``: a sample of all of them has them in their order,
-            one of fewer draws without repetition. If not given, the environment draws them.
+        environment: a vector environment with tasks. It is fastest with as many copies as a meta-batch has episodes.
+        episodes: the number of episodes per update, and after the last; that of the learner's rollouts if not given.
+        horizon: the largest number of steps of an episode; that of the learner's rollouts if not given.
+        tasks: a fixed set of tasks, ``[tasks, numbers]``, which is returned in order if all are drawn, and without
+            repetition if fewer are drawn. If not given, the environment draws tasks.
 
     Raises:
-        TypeError: the environment is no vector environment with tasks.
-        ValueError: a number is out of range, or more tasks are drawn than there are.
+        TypeError: the environment is not a vector environment with tasks.
+        ValueError: a number is out of range, or more tasks are drawn than the fixed set has.
 
     Examples:
         >>> from fewstep.rl.environments import PointNavigation
@@ -72,7 +75,7 @@ class EnvironmentTasks:
         self.environment, self.episodes, self.horizon, self.tasks = environment, episodes, horizon, tasks
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
-        """``n`` tasks."""
+        """Draw ``n`` tasks, with a leading task axis."""
         generator = torch.default_generator if generator is None else generator
         numbers = self._draw(n, generator)
         if numbers.ndim != 2 or len(numbers) != n:

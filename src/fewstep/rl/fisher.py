@@ -1,4 +1,4 @@
-"""The Fisher information of adapted policies in the shared parameters, as a product with vectors."""
+"""Products of vectors with the Fisher information of adapted policies in the shared parameters."""
 
 from __future__ import annotations
 
@@ -15,34 +15,44 @@ from fewstep.tasks import Task
 
 
 def mean_kl(trajectories: Task, old: Any, new: Any) -> Tensor:
-    """KL(old ‖ new) of the adapted policies at the query's observations: mean over a task's steps, then over tasks.
+    """Compute KL(old ‖ new) of the adapted policies at the query observations, averaged over steps, then over tasks.
 
     Args:
-        trajectories: of [`collect`][fewstep.rl.MetaPolicy.collect].
-        old: distributions of [`distributions`][fewstep.rl.MetaPolicy.distributions].
+        trajectories: the result of [`collect`][fewstep.rl.MetaPolicy.collect].
+        old: the result of [`distributions`][fewstep.rl.MetaPolicy.distributions].
         new: the same at other parameters.
     """
     return trajectories.query.mean(old.kl(new)).mean()
 
 
 class FisherProduct:
-    """v ↦ JᵀFJ·v, where J = dz/dθ through adaptation, z is what the adapted policies put out, and F its Fisher matrix.
+    """The product v ↦ JᵀFJ·v, where J = dz/dθ, z is the output of the adapted policies, and F the Fisher matrix of z.
 
-    At the parameters where the episodes were sampled that is exactly the Hessian of [`mean_kl`][fewstep.rl.mean_kl]:
-    the gradient of the divergence in z is 0 there, and with it the term of second derivatives of z. So neither the
-    divergence nor the adaptation is differentiated once more. F is a closed form of the distribution. The graphs of J
-    and Jᵀ are built once, here, and every product runs through them: Jv is the derivative of the linear function u ↦
-    Jᵀu. The pass that builds them gives the gradient of the meta-objective as well.
+    At the parameters with which the episodes were sampled, JᵀFJ is the Hessian of [`mean_kl`][fewstep.rl.mean_kl]: the
+    gradient of the divergence in z is 0 there, and so is the term with second derivatives of z. Neither the divergence
+    nor the adaptation has to be differentiated twice, and F has a closed form. The graphs of J and Jᵀ are built once by
+    the constructor and used in every product: Jv is the derivative of the linear function u ↦ Jᵀu. The same pass
+    computes the gradient of the meta-objective.
 
     Args:
-        learner: the parameters that require a gradient are θ. At most its ``chunk`` of tasks are worked on at once.
-        trajectories: of [`collect`][fewstep.rl.MetaPolicy.collect], at the present parameters.
-        tasks: the Fisher matrix is the mean of the first so many tasks only; all if not given.
+        learner: the learner; θ are its parameters that require a gradient. ``learner.chunk`` limits the tasks at a
+            time.
+        trajectories: the result of [`collect`][fewstep.rl.MetaPolicy.collect] at the current parameters.
+        tasks: the number of tasks over which the Fisher matrix is averaged; all if not given.
 
     Attributes:
-        loss: the meta-objective on all the trajectories, a scalar.
-        gradient: of the loss, one tensor for each parameter.
-        distributions: z, as of [`distributions`][fewstep.rl.MetaPolicy.distributions].
+        loss: the meta-objective on all trajectories, a scalar.
+        gradient: the gradient of the loss, one tensor per parameter.
+        distributions: z, as in [`distributions`][fewstep.rl.MetaPolicy.distributions].
+
+    Examples:
+        >>> import fewstep
+        >>> from fewstep import rl
+        >>> rollouts = rl.Rollouts(rl.environments.PointNavigation(num_envs=10), episodes=5, horizon=5)
+        >>> learner = rl.MetaPolicy(rl.GaussianPolicy(2, 2, [8]), rollouts, rule=fewstep.GradientDescent(0.1))
+        >>> product = FisherProduct(learner, learner.collect(rl.EnvironmentTasks(rollouts.environment).sample(2)))
+        >>> [value.shape for value in product(product.gradient)] == [value.shape for value in product.gradient]
+        True
     """
 
     def __init__(self, learner: MetaPolicy, trajectories: Task, tasks: int | None = None) -> None:
@@ -59,12 +69,12 @@ class FisherProduct:
         self._curved = [part for part in parts if part.curved]
 
     def __call__(self, vector: Sequence[Tensor]) -> list[Tensor]:
-        """The product with a vector, one tensor for each parameter; and so is the result."""
+        """Multiply by a vector, one tensor per parameter; the result has the same form."""
         return _sum(part(vector) for part in self._curved)
 
 
 class _Part:
-    """Some of the ``count`` tasks of the loss, and of the ``curved`` ones of the Fisher matrix, or of none of those."""
+    """Some of the ``count`` tasks of the loss; ``curved`` is the number of tasks of the Fisher matrix, 0 for none."""
 
     def __init__(self, learner: MetaPolicy, trajectories: Task, count: int, curved: int) -> None:
         self.curved = curved > 0
@@ -88,7 +98,8 @@ class _Part:
 
     def __call__(self, vector: Sequence[Tensor]) -> list[Tensor]:
         pairs = zip(self._pulled, vector, strict=True)
-        pulled, vectors = zip(*((p, v) for p, v in pairs if p.requires_grad), strict=True)  # some move no output
+        # Some parameters do not change the output.
+        pulled, vectors = zip(*((p, v) for p, v in pairs if p.requires_grad), strict=True)
         tangent = torch.autograd.grad(pulled, self._cotangents, vectors, retain_graph=True, materialize_grads=True)
         moved, still = iter(tangent), tree_flatten(self.distributions)[0]
         whole = [

@@ -1,6 +1,6 @@
-"""Losses of a policy on trajectories, ``(policy, trajectories) -> scalar``, to be minimised.
+"""Losses of a policy on trajectories: functions ``(policy, trajectories) -> scalar``, which are minimised.
 
-They differ in how they account for the trajectories' having been sampled from a policy that itself is differentiated.
+They differ in how they treat the dependence of the sampled trajectories on the policy that is differentiated.
 """
 
 from __future__ import annotations
@@ -22,29 +22,35 @@ Policy = Callable[[Tensor], Any]
 
 
 def policy_gradient(policy: Policy, trajectories: Trajectories) -> Tensor:
-    """−mean(log π(a|s)·Â), whose gradient is the policy gradient (Williams 1992; MAML, equation 4).
+    """The policy-gradient loss −mean(log π(a|s)·Â) (Williams 1992; MAML, equation 4).
 
-    Its second derivative is not that of the expected return: how the sampling of the trajectories depends on the
-    policy is not in it. See [`dice`][fewstep.rl.dice] and [`surrogate`][fewstep.rl.surrogate].
+    Its second derivative is not that of the expected return, since the dependence of the sampled trajectories on the
+    policy is not differentiated. See [`dice`][fewstep.rl.dice] and [`surrogate`][fewstep.rl.surrogate].
     """
     log_probs = trajectories.distribution(policy).log_prob(trajectories.actions)
     return -trajectories.mean(log_probs * trajectories.advantages)
 
 
 def surrogate(policy: Policy, trajectories: Trajectories) -> Tensor:
-    """−mean(π(a|s)/π_sampling(a|s)·Â), the importance-weighted return (TRPO, Schulman et al. 2015, equation 14).
+    """The importance-weighted loss −mean(π(a|s)/π_sampling(a|s)·Â) (TRPO, Schulman et al. 2015, equation 14).
 
-    As the inner loss it is ProMP's low-variance-curvature estimator (Rothfuss et al. 2019).
+    As an inner loss, this is ProMP's low-variance-curvature estimator (Rothfuss et al. 2019).
     """
     return -trajectories.mean(_ratio(policy, trajectories) * trajectories.advantages)
 
 
 @dataclass(frozen=True)
 class clipped_surrogate:  # noqa: N801 - reads as a function where it is used, beside surrogate
-    """−mean(min(r·Â, clip(r, 1 − ε, 1 + ε)·Â)) with the importance ratio r (PPO, Schulman et al. 2017, equation 7).
+    """The clipped loss −mean(min(r·Â, clip(r, 1 − ε, 1 + ε)·Â)) (PPO, Schulman et al. 2017, equation 7).
+
+    r is the importance ratio π(a|s)/π_sampling(a|s).
 
     Args:
         clip: ε; 0.3 in ProMP.
+
+    Examples:
+        >>> clipped_surrogate(0.3)
+        clipped_surrogate(clip=0.3)
     """
 
     clip: float = 0.2
@@ -56,11 +62,11 @@ class clipped_surrogate:  # noqa: N801 - reads as a function where it is used, b
 
 
 def dice(policy: Policy, trajectories: Trajectories) -> Tensor:
-    """Right in derivatives of every order at the sampling policy: DiCE with a baseline (Foerster et al. 2018).
+    """DiCE with a baseline, whose derivatives of every order are unbiased (Foerster et al. 2018; Farquhar et al. 2019).
 
-    −mean((□_t − □_{t−1})·Â_t) with □_t = exp(c_t − ⊥c_t), c_t = Σ_{k≤t} log π(a_k|s_k) and ⊥ a constant: the form of
-    Farquhar et al. 2019, Loaded DiCE, where an advantage counts for how all actions up to its own were sampled. The
-    first derivative is that of [`policy_gradient`][fewstep.rl.policy_gradient]; the value is 0.
+    The loss is −mean((□_t − □_{t−1})·Â_t) with □_t = exp(c_t − ⊥c_t) and c_t = Σ_{k≤t} log π(a_k|s_k), where ⊥ stops
+    the gradient (Loaded DiCE). At the sampling policy, the first derivative is that of
+    [`policy_gradient`][fewstep.rl.policy_gradient], and the value is 0.
     """
     log_probs = trajectories.distribution(policy).log_prob(trajectories.actions) * trajectories.mask
     up_to = log_probs.cumsum(-1)
@@ -70,12 +76,12 @@ def dice(policy: Policy, trajectories: Trajectories) -> Tensor:
 
 
 def e_maml(loss: Loss, path: list[Params], task: Task) -> Tensor:
-    """A meta-objective: the query loss, and credit for the trajectories that led there (E-MAML, Stadie et al. 2018).
+    """A meta-objective that adds a term for the sampling of the support trajectories (E-MAML, Stadie et al. 2018).
 
-    The support trajectories were sampled by the policies φ_0 … φ_{K−1}, and so the expected return after adaptation
-    also depends on θ through what adaptation got to see: the term E[∇ log π(support)·return(query)]. The return is
-    taken as the task's ``credit``, and the sum over the steps of log π as their mean, as everywhere in these losses. To
-    be used with [`surrogate`][fewstep.rl.surrogate] or [`clipped_surrogate`][fewstep.rl.clipped_surrogate].
+    The support trajectories are sampled by the policies φ_0, ..., φ_{K−1}, so that the expected return after adaptation
+    also depends on θ through them, by the term E[∇ log π(support)·return(query)]. The return is the task's ``credit``,
+    and log π is averaged over steps, as in the other losses. Use it with [`surrogate`][fewstep.rl.surrogate] or
+    [`clipped_surrogate`][fewstep.rl.clipped_surrogate].
     """
     value: Any = loss(path[-1], task.query)
     for step, params in enumerate(path[:-1]):
@@ -86,7 +92,7 @@ def e_maml(loss: Loss, path: list[Params], task: Task) -> Tensor:
 
 
 def mean_return(policy: Policy, trajectories: Trajectories) -> Tensor:
-    """A metric: the undiscounted return, averaged over the episodes."""
+    """A metric: the undiscounted return, averaged over episodes."""
     return trajectories.returns.mean(-1)
 
 

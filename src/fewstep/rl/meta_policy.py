@@ -1,4 +1,4 @@
-"""Meta-learning of a policy: the meta-learner whose support and query are episodes that it samples itself."""
+"""Meta-learning of a policy, which samples the episodes of its support and query sets."""
 
 from __future__ import annotations
 
@@ -27,34 +27,37 @@ from fewstep.tasks import Task
 
 
 class MetaPolicy(Learner[nn.Module]):
-    """A policy that is to adapt to a task from a few episodes (MAML, Algorithm 3).
+    """A learner of a policy that adapts to a task from a few episodes (MAML, Algorithm 3).
 
-    Each inner step is a gradient step on episodes sampled anew by the policy adapted so far; the loss of the outer loop
-    is taken on episodes of the policy after the last one. Everything else is [`MetaLearner`][fewstep.MetaLearner]:
-    rules, adjoints, objectives, and which parameters are adapted.
+    Each inner step is a gradient step on new episodes of the policy adapted so far. The loss of the outer loop is
+    evaluated on episodes of the policy after the last step. Rules, adjoints, objectives and the choice of adapted
+    parameters are those of [`MetaLearner`][fewstep.MetaLearner].
 
-    A learner pickles (``torch.save(learner, file)``), together with its environment, which is made anew when loaded.
+    A learner can be pickled (``torch.save(learner, file)``) together with its environment, which is recreated on
+    loading.
 
     Args:
-        policy: a module that gives a [`Distribution`][fewstep.rl.Distribution] for observations, or an object of
-            ``torch.distributions`` that [`as_distribution`][fewstep.rl.as_distribution] knows; it must run under
-            ``torch.vmap``. It is copied.
-        rollouts: how episodes are sampled, and in what environment where the tasks do not say.
-        rule: one inner update.
-        steps: inner updates, K. 0 learns one policy for all tasks (the paper's pretraining).
-        loss: of the outer loop, ``loss(policy, trajectories) -> scalar``; see [`losses`][fewstep.rl.losses].
-        inner_loss: of the inner loop.
-        adapts: which trainable parameters the inner loop moves.
-        adjoint: how dφ/dθ is obtained.
-        objective: what the outer loop minimises.
-        learns: which trainable parameters the outer loop learns.
-        test_scales: factors on the inner gradient of the first, second, … step in ``score`` and
-            [`adapt`][fewstep.adapt], the last for all further steps. The paper halves the rate after the first step.
-        chunk: at most this many tasks at once when the loss and the policies are differentiated. On a CPU a few at a
-            time are fastest: what is worked on stays in the cache.
+        policy: a module that returns a [`Distribution`][fewstep.rl.Distribution] for observations, or an object of
+            ``torch.distributions`` that [`as_distribution`][fewstep.rl.as_distribution] converts. It must run under
+            ``torch.vmap``, and is copied.
+        rollouts: how episodes are sampled, and the environment of tasks that do not name one.
+        rule: the rule of one inner update.
+        steps: the number K of inner updates. 0 learns one policy for all tasks (the paper's pretraining).
+        loss: the loss of the outer loop, ``loss(policy, trajectories) -> scalar``, such as
+            [`surrogate`][fewstep.rl.surrogate].
+        inner_loss: the loss of the inner loop.
+        adapts: the trainable parameters that the inner loop adapts.
+        adjoint: how dφ/dθ is computed.
+        objective: the meta-objective.
+        learns: the trainable parameters that the outer loop learns.
+        test_scales: factors on the inner gradient of the first, second, ... step in ``score`` and ``adapt``; the last
+            one also applies to later steps. The paper halves the rate after the first step.
+        chunk: the largest number of tasks whose losses and policies are differentiated at once. On a CPU, a few at a
+            time are fastest, since their tensors stay in the cache.
 
     Raises:
-        UserWarning: the policy has an attribute ``act`` of its own, so that what ``adapt`` returns keeps that one.
+        ValueError: ``test_scales`` is empty, or choices cannot be combined.
+        UserWarning: the policy already has an attribute ``act``, which the result of ``adapt`` keeps.
 
     Examples:
         >>> import fewstep
@@ -68,7 +71,7 @@ class MetaPolicy(Learner[nn.Module]):
     """
 
     metric = staticmethod(mean_return)
-    """What is measured if no other metric is named."""
+    """The default metric."""
     maximize = True
 
     def __init__(
@@ -88,7 +91,7 @@ class MetaPolicy(Learner[nn.Module]):
         chunk: int | None = None,
     ) -> None:
         if not test_scales:
-            raise ValueError("test_scales must have at least one number; (1.0,) leaves every step as it is.")
+            raise ValueError("test_scales must have at least one number; (1.0,) does not scale.")
         super().__init__(
             policy,
             loss,
@@ -112,38 +115,41 @@ class MetaPolicy(Learner[nn.Module]):
             )
 
     def meta_loss(self, tasks: Tasks) -> Tensor:
-        """The meta-objective on episodes sampled now, averaged over tasks; a scalar ready for ``backward()``.
+        """Sample episodes, and compute the meta-objective averaged over tasks, a scalar for ``backward()``.
 
         Args:
-            tasks: of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks], with a leading task axis.
+            tasks: a meta-batch of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks], with a leading task axis.
         """
         return self.loss_on(self.collect(tasks))
 
     def collect(self, tasks: Tasks) -> Task:
-        """Adapts to each task, and returns the episodes that were sampled meanwhile.
+        """Adapt to each task, and return the sampled episodes.
+
+        Args:
+            tasks: as for ``meta_loss``.
 
         Returns:
-            As support the [`Trajectories`][fewstep.rl.Trajectories] of each inner step, ``[tasks, steps, episodes,
-            time, ...]``, and as query those of the adapted policy, ``[tasks, episodes, time, ...]``. (Without inner
-            steps the support has one step, which nothing looks at.)
+            A task whose support are the [`Trajectories`][fewstep.rl.Trajectories] of every inner step,
+            ``[tasks, steps, episodes, time, ...]``, and whose query are those of the adapted policy,
+            ``[tasks, episodes, time, ...]``. Without inner steps, the support has one step, which is not used.
         """
         *explored, adapted = self._explore(_environment_tasks(tasks), self.steps, self.rule)[1]
         return Task(_by_step(explored or [adapted]), adapted)
 
     def loss_on(self, trajectories: Task) -> Tensor:
-        """The meta-objective on episodes that ``collect`` gave, as a function of the parameters as they are now."""
+        """Compute the meta-objective on the result of ``collect`` at the current parameters."""
         return self._mean_objective(trajectories)
 
     def distributions(self, trajectories: Task) -> Any:
-        """What the adapted policies put out for the query's observations: a distribution, ``[tasks, episodes, time]``.
+        """Compute the adapted policies' distributions at the query observations, ``[tasks, episodes, time]``.
 
-        Differentiable in the learner's parameters, through adaptation to the support of ``collect``.
+        They are differentiable in the learner's parameters, through adaptation to the support of ``collect``.
         """
 
         return self._each(lambda task: self._put_out(self._choices.path(task.support)[-1], task), trajectories)
 
     def loss_and_distributions(self, trajectories: Task) -> tuple[Tensor, Any]:
-        """``loss_on`` and ``distributions`` of one adaptation."""
+        """Compute ``loss_on`` and ``distributions`` with one adaptation."""
 
         def both(task: Task) -> tuple[Tensor, Any]:
             path = self._choices.path(task.support)
@@ -153,15 +159,19 @@ class MetaPolicy(Learner[nn.Module]):
         return losses.mean(), distributions
 
     def adapt(self, support: EnvironmentTask, steps: int | None = None) -> nn.Module:
-        """A plain policy of the user's own class, adapted to one task by sampling episodes of it.
+        """Adapt to one task by sampling its episodes, and return a policy of the user's own class.
 
-        It gives distributions as before, and has ``act(observation, deterministic=False)``, a [`Act`][fewstep.rl.Act],
-        which gives actions in the environment's own units. It is saved and loaded without the learner, by
-        ``torch.save(policy, file)`` and ``torch.load(file, weights_only=False)``.
+        The policy returns distributions as before. Its attribute ``act(observation, deterministic=False)``, an
+        [`Act`][fewstep.rl.Act], returns actions in the environment's units. Save and load the policy without the
+        learner by ``torch.save(policy, file)`` and ``torch.load(file, weights_only=False)``.
 
         Args:
             support: a single environment task, without task axis.
-            steps: inner updates; as in training if not given.
+            steps: the number of inner updates; as in training if not given.
+
+        Raises:
+            TypeError: ``support`` is not an [`EnvironmentTask`][fewstep.rl.EnvironmentTask].
+            ValueError: there are several tasks, or adaptation diverges.
 
         Examples:
             >>> import fewstep
@@ -188,16 +198,20 @@ class MetaPolicy(Learner[nn.Module]):
         adapted = {name: value[0] for name, value in adapted.items()}
         policy = self._choices.adapted_module(adapted, self._trainable)
         if isinstance(getattr(policy, "act", None), Act | None):
-            policy.__dict__["act"] = Act(policy, self.rollouts.environment_of(support))  # of no class or state_dict
+            # In __dict__ it is part of neither the class nor the state_dict.
+            policy.__dict__["act"] = Act(policy, self.rollouts.environment_of(support))
         return policy
 
     def score(self, tasks: Tasks, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
-        """A metric before adaptation and after every update, each on episodes sampled anew, ``[tasks, steps + 1]``.
+        """Compute a metric before adaptation and after every update, each on new episodes.
 
         Args:
             tasks: a meta-batch.
-            metric: ``metric(policy, trajectories) -> scalar``; the mean undiscounted return if not given.
-            steps: inner updates; as in training if not given.
+            metric: ``metric(policy, trajectories) -> scalar`` tensor; the mean undiscounted return if not given.
+            steps: the number of inner updates; as in training if not given.
+
+        Returns:
+            The metric, ``[tasks, steps + 1]``.
         """
         measure = FunctionalLoss(self.model, metric or self.metric)
         path, explored = self._tested(tasks, steps)
@@ -205,13 +219,14 @@ class MetaPolicy(Learner[nn.Module]):
             return torch.stack([torch.vmap(measure)(*pair) for pair in zip(path, explored, strict=True)], 1)
 
     def episodes(self, tasks: Task, steps: int | None = None) -> list[Trajectories]:
-        """The episodes that ``score`` measures, before adaptation and after every update.
-
-        Each are [`Trajectories`][fewstep.rl.Trajectories], ``[tasks, episodes, time, ...]``.
+        """Sample the episodes that ``score`` evaluates, before adaptation and after every update.
 
         Args:
             tasks: a meta-batch.
-            steps: inner updates; as in training if not given.
+            steps: the number of inner updates; as in training if not given.
+
+        Returns:
+            [`Trajectories`][fewstep.rl.Trajectories] ``[tasks, episodes, time, ...]`` per step.
         """
         return self._tested(tasks, steps)[1]
 
@@ -249,7 +264,7 @@ class MetaPolicy(Learner[nn.Module]):
 
 
 class _OfCurrentStep(nn.Module):
-    """The loss of the inner step that is under way, on the episodes that were sampled for it."""
+    """The inner loss on the episodes of the current step."""
 
     def __init__(self, loss: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -274,7 +289,7 @@ class _Scaled:
 
 
 def _by_step(explored: Sequence[Trajectories]) -> Trajectories:
-    """The episodes of several steps as one, ``[tasks, steps, ...]``."""
+    """Stack the episodes of several steps, ``[tasks, steps, ...]``."""
     return tree_map(lambda *tensors: torch.stack(tensors, 1), *explored)
 
 

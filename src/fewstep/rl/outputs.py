@@ -1,4 +1,4 @@
-"""What a policy puts out for observations, as one of the library's distributions."""
+"""Conversion of a policy's output to a distribution."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fewstep.rl.distributions import Categorical, Distribution, Gaussian, MultiC
 
 
 def distribution_of(policy: Callable[[Tensor], Any], observations: Tensor, leading: int = 1) -> Distribution:
-    """The distribution that a policy gives for observations, with as many leading axes as they have.
+    """Compute the distribution of a policy for observations, with the same leading axes.
 
-    Observations of one axis, ``[..., numbers]``, reach the policy as they are. Those of several (images) reach it with
-    one batch axis, ``[batch, height, width, channels]``, as convolutional layers need them.
+    Vectors ``[..., numbers]`` are passed to the policy unchanged. Images are passed with one batch axis,
+    ``[batch, height, width, channels]``, as convolutional layers need them.
 
     Args:
-        policy: gives a [`Distribution`][fewstep.rl.Distribution], or a ``torch.distributions`` object that
-            [`as_distribution`][fewstep.rl.as_distribution] knows.
-        observations: with ``leading`` axes before those of an observation.
-        leading: the number of such axes.
+        policy: a function that returns a [`Distribution`][fewstep.rl.Distribution], or an object of
+            ``torch.distributions`` that [`as_distribution`][fewstep.rl.as_distribution] converts.
+        observations: observations with ``leading`` axes in front.
+        leading: the number of axes in front.
 
     Examples:
         >>> from fewstep.rl import GaussianPolicy
@@ -41,13 +41,17 @@ def distribution_of(policy: Callable[[Tensor], Any], observations: Tensor, leadi
 
 
 def as_distribution(output: Any) -> Distribution:
-    """A policy's output as one of the library's distributions, which have all that policy optimisation needs.
+    """Convert a policy's output to a distribution with the methods that policy optimisation needs.
 
-    Of ``torch.distributions``: ``Normal`` and ``Independent(Normal, 1)``, whose last axis are the numbers of an action,
-    become [`Gaussian`][fewstep.rl.Gaussian]; ``Categorical`` becomes [`Categorical`][fewstep.rl.Categorical].
+    ``torch.distributions.Normal`` and ``Independent(Normal, 1)``, whose last axis holds the entries of an action,
+    become [`Gaussian`][fewstep.rl.Gaussian]; ``torch.distributions.Categorical`` becomes
+    [`Categorical`][fewstep.rl.Categorical].
+
+    Args:
+        output: the output of a policy.
 
     Raises:
-        TypeError: it is neither of these nor a [`Distribution`][fewstep.rl.Distribution].
+        TypeError: the output is neither one of these nor a [`Distribution`][fewstep.rl.Distribution].
 
     Examples:
         >>> as_distribution(torch.distributions.Normal(torch.zeros(4, 2), 1.0)).log_prob(torch.zeros(4, 2)).shape
@@ -82,7 +86,7 @@ def as_distribution(output: Any) -> Distribution:
 
 
 def choices_of(distribution: Any) -> tuple[int, ...] | None:
-    """How many actions each discrete choice of a distribution has; None where it is not known."""
+    """The number of actions of each discrete choice of a distribution; ``None`` if unknown."""
     if isinstance(distribution, Categorical):
         return (distribution.logits.shape[-1],)
     return distribution.choices if isinstance(distribution, MultiCategorical) else None
@@ -90,7 +94,7 @@ def choices_of(distribution: Any) -> tuple[int, ...] | None:
 
 @contextmanager
 def _without_validation() -> Iterator[None]:
-    """``torch.distributions`` checks its arguments by reading numbers, which cannot be done under ``torch.vmap``."""
+    """A context without argument validation in ``torch.distributions``, which does not run under ``torch.vmap``."""
     before = torch.distributions.Distribution._validate_args
     torch.distributions.Distribution.set_default_validate_args(False)
     try:

@@ -1,4 +1,4 @@
-"""Policies: modules that give a distribution of actions for observations. Nothing in them knows of meta-learning."""
+"""Policies: ordinary modules that return a distribution of actions for observations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fewstep.rl.distributions import Categorical, Gaussian, MultiCategorical
 
 
 class _Network(nn.Module):
-    """The perceptron of both policies, with a context beside the observation if there is one."""
+    """The network of the policies, whose input is the observation and, if there is one, the context."""
 
     def __init__(
         self,
@@ -46,21 +46,25 @@ class _Network(nn.Module):
 
 
 class GaussianPolicy(_Network):
-    """Normally distributed actions: the mean by a perceptron, the standard deviation the same for all observations.
+    """A policy with normally distributed actions, and a standard deviation that does not depend on the observation.
 
-    The MAML paper's policy (section 5.3): two hidden layers of 100 units, ReLU. The logarithm of the standard deviation
-    is a parameter like any other, so that adaptation moves it too. Weights are drawn by Glorot's uniform rule, biases
-    are 0.
+    The mean is computed by a network with, as in the MAML paper (section 5.3), two hidden layers of 100 units and ReLU.
+    The logarithm of the standard deviation is a parameter, which adaptation changes too. Weights are drawn from
+    Glorot's uniform distribution; biases are 0.
 
     Args:
-        observations: numbers of an observation.
-        actions: numbers of an action.
-        hidden: width of each hidden layer.
-        activation: makes the nonlinearity, a module.
-        std: initial standard deviation.
-        min_std: the standard deviation never falls below.
-        context: length of a context vector, a parameter ``context`` of zeros that the network sees beside the
-            observation (CAVIA adapts it alone); 0 for none.
+        observations: the number of entries of an observation.
+        actions: the number of entries of an action.
+        hidden: the width of each hidden layer.
+        activation: a function that returns the nonlinearity, such as ``nn.ReLU``.
+        std: the initial standard deviation.
+        min_std: a lower bound of the standard deviation.
+        context: the length of the parameter ``context``, initially 0, which is concatenated to the observation (CAVIA
+            adapts only this parameter); 0 for none.
+
+    Raises:
+        ValueError: ``std`` is less than ``min_std``, or not positive; when it is called, observations have another
+            size.
 
     Examples:
         >>> policy = GaussianPolicy(observations=2, actions=2)
@@ -91,7 +95,14 @@ class GaussianPolicy(_Network):
 
 
 class CategoricalPolicy(_Network):
-    """One of ``actions`` actions, with logits by a perceptron; the other arguments are those of GaussianPolicy.
+    """A policy with one discrete action.
+
+    Args:
+        observations: the number of entries of an observation.
+        actions: the number of actions.
+        hidden: the width of each hidden layer.
+        activation: a function that returns the nonlinearity.
+        context: as in [`GaussianPolicy`][fewstep.rl.GaussianPolicy].
 
     Examples:
         >>> CategoricalPolicy(observations=4, actions=3)(torch.zeros(7, 4)).logits.shape
@@ -104,14 +115,14 @@ class CategoricalPolicy(_Network):
 
 
 class MultiCategoricalPolicy(_Network):
-    """Several choices at once (``MultiDiscrete``), with logits by a perceptron.
+    """A policy with several discrete choices per action (``MultiDiscrete``).
 
     Args:
-        observations: numbers of an observation.
-        choices: how many actions each choice has.
-        hidden: width of each hidden layer.
-        activation: makes the nonlinearity, a module.
-        context: as of [`GaussianPolicy`][fewstep.rl.GaussianPolicy].
+        observations: the number of entries of an observation.
+        choices: the number of actions of each choice.
+        hidden: the width of each hidden layer.
+        activation: a function that returns the nonlinearity.
+        context: as in [`GaussianPolicy`][fewstep.rl.GaussianPolicy].
 
     Examples:
         >>> policy = MultiCategoricalPolicy(observations=4, choices=[3, 2])

@@ -12,18 +12,21 @@ from fewstep.tasks import Task
 
 
 class ProMP(torch.optim.Adam):
-    """Several steps of Adam on the same episodes, held back by what keeps the policies near those that sampled them.
+    """Proximal meta-policy search: several steps of Adam on the same episodes (Rothfuss et al. 2019, Algorithm 1).
 
-    Minimises the learner's meta-objective + η·KL(sampling policy ‖ policy) of the policy before adaptation (ProMP,
-    Algorithm 1). Made for a learner whose inner loss is [`surrogate`][fewstep.rl.surrogate], so that its second
-    derivatives account for how the episodes were sampled, and whose outer loss is ``clipped_surrogate(0.3)``, which
-    holds back the adapted policies; and for [`fit`][fewstep.fit], which hands it each meta-batch.
+    The loss is the learner's meta-objective + η·KL(sampling policy ‖ policy), the latter for the policy before
+    adaptation. The learner's inner loss should be [`surrogate`][fewstep.rl.surrogate], whose second derivatives account
+    for the sampling of the episodes, and its outer loss ``clipped_surrogate(0.3)``, which limits the change of the
+    adapted policies. Use it with [`fit`][fewstep.fit], which calls ``meta_step`` with each meta-batch.
 
     Args:
-        learner: whose parameters that require a gradient are learned.
-        lr: Adam's rate.
-        epochs: steps on the episodes of a meta-batch.
+        learner: the learner, whose parameters that require a gradient are learned.
+        lr: the learning rate of Adam.
+        epochs: the number of steps on the episodes of a meta-batch.
         kl_weight: η.
+
+    Raises:
+        ValueError: ``epochs`` or ``kl_weight`` is out of range.
 
     Examples:
         >>> import fewstep
@@ -47,13 +50,13 @@ class ProMP(torch.optim.Adam):
         self._reports = Reports()
 
     def meta_step(self, tasks: Task) -> Tensor:
-        """Samples episodes of a meta-batch and takes the steps.
+        """Sample episodes of a meta-batch and take ``epochs`` steps.
 
         Args:
-            tasks: of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks], with a leading task axis.
+            tasks: a meta-batch of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks], with a leading task axis.
 
         Returns:
-            The meta-objective on these episodes before the last of the steps.
+            The meta-objective on these episodes before the last step.
         """
         learner = self._learner
         trajectories = learner.collect(tasks)
@@ -71,6 +74,7 @@ class ProMP(torch.optim.Adam):
         return loss.detach()
 
     def report(self) -> dict[str, float]:
-        """Means over the steps since the last report: returns before and after adaptation, and how far the adapted
-        policies moved, as KL(old ‖ new)."""
+        """Return means since the last call: returns before and after adaptation, and KL(old ‖ new) of the adapted
+        policies.
+        """
         return self._reports.means()

@@ -1,4 +1,4 @@
-"""Records of tensors that stack, slice and go through ``torch.vmap`` as one."""
+"""Records of tensors that can be stacked, indexed and passed through ``torch.vmap``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ Own = TypeVar("Own", bound="Record")
 
 
 STATIC = {"static": True}
-"""Metadata of a field that is no tensor: it belongs to the record's structure, and is passed on as it is."""
+"""Metadata of a field that is not a tensor: it is part of the record's structure."""
 
 
 class Record:
-    """A dataclass whose fields are tensors or records: a pytree, of which an index takes that part.
+    """The base of dataclasses whose fields are tensors or records: a pytree that can be indexed.
 
-    Fields that are neither have the metadata ``STATIC``.
+    Other fields need the metadata ``STATIC``.
+
+    Examples:
+        >>> import torch
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Pair(Record):
+        ...     a: torch.Tensor
+        ...     b: torch.Tensor
+        >>> Pair(torch.arange(3), torch.zeros(3))[0].a
+        tensor(0)
     """
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Rolling out a policy per task, all tasks and episodes at once."""
+"""Sampling of episodes with one policy per task."""
 
 from __future__ import annotations
 
@@ -19,34 +19,42 @@ from fewstep.rl.sampler import Sampler
 from fewstep.rl.trajectories import Trajectories
 
 Baseline = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(observations, returns, mask) → values; see [`linear_baseline`][fewstep.rl.linear_baseline]."""
+"""A function from (observations, returns, mask) to values, such as [`linear_baseline`][fewstep.rl.linear_baseline]."""
 
 
 class Rollouts:
-    """Samples episodes of tasks, each with a policy of its own.
+    """Sample episodes of tasks, each with its own policy.
 
-    Tasks of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks] name the environment that they are of, and may name a
-    number of episodes and a horizon; those win over the ones given here. So a learner is validated and tested in the
-    environment of the validation or test tasks, and several learners and sources can share an environment.
+    Tasks of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks] name their environment, and may name a number of episodes
+    and a horizon, which take precedence over those given here. A learner is therefore validated and tested in the
+    environment of the validation or test tasks. Several learners and sources can share an environment.
 
-    Episodes are spread over the copies of the environment; if there are more episodes than copies, round by round.
-    Actions are brought to the action space as [`ActionMap`][fewstep.rl.ActionMap] says: those of a bounded ``Box`` from
-    [−1, 1] to its range. All that is random is a function of the tasks' seeds and the number of the inner step.
+    Episodes are distributed over the copies of the environment, in several rounds if there are more episodes than
+    copies. [`ActionMap`][fewstep.rl.ActionMap] converts actions to the action space: those for a bounded ``Box`` from
+    [−1, 1] to its range. All randomness is a function of the tasks' seeds and the inner step.
 
     Args:
         environment: a vector environment with tasks, such as
-            [`PointNavigation`][fewstep.rl.environments.PointNavigation]. As many copies as there are episodes in a
-            meta-batch are fastest.
-        episodes: of each task, per inner step; the papers' K.
-        horizon: steps of an episode at most; the ``horizon`` of the tasks' environment if not given.
-        discount: γ of the returns.
-        gae_lambda: λ of generalised advantage estimation.
-        baseline: values to subtract, from the episodes themselves. If not given, ``linear_baseline`` where observations
-            are vectors, and ``time_baseline`` where they are not (images).
+            [`PointNavigation`][fewstep.rl.environments.PointNavigation]. It is fastest with as many copies as a
+            meta-batch has episodes.
+        episodes: the number of episodes per task and inner step, K in the papers.
+        horizon: the largest number of steps of an episode; the environment's ``horizon`` if not given.
+        discount: the discount γ of the returns.
+        gae_lambda: the λ of generalised advantage estimation.
+        baseline: a function that fits values to the returns of the episodes. If not given, ``linear_baseline`` for
+            vector observations, and ``time_baseline`` for images.
 
     Raises:
-        TypeError: the environment is no vector environment with tasks, or its spaces cannot be used.
-        ValueError: the environment has no horizon and none is given, or a setting is out of range.
+        TypeError: the environment is not a vector environment with tasks, or its spaces are not supported.
+        ValueError: the environment has no horizon and none is given, or an argument is out of range.
+
+    Examples:
+        >>> from fewstep.rl import EnvironmentTasks, GaussianPolicy, environments
+        >>> rollouts = Rollouts(environments.PointNavigation(num_envs=10), episodes=5, horizon=8)
+        >>> policy, tasks = GaussianPolicy(2, 2), EnvironmentTasks(rollouts.environment).sample(2).support
+        >>> params = {name: value.expand(2, *value.shape) for name, value in policy.named_parameters()}
+        >>> rollouts(policy, params, tasks).rewards.shape
+        torch.Size([2, 5, 8])
     """
 
     def __init__(
@@ -74,18 +82,18 @@ class Rollouts:
 
     @torch.no_grad()
     def __call__(self, policy: nn.Module, params: Params, tasks: EnvironmentTask, step: int = 0) -> Trajectories:
-        """Episodes of each task under its own policy, ``[tasks, episodes, horizon, ...]``.
+        """Sample episodes of each task with its policy, ``[tasks, episodes, horizon, ...]``.
 
         Args:
-            policy: the module, called with observations ``[episodes, ...]``.
-            params: its parameters for each task, ``[tasks, ...]`` each.
-            tasks: with a leading task axis; in the environment given here if they name none.
-            step: the inner step, which decides the random numbers beside the tasks' seeds.
+            policy: the module, which is called with observations ``[episodes, ...]``.
+            params: the parameters of each task's policy, ``[tasks, ...]``.
+            tasks: tasks with a leading task axis.
+            step: the inner step, which determines the random numbers together with the tasks' seeds.
 
         Raises:
-            ValueError: before the first step, if policy and environment do not fit; or the environment gave an
-                observation or a reward that is NaN or infinite.
-            TypeError: the policy gives no distribution that can be used.
+            ValueError: the policy does not fit the environment (before the first step), or the environment returned
+                an observation or a reward that is NaN or infinite.
+            TypeError: the policy does not return a supported distribution.
         """
         environment = self.environment_of(tasks)
         horizon = self._horizon_of(environment) if tasks.horizon is None else tasks.horizon
@@ -100,7 +108,7 @@ class Rollouts:
         return Trajectories(observations, actions, rewards, mask, normalized(advantages, mask), log_probs, credit)
 
     def environment_of(self, tasks: EnvironmentTask) -> TaskEnvironment:
-        """Where tasks are explored: in the environment that they name, or else in the one given here."""
+        """The environment that tasks name, or else that of the rollouts."""
         return self.environment if tasks.environment is None else tasks.environment
 
     def _horizon_of(self, environment: TaskEnvironment) -> int:
@@ -122,7 +130,7 @@ class Rollouts:
         return self.baseline or (linear_baseline if vectors else time_baseline)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_were_reset": None}  # a copy's environments are others
+        return {**self.__dict__, "_were_reset": None}  # a copy has other environments
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _were_reset=WeakSet())

@@ -1,4 +1,4 @@
-"""Playing episodes: every task under its own policy, round by round over the copies of an environment."""
+"""Sampling of episodes in rounds over the copies of an environment, with one policy per task."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from fewstep.tasks import generator
 
 
 class Sampler:
-    """Plays episodes of tasks in one environment.
+    """Sample episodes of tasks in one environment.
 
     Args:
-        environment: whose copies are played in.
-        episodes: of each task.
-        horizon: steps of an episode at most.
-        were_reset: environments all of whose copies have been reset once; this one is added.
+        environment: the environment.
+        episodes: the number of episodes per task.
+        horizon: the largest number of steps of an episode.
+        were_reset: environments all of whose copies were reset once; this one is added.
     """
 
     def __init__(self, environment: TaskEnvironment, episodes: int, horizon: int, were_reset: WeakSet[Any]) -> None:
@@ -38,7 +38,7 @@ class Sampler:
         self._name = type(environment).__name__
 
     def __call__(self, policy: nn.Module, params: Params, tasks: EnvironmentTask, step: int) -> list[Tensor]:
-        """Observations, actions, rewards, mask and log-probabilities, ``[tasks, episodes, horizon, ...]`` each."""
+        """Return observations, actions, rewards, mask, log-probabilities, ``[tasks, episodes, horizon, ...]`` each."""
         count = len(tasks.seed)
         like = next(iter(params.values()))
         noise = torch.stack([self._noise(int(seed), step) for seed in tasks.seed], 1).to(like)
@@ -64,10 +64,10 @@ class Sampler:
         episodes: range,
         seed: int,
     ) -> list[Tensor]:
-        """One episode in each copy of the environment, ``[horizon, episodes, ...]``; copies too many stand still.
+        """Sample one episode in each copy of the environment, ``[horizon, episodes, ...]``.
 
-        Episodes are counted through all tasks. The policies work on whole tasks; where a round holds a part of one, its
-        other rows are empty.
+        ``episodes`` are indices over all tasks. Policies are evaluated on whole tasks; rows of a task that are not part
+        of the round are zero. Surplus copies are not recorded.
         """
         environment, count = self.environment, len(episodes)
         first, last = episodes[0] // self.episodes, episodes[-1] // self.episodes + 1
@@ -76,7 +76,7 @@ class Sampler:
         of_tasks = {name: value[first:last] for name, value in params.items()}
 
         def act(observations: Tensor, t: int) -> tuple[Tensor, Tensor]:
-            """Actions and their log-probabilities for the round's observations."""
+            """Compute actions and their log-probabilities for the observations of the round."""
             grid = observations.new_zeros((last - first) * self.episodes, *observations.shape[1:])
             grid[rows] = observations
             distribution = self._outputs(policy, of_tasks, grid.unflatten(0, (last - first, -1)), first_step=t == 0)
@@ -112,7 +112,7 @@ class Sampler:
         return recorded
 
     def _outputs(self, policy: nn.Module, params: Params, observations: Tensor, first_step: bool) -> Distribution:
-        """What each task's policy gives, ``[tasks, episodes]``; at the first step errors tell of the environment."""
+        """The tasks' distributions of actions, ``[tasks, episodes]``; errors of the first step name the environment."""
         try:
             found: Distribution = torch.vmap(lambda own, seen: distribution_of(lambda x: call(policy, own, x), seen))(
                 params, observations
@@ -128,7 +128,7 @@ class Sampler:
         return found
 
     def _only(self, count: int) -> dict[str, Any] | None:
-        """Options that reset the first ``count`` copies only: those whose episode is over are not worth a step."""
+        """Options that reset only the first ``count`` copies."""
         number, all_were_reset = self.environment.num_envs, self.environment in self._were_reset
         self._were_reset.add(self.environment)
         return {"reset_mask": np.arange(number) < count} if all_were_reset and count < number else None
@@ -151,7 +151,7 @@ def _words(shape: tuple[int, ...]) -> str:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """PyTorch's threads wait for work in a loop, and so would take cores from an environment that has threads too."""
+    """A context with one PyTorch thread, since waiting threads would take cores from an environment with threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""What is learned from: episodes of an environment, as tensors."""
+"""Episodes of an environment as tensors."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from fewstep.rl.record import Record
 class Trajectories(Record):
     """Episodes of one task, ``[episodes, time, ...]``, or of many, ``[tasks, episodes, time, ...]``.
 
-    What comes after the end of an episode is zero and masked; a loss must honour the mask, as those of
-    [`losses`][fewstep.rl.losses] do.
+    Steps after the end of an episode are zero and masked. A loss must honour the mask, as
+    [`policy_gradient`][fewstep.rl.policy_gradient] and the other losses do.
 
     Args:
-        observations: what the policy saw, ``[episodes, time, numbers]``, or images, ``[episodes, time, height, width,
-            channels]``.
-        actions: what it did, before it is brought to the environment's range: ``[episodes, time, numbers]``, or
-            integers ``[episodes, time]``, several at once ``[episodes, time, choices]``.
-        rewards: what it got for that, ``[episodes, time]``.
-        mask: 1 while the episode goes on, else 0, ``[episodes, time]``.
-        advantages: how much better the action is estimated to be than the policy's average, ``[episodes, time]``.
-        log_probs: log π(action | observation) of the policy that acted, ``[episodes, time]``.
-        credit: mean return of the task in standard deviations above the mean of the tasks sampled along with it, a
-            scalar for each task. Only [`e_maml`][fewstep.rl.e_maml] looks at it.
+        observations: ``[episodes, time, numbers]``, or images ``[episodes, time, height, width, channels]``.
+        actions: the policy's actions, before conversion to the action space: ``[episodes, time, numbers]``, integers
+            ``[episodes, time]``, or several integers ``[episodes, time, choices]``.
+        rewards: ``[episodes, time]``.
+        mask: 1 during the episode, 0 after its end, ``[episodes, time]``.
+        advantages: normalised advantage estimates, ``[episodes, time]``.
+        log_probs: log π(action | observation) of the sampling policy, ``[episodes, time]``.
+        credit: the standardised mean return of the task among the tasks sampled together, a scalar per task. Only
+            [`e_maml`][fewstep.rl.e_maml] uses it.
     """
 
     observations: Tensor
@@ -48,7 +47,7 @@ class Trajectories(Record):
 
     @property
     def lengths(self) -> Tensor:
-        """Steps of each episode, ``[episodes]``."""
+        """The number of steps of each episode, ``[episodes]``."""
         return self.mask.sum(-1)
 
     def distribution(self, policy: Callable[[Tensor], Any]) -> Distribution:
@@ -56,5 +55,5 @@ class Trajectories(Record):
         return distribution_of(policy, self.observations, self.mask.ndim)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of ``[episodes, time]`` over the steps that are not masked, ``[]``; for many tasks, ``[tasks]``."""
+        """Average ``[episodes, time]`` over unmasked steps to a scalar, ``[tasks, episodes, time]`` to ``[tasks]``."""
         return (values * self.mask).sum((-2, -1)) / self.mask.sum((-2, -1))

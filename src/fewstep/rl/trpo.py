@@ -19,22 +19,26 @@ Product = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
 class TRPO(torch.optim.Optimizer):
-    """The largest step along the natural gradient that keeps the adapted policies near what they were.
+    """Trust-region policy optimisation of the meta-objective (Schulman et al. 2015; MAML, section 5.3).
 
-    Minimises the learner's meta-objective under mean KL(old ‖ new) ≤ ``max_kl`` of the adapted policies: the direction
-    solves (JᵀFJ + damping)·x = −gradient by conjugate gradients, its length follows from the quadratic model of the
-    divergence, and a backtracking search checks both objective and divergence on the sampled episodes. A step that
-    fails leaves the parameters as they were. Made for [`fit`][fewstep.fit], which hands it each meta-batch.
+    Each step minimises the learner's meta-objective subject to mean KL(old ‖ new) ≤ ``max_kl`` of the adapted policies.
+    Its direction x solves (JᵀFJ + damping·I)·x = −gradient by conjugate gradients, its length follows from the
+    quadratic model of the divergence, and a backtracking line search checks objective and divergence on the sampled
+    episodes. If no step length is accepted, the parameters do not change. Use it with [`fit`][fewstep.fit], which calls
+    ``meta_step`` with each meta-batch.
 
     Args:
-        learner: whose parameters that require a gradient are learned.
-        max_kl: bound of the divergence.
-        cg_steps: iterations of conjugate gradients.
-        damping: added to the Fisher matrix.
-        backtracks: step lengths that are tried.
-        shrink: of each of them after the first, in terms of the one before.
-        cg_tasks: the Fisher matrix is taken of the first so many tasks of the meta-batch only, which costs that much
-            less; all if not given.
+        learner: the learner, whose parameters that require a gradient are learned.
+        max_kl: the bound of the divergence.
+        cg_steps: the number of iterations of conjugate gradients.
+        damping: the number added to the diagonal of the Fisher matrix.
+        backtracks: the number of step lengths to try.
+        shrink: the ratio of successive step lengths.
+        cg_tasks: the number of tasks of the meta-batch over which the Fisher matrix is averaged, which reduces its
+            cost; all if not given.
+
+    Raises:
+        ValueError: an argument is out of range.
 
     Examples:
         >>> import fewstep
@@ -78,10 +82,10 @@ class TRPO(torch.optim.Optimizer):
         raise TypeError("TRPO samples episodes and searches along a line; call meta_step(tasks), or use fewstep.fit.")
 
     def meta_step(self, tasks: Task) -> Tensor:
-        """Samples episodes of a meta-batch and takes one step.
+        """Sample episodes of a meta-batch and take one step.
 
         Args:
-            tasks: of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks], with a leading task axis.
+            tasks: a meta-batch of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks], with a leading task axis.
 
         Returns:
             The meta-objective on these episodes after the step.
@@ -92,19 +96,19 @@ class TRPO(torch.optim.Optimizer):
         return loss
 
     def report(self) -> dict[str, float]:
-        """Means over the steps since the last report; fit writes them beside the loss.
+        """Return means over the steps since the last call, which ``fit`` logs with the loss.
 
-        The mean return of the meta-batches before and after adaptation, the divergence of the step taken, and the share
-        of steps that were found.
+        They are the mean returns before and after adaptation, the divergence of the step, and the fraction of accepted
+        steps.
         """
         return self._reports.means()
 
     def direction(self, gradient: Sequence[Tensor], product: Product) -> list[Tensor]:
-        """x with (JᵀFJ + damping)·x = −gradient, as far as conjugate gradients come.
+        """Solve (JᵀFJ + damping·I)·x = −gradient approximately by conjugate gradients.
 
         Args:
-            gradient: of the meta-objective.
-            product: v ↦ JᵀFJ·v, such as a [`FisherProduct`][fewstep.rl.FisherProduct].
+            gradient: the gradient of the meta-objective.
+            product: the function v ↦ JᵀFJ·v, such as a [`FisherProduct`][fewstep.rl.FisherProduct].
         """
         settings = self.param_groups[0]
 
@@ -116,14 +120,14 @@ class TRPO(torch.optim.Optimizer):
     def search(
         self, trajectories: Task, product: Product | None = None
     ) -> tuple[Tensor, dict[str, float], list[Tensor]]:
-        """Takes the step on episodes that were sampled at the present parameters.
+        """Take the step on episodes that were sampled at the current parameters.
 
         Args:
-            trajectories: of [`collect`][fewstep.rl.MetaPolicy.collect].
-            product: another one in place of [`FisherProduct`][fewstep.rl.FisherProduct].
+            trajectories: the result of [`collect`][fewstep.rl.MetaPolicy.collect].
+            product: replaces [`FisherProduct`][fewstep.rl.FisherProduct].
 
         Returns:
-            The meta-objective after the step, what was found (``kl``, ``step_found``), and the direction.
+            The meta-objective after the step, the numbers to report (``kl``, ``step_found``), and the direction.
         """
         settings = self.param_groups[0]
         at = FisherProduct(self._learner, trajectories, settings["cg_tasks"] if product is None else 0)
@@ -141,7 +145,7 @@ class TRPO(torch.optim.Optimizer):
     def _backtrack(
         self, trajectories: Task, step: Sequence[Tensor], before: FisherProduct
     ) -> tuple[Tensor, float] | None:
-        """Moves the parameters by the longest part of ``step`` that is good, if any; loss and divergence there."""
+        """Move the parameters by the longest accepted part of ``step``; returns loss and divergence, or ``None``."""
         settings, learner = self.param_groups[0], self._learner
         start = [value.clone() for value in settings["params"]]
         for backtrack in range(settings["backtracks"]):

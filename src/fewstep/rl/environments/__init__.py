@@ -1,4 +1,4 @@
-"""Environments whose copies each have a task. They need the extra: ``pip install "fewstep[rl]"``."""
+"""Vector environments with one task per copy. They need the extra: ``pip install "fewstep[rl]"``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
     "paper_goals",
 ]
 
-# Imported when first asked for: Gymnasium and MuJoCo are optional.
+# Imported on first use: Gymnasium and MuJoCo are optional.
 _HOMES = {
     "base": ("TaskEnvironment",),
     "gymnasium_tasks": ("EnvironmentFailed", "GymnasiumTasks"),

@@ -1,4 +1,4 @@
-"""What a distribution of reinforcement-learning tasks is: a vector environment whose copies each have a task."""
+"""The protocol of vector environments with one task per copy."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ NO_TASKS = "the copies have no tasks yet: call set_tasks(sample_tasks(num_envs, 
 
 @runtime_checkable
 class TaskEnvironment(Protocol):
-    """A ``gymnasium.vector.VectorEnv`` that knows its tasks: what may differ between its copies, such as the goal.
+    """A ``gymnasium.vector.VectorEnv`` with tasks, which may differ between its copies, such as the goal.
 
-    A task is a vector of numbers. ``reset(seed=...)`` and the five-value ``step`` are Gymnasium's, for all copies at
-    once, with its autoreset mode "disabled": what a copy gives after its episode has ended does not count.
+    A task is a vector of numbers. ``reset(seed=...)`` and ``step`` are those of Gymnasium for all copies, with
+    autoreset mode "disabled": the output of a copy after the end of its episode is ignored.
     """
 
     num_envs: int
@@ -25,11 +25,11 @@ class TaskEnvironment(Protocol):
     single_action_space: Any
 
     def sample_tasks(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draws tasks, ``[n, numbers]``, float."""
+        """Draw tasks, ``[n, numbers]``, floating-point."""
         ...
 
     def set_tasks(self, tasks: Tensor) -> None:
-        """Gives each copy its task, ``[num_envs, numbers]``; it holds from the next reset on."""
+        """Set the task of each copy, ``[num_envs, numbers]``, from the next reset on."""
         ...
 
     def reset(
@@ -42,7 +42,7 @@ class TaskEnvironment(Protocol):
 
 
 def check_tasks(tasks: Tensor, num_envs: int, numbers: int | None = None) -> None:
-    """Raises a ``ValueError`` if tasks are not ``[num_envs, numbers]``; of any size of its own if not given."""
+    """Raise a ``ValueError`` if tasks are not ``[num_envs, numbers]``; any ``numbers`` if not given."""
     if tasks.ndim != 2 or len(tasks) != num_envs or numbers not in (None, tasks.shape[1]):
         raise ValueError(
             f"expected a task for each of the {num_envs} copies, shape [{num_envs}, {numbers or 'numbers'}], "
@@ -51,17 +51,17 @@ def check_tasks(tasks: Tensor, num_envs: int, numbers: int | None = None) -> Non
 
 
 def check_actions(actions: NDArray[Any], expected: tuple[int, ...] | None) -> None:
-    """Raises a ``ValueError`` if the actions of all copies have another shape than the action space."""
+    """Raise a ``ValueError`` if the shape of all actions is not that of the action space."""
     if actions.shape != expected:
         raise ValueError(f"expected actions of shape {expected}, got {actions.shape}")
 
 
 def check_environment(environment: Any, who: str) -> None:
-    """Raises a ``TypeError`` if this is no ``TaskEnvironment``; warns of wrappers that break exact resuming.
+    """Raise a ``TypeError`` if this is not a ``TaskEnvironment``; warn of wrappers that break exact resuming.
 
     Args:
         environment: any object.
-        who: asks, for the message.
+        who: the name of the caller, for the message.
     """
     needed = (
         "num_envs", "single_observation_space", "single_action_space", "sample_tasks", "set_tasks", "reset", "step"
@@ -90,7 +90,7 @@ def check_environment(environment: Any, who: str) -> None:
 
 
 def warn_of_state(environment: Any) -> None:
-    """Warns if an environment is wrapped in something that keeps running statistics from episode to episode."""
+    """Warn if a wrapper of an environment keeps running statistics between episodes."""
     found = []
     while environment is not None:
         attributes = getattr(environment, "__dict__", {})

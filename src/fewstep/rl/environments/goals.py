@@ -1,4 +1,4 @@
-"""What the tasks of running robots ask for: a direction or a velocity."""
+"""The tasks of running robots: a direction or a velocity."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 
 class Goal(Protocol):
-    """A distribution of tasks, each one number, and what a velocity is worth under a task."""
+    """A distribution of tasks, each one number, and the reward of a velocity under a task."""
 
     low: float
     high: float
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draws tasks, ``[n, 1]``, within ``low`` and ``high``."""
+        """Draw tasks, ``[n, 1]``, between ``low`` and ``high``."""
         ...
 
     def reward(self, x_velocity: NDArray[np.float64], tasks: NDArray[np.float64]) -> NDArray[np.float64]:

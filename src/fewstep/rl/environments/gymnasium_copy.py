@@ -1,4 +1,4 @@
-"""One copy of a Gymnasium environment that has a task."""
+"""One copy of a Gymnasium environment with a task."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ TERMINATED, TRUNCATED, FAILURE = "fewstep_terminated", "fewstep_truncated", "few
 
 
 class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A copy that knows its task, stands still after its episode, and checks what its environment gives.
+    """A copy with a task, which is not stepped after its episode, and whose outputs are checked.
 
     It tells of ends and failures by way of the information: Gymnasium's vector classes refuse to step a copy that has
     ended, and do not say which copy raised an error.
 
     Args:
-        make: makes the environment.
-        set_task: gives it its task.
-        index: of the copy.
-        spaces: of the first copy, as it was made.
+        make: a function that creates the environment.
+        set_task: a function that sets the task of an environment.
+        index: the index of the copy.
+        spaces: the spaces of the first copy.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def flattened(space: Space[Any]) -> Box:
-    """A ``Box`` as it is; a ``Dict`` or ``Tuple`` as the vector of numbers that ``FlattenObservation`` makes of it."""
+    """Return a ``Box`` unchanged, and a ``Dict`` or ``Tuple`` flattened as by ``FlattenObservation``."""
     found = flatten_space(space) if isinstance(space, Dict | Tuple) else space
     if not isinstance(found, Box):
         raise TypeError(
@@ -116,7 +116,7 @@ def flattened(space: Space[Any]) -> Box:
 
 
 def supported_spaces(environment: Environment) -> tuple[Space[Any], Space[Any]]:
-    """The spaces of observations and actions; raises a ``TypeError`` if they are of other kinds."""
+    """Return the spaces of observations and actions; raise a ``TypeError`` if they are of other kinds."""
     observations, actions = environment.observation_space, environment.action_space
     flattened(observations)
     if not isinstance(actions, Box | Discrete | MultiDiscrete | MultiBinary):
@@ -125,5 +125,5 @@ def supported_spaces(environment: Environment) -> tuple[Space[Any], Space[Any]]:
 
 
 def shown(value: Any) -> str:
-    """An array in an error message."""
+    """Format an array for an error message."""
     return str(np.asarray(value).tolist())

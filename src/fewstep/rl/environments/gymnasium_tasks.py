@@ -1,4 +1,4 @@
-"""Any Gymnasium environment as a distribution of tasks."""
+"""Any Gymnasium environment with tasks."""
 
 from __future__ import annotations
 
@@ -28,34 +28,35 @@ from fewstep.rl.environments.gymnasium_copy import (
 
 
 class EnvironmentFailed(RuntimeError):  # noqa: N818 - says what happened
-    """A copy of an environment raised an error, died, or gave what it must not; the message names copy and task."""
+    """A copy of an environment raised an error, died, or returned invalid values; the message names copy and task."""
 
 
 class GymnasiumTasks(VectorEnv[Any, Any, Any]):
     """Copies of a Gymnasium environment, each with a task, stepped by ``SyncVectorEnv`` or ``AsyncVectorEnv``.
 
-    A copy whose episode has ended is not stepped further: until it is reset it gives its last observation, reward 0 and
-    the same ``terminated`` and ``truncated``. Episodes are as long as the environment makes them: see
+    A copy whose episode has ended is not stepped further: until it is reset, it returns its last observation, reward 0
+    and the same ``terminated`` and ``truncated``. Episodes are as long as the environment makes them: see
     ``max_episode_steps`` of ``gymnasium.make``. Observations that are a ``Dict`` or ``Tuple`` become vectors of numbers
     as ``gymnasium.wrappers.FlattenObservation`` makes them; ``unflattened_observation_space`` keeps what they were.
-    Images stay images, with the numbers that the environment gives (0 to 255). Pickled, it is made anew.
+    Images are not flattened or scaled. Unpickling recreates the environment.
 
     Args:
-        make: makes one environment; its actions must be a ``Box``, ``Discrete``, ``MultiDiscrete`` or ``MultiBinary``.
-        sample_tasks: draws tasks, ``(n, generator) -> [n, numbers]``.
+        make: a function that creates one environment; its action space must be a ``Box``, ``Discrete``,
+            ``MultiDiscrete`` or ``MultiBinary``.
+        sample_tasks: a function that draws tasks, ``(n, generator) -> [n, numbers]``.
         set_task: gives an environment that ``make`` made its task, ``(environment, [numbers])``; called before each of
             its resets.
-        num_envs: how many copies.
+        num_envs: the number of copies.
         processes: one process for each copy (``AsyncVectorEnv``) and not all in this one (``SyncVectorEnv``); worth it
             where a step takes much longer than a millisecond.
         start_method: how processes start, ``"fork"``, ``"spawn"`` or ``"forkserver"``; by default as Python does.
 
     Raises:
-        TypeError: if the spaces are of another kind.
-        ValueError: if a set of tasks or of actions is not what it has to be.
-        RuntimeError: if it is reset before it has tasks.
+        TypeError: the spaces are of another kind.
+        ValueError: tasks or actions have another shape.
+        RuntimeError: it is reset before it has tasks.
         UserWarning: a wrapper keeps running statistics, which breaks exact resuming.
-        EnvironmentFailed: if a copy raises an error, its process ends, it gives an observation of another shape or type
+        EnvironmentFailed: a copy raises an error, its process ends, it gives an observation of another shape or type
             than its space, or one that is not finite, or such a reward, or has other spaces than the first copy.
 
     Pendulums under gravities from 5 to 15 m/s²:
@@ -117,20 +118,20 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         self._raise_first(self._ask(self._copies.call, "wrong_spaces"))
 
     def sample_tasks(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draws tasks, ``[n, numbers]``."""
+        """Draw tasks, ``[n, numbers]``."""
         tasks = self._sample_tasks(n, generator)
         if tasks.ndim != 2 or len(tasks) != n:
             raise ValueError(f"sample_tasks({n}, generator) must give shape [{n}, numbers], gave {list(tasks.shape)}")
         return tasks
 
     def set_tasks(self, tasks: Tensor) -> None:
-        """Gives each copy its task, ``[num_envs, numbers]``; it holds from the next reset on."""
+        """Set the task of each copy, ``[num_envs, numbers]``, from the next reset on."""
         check_tasks(tasks, self.num_envs)
         self._tasks = tasks.detach().cpu().numpy().copy()
         self._ask(self._copies.set_attr, "next_task", list(self._tasks))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Starts an episode in every copy, with ``seed`` + i in copy i, or in those of ``options["reset_mask"]``."""
+        """Start an episode in every copy, with ``seed`` + i in copy i, or in those of ``options["reset_mask"]``."""
         if self._tasks is None:
             raise RuntimeError(NO_TASKS)
         options = None if options is None else dict(options)  # Gymnasium takes the mask out of it
@@ -141,7 +142,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
     def step(
         self, actions: Any
     ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One step of every copy; ``actions`` are ``[num_envs, ...]`` as the action space says."""
+        """Step every copy with ``actions`` ``[num_envs, ...]`` of the action space."""
         actions = np.asarray(actions)
         check_actions(actions, self.action_space.shape)
         actions = actions.astype(self.action_space.dtype)  # environments may ask whether their space contains them
@@ -150,13 +151,13 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         return observations, rewards, _taken(infos, TERMINATED), _taken(infos, TRUNCATED), infos
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made_anew, (CloudpickleWrapper(self._made_by),)
+        return _recreated, (CloudpickleWrapper(self._made_by),)
 
     def close_extras(self, **kwargs: Any) -> None:
         self._copies.close(**kwargs)
 
     def _ask(self, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        """Calls the copies; if the process of one has ended, ends them all and says which."""
+        """Call the copies; if the process of one has ended, end all and name it."""
         try:
             return call(*arguments, **keywords)
         except (EOFError, OSError) as error:
@@ -171,7 +172,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
                 raise EnvironmentFailed(failure)
 
     def _end(self) -> None:
-        """Closes all copies, also where their processes no longer answer."""
+        """Close all copies, also where their processes no longer respond."""
         if self._processes:
             for process in self._processes:
                 process.terminate()
@@ -190,7 +191,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         return "; ".join(died)
 
 
-def _made_anew(made_by: Any) -> GymnasiumTasks:
+def _recreated(made_by: Any) -> GymnasiumTasks:
     made: GymnasiumTasks = made_by.fn()
     return made
 

@@ -25,23 +25,26 @@ def meta_world(
     seed: int = 0,
     processes: bool = False,
 ) -> GymnasiumTasks:
-    """Copies of a simulated arm, each with a task of a Meta-World benchmark; the goal is not observed.
+    """Make copies of a simulated arm, each with a task of a Meta-World benchmark; the goal is not observed.
 
-    A task is one number, ``[num_envs, 1]``: the index among the split's tasks, 50 goals for each of its environments.
+    A task is one number, ``[num_envs, 1]``: the index among the split's tasks, 50 goals per environment.
     Meta-World simulates every environment to draw its goals, which takes minutes for ML45.
 
     Args:
         benchmark: ``"ML1"`` (one environment, ``task_name``), ``"ML10"`` or ``"ML45"``.
-        num_envs: how many copies.
+        num_envs: the number of copies.
         task_name: the environment of ML1, such as ``"reach-v3"``.
         split: ``"train"`` or ``"test"``: other goals in ML1, other environments in ML10 and ML45.
-        horizon: steps of an episode, at most 500.
-        seed: which goals the benchmark has.
-        processes: one process for each copy.
+        horizon: the number of steps of an episode, at most 500.
+        seed: the seed of the benchmark's goals.
+        processes: whether each copy has its own process.
 
     Raises:
-        ModuleNotFoundError: if Meta-World is not installed.
-        ValueError: if an argument is not what it has to be.
+        ModuleNotFoundError: Meta-World is not installed.
+        ValueError: an argument is invalid.
+
+    Examples:
+        >>> arms = meta_world("ML10", num_envs=20)  # doctest: +SKIP
     """
     try:
         import metaworld
@@ -78,7 +81,7 @@ def _set_task(arm: gymnasium.Env[Any, Any], task: Tensor) -> None:
 
 
 class _Arm(gymnasium.Env[Any, Any]):
-    """An environment that becomes another when its task asks for it; it keeps those that it has been."""
+    """An environment that switches to the environment of its task, and keeps those it has created."""
 
     # Each of Meta-World's environments has bounds of its own; observations are alike in shape.
     observation_space = Box(-np.inf, np.inf, (39,), np.float64)

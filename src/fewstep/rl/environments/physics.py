@@ -1,4 +1,4 @@
-"""Many copies of one MuJoCo model, stepped one after the other or in several threads."""
+"""Many copies of one MuJoCo model, stepped in sequence or by several threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Mask = NDArray[np.bool_]
 
 _STATE = mujoco.mjtState
 STATE_PARTS = int(_STATE.mjSTATE_FULLPHYSICS | _STATE.mjSTATE_WARMSTART | _STATE.mjSTATE_CTRL)
-"""What a copy is made of, for ``mj_getState`` and ``mj_setState``."""
+"""The parts of a copy's state, for ``mj_getState`` and ``mj_setState``."""
 
 
 class Physics:
@@ -28,11 +28,11 @@ class Physics:
     not depend on the number of threads. MuJoCo releases Python's global lock while it steps.
 
     Args:
-        model: file of the model in MuJoCo's XML format.
-        num_copies: how many states.
-        frame_skip: simulation steps for each control step.
-        contacts: also record the torso's position and the contact forces, which are not part of the state.
-        threads: how many threads share the copies.
+        model: the file of the model in MuJoCo's XML format.
+        num_copies: the number of states.
+        frame_skip: the number of simulation steps per control step.
+        contacts: whether to record the torso's position and the contact forces, which are not part of the state.
+        threads: the number of threads that step the copies.
 
     Attributes:
         states: ``[num_copies, numbers]``: the parts that ``STATE_PARTS`` names.
@@ -63,7 +63,7 @@ class Physics:
         self.contact_forces: Floats = np.zeros((num_copies if contacts else 0, self.model.nbody, 6))
 
     def reset(self, copy: int, qpos_offset: Floats, qvel_offset: Floats) -> None:
-        """Puts one copy at time 0, at the model's initial positions and velocities plus offsets, ``[nq]``, ``[nv]``."""
+        """Reset one copy to time 0, at the model's initial positions and velocities plus ``[nq]``, ``[nv]``."""
         data = self._data[0]
         mujoco.mj_resetData(self.model, data)
         data.qpos[:] += qpos_offset
@@ -75,7 +75,7 @@ class Physics:
             self.contact_forces[copy] = data.cfrc_ext
 
     def step(self, controls: NDArray[np.floating], chosen: Mask) -> list[int]:
-        """Advances the ``chosen`` copies, ``[num_copies]``, by a control step under ``controls``, ``[num_copies, nu]``.
+        """Advance the ``chosen`` copies, ``[num_copies]``, by a control step under ``controls``, ``[num_copies, nu]``.
 
         Returns those whose simulation is unstable: a position or velocity is not finite or beyond MuJoCo's bound, 1e10.
         """
@@ -89,7 +89,7 @@ class Physics:
         return np.flatnonzero(~(np.abs(motion) <= mujoco.mjMAXVAL).all(axis=1)).tolist()
 
     def close(self) -> None:
-        """Ends the threads."""
+        """End the threads."""
         if self._pool:
             self._pool.shutdown()
 
@@ -108,6 +108,6 @@ class Physics:
                 self.contact_forces[copy] = forces
 
     def _columns(self, element: mujoco.mjtState) -> slice:
-        """Where a part of the state lies: MuJoCo orders the parts by the bits that name them."""
+        """The columns of a part of the state; MuJoCo orders the parts by their bits."""
         start = mujoco.mj_stateSize(self.model, STATE_PARTS & (int(element) - 1))
         return slice(start, start + mujoco.mj_stateSize(self.model, int(element)))

@@ -1,4 +1,4 @@
-"""A point that is to find a goal in the plane (MAML, section 5.3)."""
+"""2D navigation to a goal (MAML, section 5.3)."""
 
 from __future__ import annotations
 
@@ -15,23 +15,31 @@ from fewstep.rl.environments.base import check_tasks
 
 
 def paper_goals() -> Tensor:
-    """The 40 goals that the authors of MAML test on, ``[40, 2]``, uniform in [−0.5, 0.5]² with NumPy's seed 1."""
+    """The 40 test goals of the authors of MAML, ``[40, 2]``, uniform in [−0.5, 0.5]² with NumPy's seed 1.
+
+    Examples:
+        >>> paper_goals().shape
+        torch.Size([40, 2])
+    """
     return torch.from_numpy(np.random.RandomState(1).uniform(-0.5, 0.5, (40, 2))).float()
 
 
 class PointNavigation(VectorEnv[Any, Any, Any]):
-    """2D navigation: from the origin to a goal that the point does not see, all copies at once.
+    """2D navigation from the origin to a goal that is not observed (MAML, section 5.3).
 
     A task is the goal, uniform in [−0.5, 0.5]². An action moves the point by up to 0.1 along each axis; the reward is
     minus the distance to the goal afterwards. An episode ends when the point is within 0.01 of the goal along both
     axes, and is truncated at the horizon.
 
     Args:
-        num_envs: copies.
-        reward: ``"distance"``, the reward of the authors' code and results, or ``"squared distance"``, that of
-            the paper's text.
-        observe_task: the observation is position and goal, not the position alone (the paper's oracle).
-        horizon: steps of an episode.
+        num_envs: the number of copies.
+        reward: ``"distance"``, the reward of the authors' code and results, or ``"squared distance"``, that of the
+            paper's text.
+        observe_task: whether the goal is part of the observation (the paper's oracle).
+        horizon: the number of steps of an episode.
+
+    Raises:
+        ValueError: an argument is out of range.
 
     Examples:
         >>> environment = PointNavigation(num_envs=3)
@@ -59,18 +67,18 @@ class PointNavigation(VectorEnv[Any, Any, Any]):
         self._steps = np.zeros(num_envs, dtype=np.int64)
 
     def sample_tasks(self, n: int, generator: torch.Generator) -> Tensor:
-        """``n`` goals, ``[n, 2]``."""
+        """Draw ``n`` goals, ``[n, 2]``."""
         return torch.rand(n, 2, generator=generator) - 0.5
 
     def set_tasks(self, tasks: Tensor) -> None:
-        """Gives each copy its goal, ``[num_envs, 2]``; it holds from the next reset on."""
+        """Set the goal of each copy, ``[num_envs, 2]``, from the next reset on."""
         check_tasks(tasks, self.num_envs, 2)
         self._goals_from_reset = tasks.cpu().double().numpy()
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Puts the points back at the origin; only those of ``options["reset_mask"]``, ``[num_envs]``, if given."""
+        """Move the points to the origin; only those of ``options["reset_mask"]``, ``[num_envs]``, if given."""
         super().reset(seed=seed if isinstance(seed, int) else None)  # nothing here is random
         which = (options or {}).get("reset_mask", slice(None))
         self._goals = self._goals.copy()
@@ -80,7 +88,7 @@ class PointNavigation(VectorEnv[Any, Any, Any]):
         return self._observations(), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Moves the points by ``actions``, ``[num_envs, 2]``."""
+        """Move the points by ``actions``, ``[num_envs, 2]``."""
         self._positions = self._positions + np.clip(actions, -0.1, 0.1)
         self._steps += 1
         offsets = self._positions - self._goals

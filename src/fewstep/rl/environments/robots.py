@@ -1,4 +1,4 @@
-"""The robots of Gymnasium's HalfCheetah-v5 and Ant-v5: what they observe, what they pay, when they fall."""
+"""The robots of Gymnasium's HalfCheetah-v5 and Ant-v5: observations, costs and termination."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Convention = Literal["gymnasium", "paper"]
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the terms that a reward has beside the task's."""
+    """Weights of the reward terms other than the task's."""
 
     control: float
     contact: float = 0.0
@@ -37,17 +37,17 @@ class Robot(Protocol):
         ...
 
     def x_position(self, physics: Physics) -> Floats:
-        """The position that the velocity is measured by, ``[copies]``, m."""
+        """The position whose velocity is measured, ``[copies]``, m."""
         ...
 
     def fallen(self, physics: Physics) -> Mask:
-        """Whose episode has to end, ``[copies]``."""
+        """The copies whose episode must end, ``[copies]``."""
         ...
 
     def reward(
         self, task_reward: Floats, actions: NDArray[np.floating], fallen: Mask, physics: Physics, weights: Weights
     ) -> Floats:
-        """The whole reward, ``[copies]``, of the task's term and the actions, ``[copies, nu]``."""
+        """The reward, ``[copies]``, from the task's term and the actions, ``[copies, nu]``."""
         ...
 
 

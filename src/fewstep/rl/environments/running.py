@@ -1,4 +1,4 @@
-"""Robots that run as tasks ask: HalfCheetah and Ant, by direction and by velocity (Finn et al. 2017, section 5.3)."""
+"""HalfCheetah and Ant with tasks of direction and velocity (Finn et al. 2017, section 5.3)."""
 
 from __future__ import annotations
 
@@ -35,20 +35,21 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
     * ``"paper"``: the formulas of Finn et al. 2017 and its code. The velocity is measured as in Gymnasium, and the
       robots are Gymnasium's, so returns compare with the paper's only roughly.
 
-    A copy whose episode has ended is not simulated further: until it is reset it gives its last observation, reward 0
-    and the same ``terminated`` and ``truncated``. Pickled, it is made anew.
+    A copy whose episode has ended is not simulated further: until it is reset, it returns its last observation, reward
+    0 and the same ``terminated`` and ``truncated``. Unpickling recreates
+    the environment.
 
     Args:
-        num_envs: how many copies.
+        num_envs: the number of copies.
         rewards: ``"gymnasium"`` or ``"paper"``.
         horizon: control steps of 0.05 s after which an episode is truncated.
-        observe_task: append the task to the observation, as the oracle baseline has it.
-        threads: how many threads step the copies; the numbers do not depend on it.
-        render_mode: ``"rgb_array"`` for ``render`` to give pictures; it needs an OpenGL renderer.
+        observe_task: whether the task is appended to the observation, as for the oracle baseline.
+        threads: the number of threads that step the copies, which does not change the results.
+        render_mode: ``"rgb_array"`` makes ``render`` return images, which needs an OpenGL renderer.
 
     Raises:
-        ValueError: if an argument, a set of tasks or of actions is not what it has to be.
-        RuntimeError: if it is reset before it has tasks, stepped before it is reset, or a simulation is unstable.
+        ValueError: an argument, tasks or actions are invalid.
+        RuntimeError: it is reset before it has tasks, stepped before it is reset, or a simulation is unstable.
     """
 
     robot: ClassVar[Robot]
@@ -116,11 +117,11 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         self.closed = False
 
     def sample_tasks(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draws tasks, ``[n, 1]``: directions ±1, or velocities in m/s."""
+        """Draw tasks, ``[n, 1]``: directions ±1, or velocities in m/s."""
         return self.goal.sample(n, generator)
 
     def set_tasks(self, tasks: Tensor) -> None:
-        """Gives each copy its task, ``[num_envs, 1]``; it holds from the next reset on."""
+        """Set the task of each copy, ``[num_envs, 1]``, from the next reset on."""
         check_tasks(tasks, self.num_envs, 1)
         numbers = tasks.detach().cpu().double().numpy()
         if not np.isfinite(numbers).all():
@@ -129,7 +130,7 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         self._next_tasks = numbers.copy()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
-        """Starts an episode in every copy, or in those of ``options["reset_mask"]``, booleans ``[num_envs]``.
+        """Start an episode in every copy, or in those of ``options["reset_mask"]``, booleans ``[num_envs]``.
 
         Copy i draws from a generator of its own, which ``seed`` sets to ``seed + i``. Returns observations
         ``[num_envs, numbers]`` and the information ``x_position``.
@@ -154,7 +155,7 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         return self._observe(), _informed(x_position=self.robot.x_position(self.physics))
 
     def step(self, actions: NDArray[np.floating]) -> tuple[Floats, Floats, Mask, Mask, dict[str, Any]]:
-        """One control step of every copy.
+        """Take one control step in every copy.
 
         Args:
             actions: ``[num_envs, actuators]``; MuJoCo clips them to the action space, the control cost does not.
@@ -185,7 +186,7 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         return self._observe(), rewards, self._terminated.copy(), self._elapsed >= self.horizon, infos
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
-        """A picture of every copy, seen by a camera that follows it, ``[180, 320, 3]`` each; None without a mode.
+        """Return an image of every copy, ``[180, 320, 3]``, by a camera that follows it; ``None`` without a mode.
 
         Raises:
             RuntimeError: there is no OpenGL renderer; the message says what to install.

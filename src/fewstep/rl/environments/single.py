@@ -1,4 +1,4 @@
-"""One environment out of a vector environment of one copy."""
+"""A single environment from a vector environment with one copy."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fewstep.rl.environments.base import TaskEnvironment
 
 
 class SingleTask(gymnasium.Env[Any, Any]):
-    """A ``gymnasium.Env`` of one task, for what works on single environments: Gymnasium's checker, other libraries.
+    """A ``gymnasium.Env`` of one task, for Gymnasium's checker and other libraries of single environments.
 
     Args:
-        copies: a task environment with ``num_envs`` 1.
-        task: ``[numbers]``.
+        copies: a task environment with ``num_envs=1``.
+        task: the task, ``[numbers]``.
 
     Raises:
-        ValueError: if there is not exactly one copy.
+        ValueError: there is not exactly one copy.
     """
 
     def __init__(self, copies: TaskEnvironment, task: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of a MuJoCo model, by Gymnasium's renderer."""
+"""Images of a MuJoCo model by Gymnasium's renderer."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ OffScreenViewer(model, mujoco.MjData(model), 8, 8).render("rgb_array")
 
 
 class Viewer:
-    """The model's first camera, or else one of its own that stands still.
+    """A renderer with the model's first camera, or else a fixed camera.
 
     Args:
         model: the MuJoCo model.
-        width, height: of a picture, in pixels.
+        width: the width of an image in pixels.
+        height: the height of an image in pixels.
 
     Raises:
-        RuntimeError: there is no OpenGL renderer.
+        RuntimeError: no OpenGL renderer works.
     """
 
     def __init__(self, model: mujoco.MjModel, width: int = 320, height: int = 180) -> None:
@@ -55,15 +56,15 @@ class Viewer:
         return picture
 
     def close(self) -> None:
-        """Frees the renderer's memory."""
+        """Free the renderer's memory."""
         self._viewer.close()
 
 
 @functools.cache
 def working_backend(asked_for: str | None) -> str | None:
-    """The first of MuJoCo's ways to OpenGL that draws a picture; only ``asked_for`` is tried if given.
+    """The first of MuJoCo's OpenGL backends that renders an image; only ``asked_for`` is tried if given.
 
-    Each is tried in a process of its own: one that does not work may take its process with it.
+    Each is tried in a separate process, which a failing backend may end.
     """
     for backend in [asked_for] if asked_for else ["egl", "osmesa", "glfw"]:
         try:
