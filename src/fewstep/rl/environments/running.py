@@ -36,8 +36,7 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
       robots are Gymnasium's, so returns compare with the paper's only roughly.
 
     A copy whose episode has ended is not simulated further: until it is reset, it returns its last observation, reward
-    0 and the same ``terminated`` and ``truncated``. Unpickling recreates
-    the environment.
+    0 and the same ``terminated`` and ``truncated``. Unpickling recreates the environment.
 
     Args:
         num_envs: the number of copies.
