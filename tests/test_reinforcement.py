@@ -117,7 +117,7 @@ def test_episodes_and_goals_at_test_can_be_chosen(results: Path):
         again = fs.evaluate(learner, source, steps=1, num_tasks=3)
         torch.testing.assert_close(torch.tensor(again.mean), torch.tensor(one["mean"]), rtol=1e-4, atol=1e-4)
     evaluate(Evaluate(results / "navigation-random", **few, episodes=3, goals="drawn"))
-    file = run.folder.path / "results-tasks-3-steps-1-episodes-3-goals-drawn.json"
+    file = run.folder.path / "results-steps-1-episodes-3-goals-drawn.json"
     written = json.loads(file.read_text())
     assert (written["config"]["test_episodes"], written["config"]["test_goals"]) == (3, "drawn")
 
