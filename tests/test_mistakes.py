@@ -28,7 +28,9 @@ def fit(optimizer: object) -> None:
 
 MISTAKES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "optimiser of the model": (
-        lambda: fit(torch.optim.Adam(fs.models.MLP(1, [8], 1).parameters())), ValueError, "none of the learner's",
+        lambda: fit(torch.optim.Adam(fs.models.MLP(1, [8], 1).parameters())),
+        ValueError,
+        "none of the optimiser's parameters belongs to the learner",
     ),
     "optimiser's class": (lambda: fit(torch.optim.SGD), TypeError, "got the class SGD"),
     "rate for an optimiser": (lambda: fit(0.1), TypeError, "pass an optimiser.*got float"),
@@ -50,8 +52,8 @@ MISTAKES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "bare metric": (
         lambda: fs.evaluate(learner(), Sinusoids(), 2, metric=nn.functional.mse_loss), TypeError, "metric.*supervised",
     ),
-    "metric that gives a number": (
-        lambda: fs.evaluate(learner(), Sinusoids(), 2, metric=lambda model, batch: 0.5), TypeError, "got float",
+    "metric that gives a word": (
+        lambda: fs.evaluate(learner(), Sinusoids(), 2, metric=lambda model, batch: "low"), TypeError, "got.*str",
     ),
     "metric for each example": (
         lambda: learner().score(tasks(), lambda model, batch: model(batch.x)), TypeError, r"shape \(\d+, 1\)",

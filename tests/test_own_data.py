@@ -230,9 +230,9 @@ def test_episodes_of_arrays_keep_their_values() -> None:
 @pytest.mark.parametrize(
     ("x", "y", "options", "words"),
     [
-        (np.zeros((3, 2)), [0, 1], {}, r"x is \[examples, \.\.\.\].*got \(3, 2\) and \(2,\)"),
+        (np.zeros((3, 2)), [0, 1], {}, r"x must be \[examples, \.\.\.\].*got \(3, 2\) and \(2,\)"),
         (np.zeros((0, 2)), [], {}, r"got \(0, 2\)"),
-        (np.zeros((2, 2)), [0.5, 1.5], {}, r"labels are whole numbers or strings; got an array of float64"),
+        (np.zeros((2, 2)), [0.5, 1.5], {}, r"labels must be integers or strings; got an array of float64"),
         (np.zeros((2, 2)), [0, 1], {"classes": ["a"]}, r"2 labels need as many names; got 1"),
     ],
 )

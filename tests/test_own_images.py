@@ -138,7 +138,7 @@ def test_images_as_arrays_and_tensors(picture):
     [
         ((np.zeros((4, 4)), 0.5), "label of example 0 must be an integer or a string; got 0.5"),
         ((np.zeros((4, 4)), torch.tensor([1, 2])), "label of example 0"),
-        ((np.full((4, 4), -1.0), 0), "in \[0, 1\]; example 0 has values in \[-1, -1\]. Do not normalise"),
+        ((np.full((4, 4), -1.0), 0), r"in \[0, 1\]; example 0 has values in \[-1, -1\]. Do not normalise"),
         ((np.full((4, 4), np.nan), 0), r"in \[0, 1\]"),
         ((np.zeros((4, 4), np.int64), 0), "example 0 is int64"),
         (
@@ -146,7 +146,7 @@ def test_images_as_arrays_and_tensors(picture):
             r"last in an array and first in a tensor; got \(height, width, channels\) = \(3, 5, 5\)",
         ),
         (("cat.png", 0), "an array or a tensor; got str"),
-        (7, "\(image, label\) pair.*got int"),
+        (7, r"\(image, label\) pair.*got int"),
     ],
 )
 def test_other_examples_are_refused(example, says):

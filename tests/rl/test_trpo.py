@@ -187,5 +187,5 @@ def test_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="at least 1"):
         rl.TRPO(learner, cg_tasks=0)
     source = rl.EnvironmentTasks(learner.rollouts.environment)
-    with pytest.raises(ValueError, match="clip_value and clip_norm do not apply"):
+    with pytest.raises(ValueError, match="clip_norm does not apply to TRPO"):
         fs.fit(learner, source, rl.TRPO(learner), iterations=1, clip_norm=1.0)
