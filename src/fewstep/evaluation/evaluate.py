@@ -90,14 +90,15 @@ def evaluate(
         seed: the seed of the tasks.
         stream: 1 for validation tasks, 2 for test tasks.
         meta_batch: the number of tasks in memory at a time.
+        tasks: the former name of ``num_tasks``; raises a ``DeprecationWarning``.
 
     Returns:
         The metric of every task and step, with means and confidence intervals.
 
     Raises:
         ValueError: ``num_tasks`` is less than 1.
-        TypeError: ``source`` has no ``sample`` method, or the metric does not return a scalar.
-        tasks: the former name of ``num_tasks``; raises a ``DeprecationWarning``.
+        TypeError: ``learner`` has no ``score`` method, ``source`` has no ``sample`` method, or the metric does not
+            return a scalar.
 
     Examples:
         >>> import fewstep
@@ -127,9 +128,13 @@ def evaluate(
         for number, start in enumerate(range(0, num_tasks, meta_batch)):
             batch = source.sample(min(meta_batch, num_tasks - start), generator(seed, number, stream))
             values.append(learner.score(cast_like(batch, parameters), metric, steps).double().cpu())
+    return Evaluation(metric_name(learner, metric), torch.cat(values))
+
+
+def metric_name(learner: Any, metric: Callable[..., Any] | None) -> str:
+    """The name of what is measured: the metric, or else the learner's own metric or loss."""
     measured = metric or getattr(learner, "metric", None) or getattr(learner, "loss", None)
-    name = getattr(measured, "__name__", "loss")
-    return Evaluation(name, torch.cat(values))
+    return str(getattr(measured, "__name__", "loss"))
 
 
 @contextmanager

@@ -50,12 +50,12 @@ def load(run: str | os.PathLike[str], learner: LearnerT, which: Literal["best", 
             raise FileNotFoundError(f'load: {folder.path} has no {which} checkpoint.{why} It has which="{other}".')
         raise FileNotFoundError(f"load: {folder.path} has no checkpoints. Pass the folder given to fit(run=...).")
     saved: dict[str, Tensor] = folder.load(which)["learner"]
-    check_parameters(saved, learner, f"load: the learner differs from the one that was trained in {folder.path}")
+    check_same_parameters(saved, learner, f"load: the learner differs from the one that was trained in {folder.path}")
     learner.load_state_dict(saved)
     return learner
 
 
-def check_parameters(saved: Mapping[str, Tensor], learner: nn.Module, what: str) -> None:
+def check_same_parameters(saved: Mapping[str, Tensor], learner: nn.Module, what: str) -> None:
     """Checks that a learner has the names and shapes of saved parameters.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fewstep.adaptation.random_numbers import random_state, set_random_state
-from fewstep.training.load import check_parameters
+from fewstep.training.load import check_same_parameters
 from fewstep.training.processor import processor
 
 PACES = 500
@@ -68,7 +68,9 @@ class State:
         Raises:
             ValueError: it belongs to another learner or to another kind of optimiser.
         """
-        check_parameters(snapshot["learner"], self.learner, "fit: the learner differs from the one that was trained")
+        check_same_parameters(
+            snapshot["learner"], self.learner, "fit: the learner differs from the one that was trained"
+        )
         kind, own = snapshot.get("optimizer_kind"), type(self.optimizer).__name__  # older checkpoints have none
         if kind not in (None, own):
             raise ValueError(f"fit: the run was trained with {kind}; resume it with {kind}. Got {own}.")

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.adaptation.random_numbers import replayed
-from fewstep.evaluation.evaluate import Evaluation, evaluate
+from fewstep.evaluation.evaluate import Evaluation, evaluate, metric_name
 from fewstep.objectives import accuracy
 from fewstep.tasks import TaskSource
 
@@ -68,5 +68,4 @@ class Validation:
     @property
     def metric_name(self) -> str:
         """The name of what is measured."""
-        own = getattr(self.learner, "metric", None) or getattr(self.learner, "loss", None)
-        return str(getattr(self.metric or own, "__name__", "loss"))
+        return metric_name(self.learner, self.metric)
