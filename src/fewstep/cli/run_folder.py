@@ -35,7 +35,7 @@ def open_run(path: Path, hardware: Hardware) -> Run:
     folder = RunFolder(path)
     if folder.config_file.is_file() or not folder.has_run():
         return Run(path, hardware.device, hardware.threads)
-    which = next((which for which in ("best", "last") if folder.checkpoint_file(which).is_file()), "best")
+    which = "last" if folder.checkpoints() == ["last"] else "best"
     raise ValueError(
         f"{path} was trained by fewstep.fit. It has no experiment (config.json), so this command does not know its "
         "learner and tasks. Use Python:\n\n"

@@ -138,8 +138,7 @@ class Run:
 
     def iterations(self) -> int:
         """Outer iterations that the newest checkpoint has seen."""
-        there = [which for which in ("last", "best") if self.folder.checkpoint_file(which).is_file()]
-        return max((self.folder.load(which)["iteration"] for which in there), default=0)
+        return max((self.folder.load(which)["iteration"] for which in self.folder.checkpoints()), default=0)
 
     def checkpoint(self, which: str | None = None) -> tuple[str, dict[str, Any]]:
         """A checkpoint and whether it is the last or the best; while there is no best one yet, the last.
@@ -152,13 +151,13 @@ class Run:
         """
         wanted = which or self.experiment.test_checkpoint
         choices = [wanted] if which else [wanted, "last", "best"]
-        found = next((choice for choice in choices if self.folder.checkpoint_file(choice).is_file()), None)
+        found = next((choice for choice in choices if choice in self.folder.checkpoints()), None)
         if found is None:
             training = self.training
             raise FileNotFoundError(
                 f"{self.folder.path} has no {which + ' ' if which else ''}checkpoint yet: training saves the last "
                 f"every {training.checkpoint_every:,} iterations, and the best when it validates, every "
-                f"{training.validate_every:,}. Wait for one, or go on: fewstep train --resume {self.folder.path}"
+                f"{training.validate_every:,}. Wait for one, or resume: fewstep train --resume {self.folder.path}"
             )
         return found, self.folder.load(found)
 

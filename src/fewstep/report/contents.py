@@ -97,7 +97,7 @@ def read_run(path: str | os.PathLike[str]) -> RunContents:
     folder = RunFolder(path)
     if not folder.path.is_dir():
         raise FileNotFoundError(f"There is no run folder {folder.path}.")
-    which = next((which for which in ("last", "best") if folder.checkpoint_file(which).is_file()), None)
+    which = next(iter(folder.checkpoints()), None)
     files = (folder.config_file, folder.metrics_file, folder.results_file)
     if which is None and not any(file.is_file() for file in files):
         raise FileNotFoundError(
@@ -122,7 +122,7 @@ def read_run(path: str | os.PathLike[str]) -> RunContents:
         _numbers(folder.metrics(), notes),
         results,
         checkpoint,
-        folder.checkpoint_file("best").is_file(),
+        "best" in folder.checkpoints(),
     )
     return RunContents(**{**vars(found), "notes": (*notes, *_missing(found))})
 

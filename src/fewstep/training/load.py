@@ -42,12 +42,13 @@ def load(run: str | os.PathLike[str], learner: LearnerT, which: Literal["best", 
     if which not in ("best", "last"):
         raise ValueError(f'load: which must be "best" or "last"; got {which!r}.')
     folder = RunFolder(run)
-    file = folder.checkpoint_file(which)
-    if not file.is_file():
-        other = "last" if which == "best" else "best"
-        if folder.checkpoint_file(other).is_file():
+    existing = folder.checkpoints()
+    if which not in existing:
+        if existing:
             why = " fit saves it only with validation=." if which == "best" else ""
-            raise FileNotFoundError(f'load: {folder.path} has no {which} checkpoint.{why} It has which="{other}".')
+            raise FileNotFoundError(
+                f'load: {folder.path} has no {which} checkpoint.{why} It has which="{existing[0]}".'
+            )
         raise FileNotFoundError(f"load: {folder.path} has no checkpoints. Pass the folder given to fit(run=...).")
     saved: dict[str, Tensor] = folder.load(which)["learner"]
     check_same_parameters(saved, learner, f"load: the learner differs from the one that was trained in {folder.path}")

@@ -36,6 +36,10 @@ class RunFolder:
         """The file of the `"last"` or the `"best"` checkpoint."""
         return self.path / "checkpoints" / f"{which}.safetensors"
 
+    def checkpoints(self) -> list[str]:
+        """The checkpoints that exist, of `"last"` and `"best"` in this order."""
+        return [which for which in ("last", "best") if self.checkpoint_file(which).is_file()]
+
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to resume from."""
         return self.checkpoint_file().is_file()
@@ -80,7 +84,7 @@ class RunFolder:
         fresh = target.with_name(f".{target.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
         (fresh / "checkpoints").mkdir(parents=True)
-        checkpoints = [self.checkpoint_file(which) for which in ("last", "best")]
+        checkpoints = [self.checkpoint_file(which) for which in self.checkpoints()]
         for file in (self.config_file, self.metrics_file, *checkpoints):
             if file.is_file():
                 (fresh / file.relative_to(self.path)).write_bytes(file.read_bytes())  # read-only files stay so here
