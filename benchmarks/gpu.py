@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from classification import SETTINGS, Setting, autograd_loop, operations, with_fewstep, with_higher, with_jax
+from classification import autograd_loop, operations, with_fewstep, with_higher, with_jax
+from classification_settings import SETTINGS, Setting
 from measuring import in_turn
 
 import fewstep as fs

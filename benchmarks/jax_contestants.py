@@ -220,7 +220,7 @@ VARIANTS = {
 
 
 def main() -> None:
-    from classification import SETTINGS
+    from classification_settings import SETTINGS
     from measuring import console, in_turn, print_header, print_times
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

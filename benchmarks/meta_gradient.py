@@ -34,7 +34,7 @@ META_BATCH = 25
 PAPER_ITERATIONS = 70_000
 
 MetaGradient = Callable[[], list[Any]]
-"""Works out the loss and returns the meta-gradient, in the order of the network's parameters."""
+"""Computes the loss and returns the meta-gradient, in the order of the network's parameters."""
 
 
 def autograd_loop(model: nn.Module, tasks: fs.tasks.Task, steps: int) -> MetaGradient:

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from fewstep.experiments import few_shot_tables as few_shot
 from fewstep.experiments import tables
-from fewstep.experiments.few_shot import tables as few_shot
 from fewstep.experiments.reproduction_figures import figures_of
 from fewstep.experiments.results import TABLES, RowResults, load_results
 from fewstep.experiments.tables import Rows, error_table

@@ -10,7 +10,7 @@ import pytest
 from fewstep.cli import main
 from fewstep.experiments.catalogue import EXPERIMENTS
 from fewstep.experiments.few_shot import methods
-from fewstep.experiments.few_shot.tables import at_equal_budget, of_the_papers
+from fewstep.experiments.few_shot_tables import at_equal_budget, of_the_papers
 from fewstep.experiments.results import RowResults
 from fewstep.experiments.runs import Run
 

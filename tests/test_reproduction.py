@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from fewstep.cli import main
-from fewstep.experiments import plan
+from fewstep.experiments import few_shot_tables, plan
 from fewstep.experiments.catalogue import EXPERIMENTS
 from fewstep.experiments.curves import load_curves, thinned
-from fewstep.experiments.few_shot import tables as few_shot_tables
 from fewstep.experiments.reinforcement import Reinforcement
 from fewstep.experiments.reproduction_figures import plot_curves, plot_methods
 from fewstep.experiments.results import TABLES, RowResults, load_results

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.experiments.curves import load_curves
-from fewstep.experiments.few_shot.tables import methods_at_equal_budget, percent
+from fewstep.experiments.few_shot_tables import methods_at_equal_budget, percent
 from fewstep.experiments.results import RowResults
 from fewstep.experiments.tables import metric_of
 from fewstep.figures.inner_steps import plot_over_steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from fewstep.experiments.few_shot import tables as few_shot
+from fewstep.experiments import few_shot_tables as few_shot
 from fewstep.experiments.results import RowResults
 
 Rows = list[list[str]]
