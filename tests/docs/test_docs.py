@@ -13,7 +13,7 @@ import pytest
 
 import fewstep
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TESTED_ELSEWHERE = {"tutorials", "coming-from"}
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", flags=re.DOTALL | re.MULTILINE)

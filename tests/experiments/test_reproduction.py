@@ -22,7 +22,7 @@ from fewstep.experiments.training import Training
 from fewstep.training import RunFolder
 from fewstep.training.processor import processor
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

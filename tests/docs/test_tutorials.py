@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.ipynb"))
 NEEDS = {"from fewstep import rl": "gymnasium", "import pandas": "pandas"}
 """What the library itself does not need, by the line that imports it."""

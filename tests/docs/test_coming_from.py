@@ -17,7 +17,7 @@ import torch
 
 import fewstep
 
-FOLDER = Path(__file__).parent.parent / "docs" / "coming-from"
+FOLDER = Path(__file__).parents[2] / "docs" / "coming-from"
 BLOCK = re.compile(r"(?:^\*\*(?P<side>[^*\n]+)\*\*\n\n)?```python\n(?P<code>.*?)^```", flags=re.DOTALL | re.MULTILINE)
 PACKAGES = {
     "higher": "higher",

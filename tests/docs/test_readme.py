@@ -10,7 +10,7 @@ from torch import nn
 
 import fewstep
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def blocks() -> list[str]:

@@ -14,7 +14,7 @@ from fewstep.experiments.few_shot_tables import at_equal_budget, of_the_papers
 from fewstep.experiments.results import RowResults
 from fewstep.experiments.runs import Run
 
-PAGE = (Path(__file__).parent.parent / "docs" / "contributing.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "contributing.md").read_text()
 
 
 @pytest.fixture

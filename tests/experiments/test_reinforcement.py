@@ -137,7 +137,7 @@ def test_what_has_no_such_goals_or_episodes_says_so(tmp_path: Path):
 
 @pytest.mark.parametrize("table", ["navigation", "cheetah", "ant"])
 def test_no_row_averages_over_seeds_that_were_tested_differently(table: str):
-    found = load_results(Path(__file__).parent.parent / "reproduction" / table, table)
+    found = load_results(Path(__file__).parents[2] / "reproduction" / table, table)
     assert found
     assert all(";" not in result.tested_on for result in found.values())
 

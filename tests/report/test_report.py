@@ -212,7 +212,7 @@ def test_text_in_pictures_is_escaped():
 
 
 def test_the_report_of_a_reproduction(tmp_path: Path):
-    results = Path(__file__).parents[1] / "reproduction" / "sinusoid"
+    results = Path(__file__).parents[2] / "reproduction" / "sinusoid"
     (tmp_path / "curves").mkdir()
     for name in ("sinusoid-5shot-maml-seed0", "sinusoid-5shot-pretrained-seed0"):
         shutil.copy(results / f"{name}.json", tmp_path)
