@@ -180,7 +180,8 @@ def test_mistakes_are_told_with_the_way_out(capsys: pytest.CaptureFixture[str], 
     assert "--schedule: expected constant or linear or cosine" in said
     assert "Did you mean --iterations" in fails(capsys, "train", "sinusoid-5shot-maml", "--itertions", "3")
     assert "experiment comes first" in fails(capsys, "train", "--threads", "1", "sinusoid-5shot-maml")
-    assert "auto" in fails(capsys, "train", "sinusoid-5shot-maml", "--allocator", "cheese")
+    for command in (("train", "sinusoid-5shot-maml"), ("list",), ("data",)):
+        assert "--allocator must be one of auto" in fails(capsys, *command, "--allocator", "cheese")
     for command in (("train", "sinusoid-5shot-maml"), ("reproduce", "sinusoid", "--dry-run")):
         for device in ("cheese", "cuda:99"):
             assert f"no device '{device}' on this machine" in fails(capsys, *command, "--device", device)

@@ -227,3 +227,18 @@ def test_adapt_expects_a_support_set():
     learner = fs.maml(nn.Linear(1, 1), fs.mse, 0.1)
     with pytest.raises(TypeError, match=r"got a Task.*task\.support"):
         learner.adapt(fs.tasks.Sinusoids().sample(1)[0])
+
+
+def test_labels_without_an_output_are_named():
+    support = Batch(torch.randn(2, 5, 4), torch.arange(5).expand(2, 5))
+    for loss in (fs.cross_entropy, fs.supervised(nn.functional.cross_entropy)):
+        expect(ValueError, "class label 3.*no output.*N outputs", nn.Linear(4, 3), loss, Task(support, support))
+
+
+def test_adapt_refuses_a_task_axis():
+    tasks = regression_tasks()
+    learner = fs.maml(SmoothNetwork(), fs.mse, 0.1)
+    learner.meta_loss(tasks)
+    with pytest.raises(ValueError, match=r"support set of one task.*leading task axis.*tasks\[0\]\.support"):
+        learner.adapt(tasks.support)
+    learner.adapt(tasks[0].support)

@@ -29,6 +29,10 @@ def test_every_example_is_in_one_set() -> None:
         assert sorted(seen) == list(range(size))
 
 
+def test_data_may_be_any_iterable() -> None:
+    assert len(TaskList((pair for pair in lines(5, 6)), shots=2)) == 2
+
+
 def test_draws_are_a_function_of_the_generator() -> None:
     source = TaskList(lines(8, 8, 8), shots=3, queries=4)
     first, again, other = (source.sample(2, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
@@ -71,6 +75,10 @@ def test_arrays_and_data_frames_become_tensors() -> None:
         (lines(5), {"queries": 0}, ValueError, "queries must be an integer"),
         (lines(5, 2), {"shots": 2}, ValueError, "at least one query need 3 examples; task 1 has 2"),
         (lines(5, 9), {"shots": 2, "queries": 4}, ValueError, "2 shots and 4 queries need 6 examples; task 0 has 5"),
+        ({"a": lines(5)[0]}, {}, TypeError, r"must be a list with one pair \(x, y\) per task; got dict"),
+        (torch.rand(4, 2), {}, TypeError, "got Tensor"),
+        (3, {}, TypeError, "got int"),
+        ([fs.Task(fs.Batch(*lines(5)[0]), None)], {}, TypeError, r"task 0 is a Task, which has both.*learner.score"),
         ([torch.rand(3)], {}, TypeError, r"task 0 must be a pair \(x, y\); got Tensor"),
         ([(torch.rand(3, 1), torch.rand(4, 1))], {}, ValueError, "task 0 has 3 examples in x and 4 in y"),
         ([(1.0, 2.0)], {}, TypeError, r"must be \[examples, ...\]; got a scalar"),

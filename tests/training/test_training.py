@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -312,15 +313,39 @@ def test_fit_names_what_was_expected(tmp_path: Path):
         fewstep.fit(learner, Sinusoids(), iterations=2, resume=True)
     with pytest.raises(ValueError, match='which must be "best" or "last"'):
         fewstep.load(tmp_path, learner, which="first")
+    with pytest.raises(TypeError, match=r"the folder of a run, then a learner.*got MetaLearner and PosixPath"):
+        fewstep.load(learner, tmp_path)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(NotADirectoryError, match=r"run= is a folder.*file is a file"):
+        fewstep.fit(learner, Sinusoids(), iterations=2, run=file)
 
 
 def test_fit_refuses_what_is_no_task_source():
     learner, optimizer = make()
     with pytest.raises(TypeError, match=r"sample\(n, generator\); got list"):
         fewstep.fit(learner, [1, 2], optimizer, iterations=1)
+    with pytest.raises(TypeError, match=r"validation= is a task source.*got list"):
+        fewstep.fit(learner, Sinusoids(), optimizer, iterations=1, validation=[1, 2])
 
 
-@pytest.mark.parametrize("name", ["iterations", "meta_batch", "log_every", "checkpoint_every", "validate_every"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"metric": fewstep.mse}, {"validate_every": 5}, {"num_validation_tasks": 5}, {"validation_steps": 0},
+        {"maximize": False},
+    ],
+    ids=lambda option: next(iter(option)),
+)  # fmt: skip
+def test_options_of_validation_need_validation_tasks(option: dict[str, Any]):
+    with pytest.raises(ValueError, match=f"{next(iter(option))} without validation tasks; pass validation=SOURCE"):
+        fewstep.fit(make()[0], Sinusoids(), iterations=1, **option)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["iterations", "meta_batch", "log_every", "checkpoint_every", "validate_every", "num_validation_tasks"],
+)
 def test_fit_refuses_zero(name: str):
     learner, optimizer = make()
     with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):

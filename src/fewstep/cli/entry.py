@@ -100,12 +100,14 @@ def _choose_allocator(words: list[str]) -> list[str]:
         if word.startswith("--allocator="):
             choice, words = word.partition("=")[2], words[:index] + words[index + 1 :]
             break
+    from fewstep import allocator
+
+    if choice not in allocator.NAMES:
+        raise ValueError(f"--allocator must be one of {', '.join(allocator.NAMES)}; got {choice!r}.")
     if (
         words
         and words[0] in ("train", "reproduce", "evaluate", "analyse", "demo", "plot", "report")
         and not {"-h", "--help"} & set(words)
     ):
-        from fewstep import allocator
-
         allocator.restart_with(choice)
     return words

@@ -54,7 +54,8 @@ def main(words: list[str], began: float) -> None:
         run.train()
     except TrainingInterrupted as interrupt:
         raise interrupt.resumed_by(f"Resume it with: fewstep train --resume {run.folder.path}") from None
-    print(f"Trained {run.name} for {run.iterations():,} iterations: {run.folder.path}")
+    done = run.iterations()
+    print(f"Trained {run.name} for {done:,} iteration{'s' * (done != 1)}: {run.folder.path}")
     print(f"Evaluate it with: fewstep evaluate {run.folder.path}")
 
 

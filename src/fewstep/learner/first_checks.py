@@ -17,7 +17,7 @@ from fewstep.learner.first_task import Function
 from fewstep.learner.watch import ParameterNames
 from fewstep.models.context import evaluating
 from fewstep.tasks import Task
-from fewstep.tasks.trees import signature
+from fewstep.tasks.trees import signature, tensors
 
 TRAINING = "training"
 
@@ -41,6 +41,7 @@ class FirstChecks(dict[tuple[Hashable, ...], FirstCheck]):
         super().__init__()
         self.choices, self.each = choices, each
         self.original = ParameterNames() if original is None else ParameterNames(original)
+        self._support_shapes: set[tuple[torch.Size, ...]] = set()
         self._note_structure()
 
     def _note_structure(self) -> None:
@@ -78,6 +79,19 @@ class FirstChecks(dict[tuple[Hashable, ...], FirstCheck]):
         stochastic, mixes_modes = any(check.stochastic for check in checks), any(check.mixes_modes for check in checks)
         return found[0][0], FirstCheck(checks[0].each, stochastic, tuple(external.values()), mixes_modes)
 
+    def check_one_task(self, support: Any) -> None:
+        """Raise if a support set has a task axis more than those of the tasks before.
+
+        A network would take the examples of all tasks for one set.
+        """
+        alone, with_axis = (tuple(leaf.shape[axes:] for leaf in tensors(support)) for axes in (1, 2))
+        if alone not in self._support_shapes and with_axis in self._support_shapes:
+            shapes = [tuple(leaf.shape) for leaf in tensors(support)]
+            raise ValueError(
+                f"adapt expects the support set of one task, [examples, ...]; got shapes {shapes}, which have a "
+                "leading task axis. Adapt to one task at a time: learner.adapt(tasks[0].support)."
+            )
+
     def _of_kind(
         self,
         tasks: Tasks,
@@ -106,6 +120,7 @@ class FirstChecks(dict[tuple[Hashable, ...], FirstCheck]):
                 choices.check()
                 learned = None if find_learned is None else find_learned()
                 found = first_check(choices, tasks, function, self.each, self.original, learned)
+                self._support_shapes.add(tuple(leaf.shape[1:] for leaf in tensors(tasks[0].support)))
             while len(self) > MAX_KEPT:
                 self.pop(next(iter(self)), None)
             self[key] = found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -209,6 +210,14 @@ class FirstTask:
             yield
         except RuntimeError as error:
             raise self._explanation(error) from error
+        except IndexError as error:
+            label = re.match(r"Target (-?\d+) is out of bounds", str(error))
+            if label is None:
+                raise
+            raise ValueError(
+                f"The loss got the class label {label[1]}, for which the network has no output. Labels of a task with "
+                "N ways are 0 to N - 1, and the network needs N outputs."
+            ) from error
         except TypeError as error:
             if "Batch" not in str(error) or "fewstep" in str(error):
                 raise

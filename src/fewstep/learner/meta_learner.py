@@ -166,12 +166,13 @@ class MetaLearner(Learner[Model]):
 
         Raises:
             TypeError: a whole task was passed instead of its support set.
-            ValueError: adaptation ended in NaN or infinite parameters, or as for
+            ValueError: the support set has a task axis, adaptation ended in NaN or infinite parameters, or as for
                 [`meta_loss`][fewstep.MetaLearner.meta_loss].
         """
         if isinstance(support, Task):
             raise TypeError("adapt expects the support set of one task; got a Task. Pass task.support.")
         steps = self._steps(steps)
+        self._checks.check_one_task(support)
         with outside_inference_mode(support) as support, torch.no_grad():
             check = self._checks.result([Task(support, None)], None)[1]
             adapted = self._choices.path(support, steps, reuse=not check.stochastic)[-1]

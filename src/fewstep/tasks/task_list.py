@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,8 @@ class TaskList:
     [`Task.stack`][fewstep.tasks.Task.stack], which the loss must honour as [`mse`][fewstep.mse] does.
 
     Args:
-        data: one (x, y) per task: tensors, NumPy arrays or data frames, ``[examples, ...]`` each. Floating-point
-            arrays become tensors of PyTorch's default dtype; tensors and integers keep their dtype.
+        data: an iterable with one (x, y) per task: tensors, NumPy arrays or data frames, ``[examples, ...]`` each.
+            Floating-point arrays become tensors of PyTorch's default dtype; tensors and integers keep their dtype.
         shots: support examples per task, K.
         queries: query examples per task; all that are left if not given.
         stacked: whether ``sample`` returns one meta-batch. ``False`` returns a list of tasks, which are taken one by
@@ -39,14 +39,14 @@ class TaskList:
     """
 
     def __init__(
-        self, data: Sequence[tuple[Any, Any]], shots: int, queries: int | None = None, stacked: bool = True
+        self, data: Iterable[tuple[Any, Any]], shots: int, queries: int | None = None, stacked: bool = True
     ) -> None:
         for name, value in (("shots", shots), ("queries", queries)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"TaskList: {name} must be an integer, at least 1; got {value!r}.")
-        if len(data) == 0:
+        self.data = [_pair(index, element) for index, element in enumerate(_listed(data))]
+        if not self.data:
             raise ValueError("TaskList: the list of tasks is empty.")
-        self.data = [_pair(index, element) for index, element in enumerate(data)]
         self.shots, self.queries, self.stacked = shots, queries, stacked
         needed = shots + (queries or 1)
         for index, (x, _) in enumerate(self.data):
@@ -78,7 +78,22 @@ class TaskList:
         return Task(Batch(x[support], y[support]), Batch(x[query], y[query]))
 
 
+def _listed(data: Any) -> Iterable[Any]:
+    """The data, unless iterating over them would not give tasks: the keys of a mapping, the columns of a frame."""
+    if isinstance(data, (str, bytes, Task, Batch, Tensor)) or hasattr(data, "keys") or not isinstance(data, Iterable):
+        raise TypeError(
+            f"TaskList: the data must be a list with one pair (x, y) per task; got {type(data).__name__}. From a data "
+            'frame: [(group[["a", "b"]], group["target"]) for _, group in frame.groupby("task")].'
+        )
+    return data
+
+
 def _pair(index: int, element: Any) -> tuple[Tensor, Tensor]:
+    if isinstance(element, Task):
+        raise TypeError(
+            f"TaskList divides examples into support and query sets; task {index} is a Task, which has both. Pass a "
+            "pair (x, y), or use the list of tasks itself: learner.meta_loss(tasks), learner.score(tasks)."
+        )
     if not isinstance(element, (tuple, list)) or len(element) != 2:
         raise TypeError(f"TaskList: task {index} must be a pair (x, y); got {type(element).__name__}.")
     x, y = (_tensor(value) for value in element)

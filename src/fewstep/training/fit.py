@@ -39,8 +39,8 @@ def fit(
     clip_value: float | None = None,
     clip_norm: float | None = None,
     validation: TaskSource | None = None,
-    validate_every: int = 1000,
-    num_validation_tasks: int = 100,
+    validate_every: int | None = None,
+    num_validation_tasks: int | None = None,
     validation_steps: int | None = None,
     metric: Callable[..., Tensor] | None = None,
     maximize: bool | None = None,
@@ -71,8 +71,8 @@ def fit(
         clip_norm: scales the meta-gradient down to this norm, after `clip_value`.
         validation: where validation tasks come from. They are the same at every validation; the best learner is saved
             in the run folder.
-        validate_every: iterations between validations.
-        num_validation_tasks: number of validation tasks.
+        validate_every: iterations between validations; 1000 if not given.
+        num_validation_tasks: number of validation tasks; 100 if not given.
         validation_steps: inner steps in validation; by default as in training.
         metric: what validation measures; by default the learner's loss.
         maximize: whether a larger metric is better; by default true for `fewstep.accuracy` and for returns.
@@ -93,9 +93,10 @@ def fit(
         TrainingDiverged: the loss or a parameter became NaN or infinite. The last good checkpoint stays.
         TrainingInterrupted: Ctrl-C. All was saved.
         FileExistsError: the run folder holds a run and `resume` is false.
+        NotADirectoryError: `run` is a file.
         TypeError: `learner`, `source`, `optimizer` or a number is of another kind.
-        ValueError: a number is out of bounds, the optimiser holds none of the learner's parameters, or the run to
-            resume has another learner, kind of optimiser or seed.
+        ValueError: a number is out of bounds, an option of validation is given without `validation`, the optimiser
+            holds none of the learner's parameters, or the run to resume has another learner, kind of optimiser or seed.
 
     Examples:
         >>> import fewstep as fs
@@ -105,9 +106,12 @@ def fit(
         [10, 20]
     """
     counts = {"iterations": iterations, "meta_batch": meta_batch, "log_every": log_every}
-    counts |= {"checkpoint_every": checkpoint_every, "validate_every": validate_every}
+    counts |= {"checkpoint_every": checkpoint_every, "validate_every": 1000, "num_validation_tasks": 100}
     clipping = {"clip_value": clip_value, "clip_norm": clip_norm}
-    _check(learner, counts, clipping, source)
+    validating = _given(validate_every=validate_every, num_validation_tasks=num_validation_tasks)
+    counts |= validating
+    validating |= _given(validation_steps=validation_steps, metric=metric, maximize=maximize)
+    _check(learner, counts, clipping, source, validation, validating)
     if resume and run is None:
         raise ValueError("fit: resume=True needs the folder of the run; pass run=...")
     optimizer = default_optimizer(learner) if optimizer is None else optimizer
@@ -115,8 +119,9 @@ def fit(
     state = State(learner, optimizer, scheduler)
     folder = None if run is None else _opened(RunFolder(run), state, resume, seed)
     tested = Validation(
-        learner, validation, validate_every, num_validation_tasks, validation_steps, metric, maximize, seed
-    )
+        learner, validation, counts["validate_every"], counts["num_validation_tasks"], validation_steps, metric,
+        maximize, seed,
+    )  # fmt: skip
     kinds = {"learner": type(learner).__name__, "optimizer": type(optimizer).__name__}
     settings = {**kinds, **counts, **clipping, "seed": seed, "metric": tested.metric_name}
     recorder = Recorder(folder, state.iteration, settings)
@@ -157,7 +162,18 @@ def _backward_of(learner: Trainable) -> Callable[[Task], Tensor]:
     return meta_gradient
 
 
-def _check(learner: Any, counts: dict[str, int], clipping: dict[str, float | None], source: Any) -> None:
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check(
+    learner: Any,
+    counts: dict[str, int],
+    clipping: dict[str, float | None],
+    source: Any,
+    validation: Any,
+    validating: dict[str, Any],
+) -> None:
     if not callable(getattr(learner, "meta_loss", None)):
         raise TypeError(
             f"fit: a learner has meta_loss(tasks); got {type(learner).__name__}. Make one from a model, such as "
@@ -173,10 +189,18 @@ def _check(learner: Any, counts: dict[str, int], clipping: dict[str, float | Non
             raise ValueError(f"fit: {name} must be greater than 0; got {bound}.")
     if not isinstance(source, TaskSource):
         raise TypeError(f"fit: a task source has sample(n, generator); got {type(source).__name__}.")
+    if validation is None and validating:
+        raise ValueError(f"fit: {', '.join(validating)} without validation tasks; pass validation=SOURCE.")
+    if validation is not None and not isinstance(validation, TaskSource):
+        raise TypeError(
+            f"fit: validation= is a task source with sample(n, generator); got {type(validation).__name__}."
+        )
 
 
 def _opened(folder: RunFolder, state: State, resume: bool, seed: int) -> RunFolder:
     """The folder, with the state restored from it if the run is resumed."""
+    if folder.path.exists() and not folder.path.is_dir():
+        raise NotADirectoryError(f"fit: run= is a folder, which will be created; {folder.path} is a file.")
     if not resume and folder.has_run():
         raise FileExistsError(f"{folder.path} already holds a run. Pass resume=True to resume it, or another folder.")
     if resume:

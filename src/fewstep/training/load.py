@@ -26,6 +26,7 @@ def load(run: str | os.PathLike[str], learner: LearnerT, which: Literal["best", 
         The learner.
 
     Raises:
+        TypeError: `run` is no path, or `learner` is no module.
         FileNotFoundError: there is no such checkpoint. Without `validation=`, `fit` saves the last one only.
         ValueError: names or shapes of parameters differ, and are listed, or the file is damaged, or `which` is
             another word.
@@ -39,6 +40,11 @@ def load(run: str | os.PathLike[str], learner: LearnerT, which: Literal["best", 
         ...     metrics = fs.fit(make(), tasks, iterations=2, validation=tasks, run=run, progress=False)
         ...     learner = fs.load(run, make(), which="best")
     """
+    if not isinstance(run, (str, os.PathLike)) or not isinstance(learner, nn.Module):
+        raise TypeError(
+            'load takes the folder of a run, then a learner: fewstep.load("runs/mine", learner); got '
+            f"{type(run).__name__} and {type(learner).__name__}."
+        )
     if which not in ("best", "last"):
         raise ValueError(f'load: which must be "best" or "last"; got {which!r}.')
     folder = RunFolder(run)

@@ -148,7 +148,7 @@ class Session:
             self._folder.save(state.snapshot())
 
     def _stopped(self, done: int, number: Any) -> TrainingInterrupted:
-        stopped = f"Stopped after {done:,} of {self._iterations:,} iterations"
+        stopped = f"Stopped after {done:,} of {self._iterations:,} iteration{'s' * (self._iterations != 1)}"
         if self._folder is None:
             return TrainingInterrupted(f"{stopped}. Nothing was saved: fit was called without run=FOLDER.", number)
         return TrainingInterrupted(
