@@ -180,6 +180,10 @@ def test_mistakes_are_told_with_the_way_out(capsys: pytest.CaptureFixture[str], 
     assert "--schedule: expected constant or linear or cosine" in said
     assert "Did you mean --iterations" in fails(capsys, "train", "sinusoid-5shot-maml", "--itertions", "3")
     assert "experiment comes first" in fails(capsys, "train", "--threads", "1", "sinusoid-5shot-maml")
+    Path("damaged").mkdir()
+    Path("damaged/config.json").write_text("{")
+    assert "damaged/config.json is damaged: Expecting" in fails(capsys, "train", "--resume", "damaged")
+    assert "--to: expected a file; damaged is a folder" in fails(capsys, "report", "damaged", "--to", "damaged")
     for command in (("train", "sinusoid-5shot-maml"), ("list",), ("data",)):
         assert "--allocator must be one of auto" in fails(capsys, *command, "--allocator", "cheese")
     for command in (("train", "sinusoid-5shot-maml"), ("reproduce", "sinusoid", "--dry-run")):

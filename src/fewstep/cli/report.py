@@ -37,4 +37,8 @@ def main(words: list[str], began: float) -> None:
 
 def report(options: Report) -> None:
     """Writes the report and prints the name of its file."""
+    if options.to is not None and options.to.is_dir():
+        raise ValueError(
+            f"--to: expected a file; {options.to} is a folder. For example, --to {options.to}/report.html."
+        )
     print(f"Wrote {write_report(options.runs, options.to, options.example)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ class Run:
                 f"{self.folder.path} is not a run folder: it has no config.json. Make one with `fewstep train "
                 "EXPERIMENT`."
             )
-        config = json.loads(self.folder.config_file.read_text())
+        config = self.folder.read_json(self.folder.config_file)
         self.name: str = config["experiment"]
         self.begun_with = Training(**config["training"])
         here: dict[str, Any] = {"device": device, "threads": threads}
@@ -208,7 +207,7 @@ class Run:
             final = paper.get(self.experiment.test_steps)
             files.append(plot_learning_curve({self.name: rows}, folder / "learning-curve.png", metric, final))
         if self.folder.results_file.is_file():
-            results = json.loads(self.folder.results_file.read_text())
+            results = self.folder.read_json(self.folder.results_file)
             others = {f"under {norm} norms": found for norm, found in results.get("other_norms", {}).items()}
             curves = {f"under {results['config']['norm']} norms" if others else "ours": results, **others}
             if results["steps"] > 0:

@@ -62,8 +62,7 @@ class RunFolder:
 
     def settings(self) -> dict[str, Any]:
         """The content of `fit.json`; empty if there is none."""
-        found: dict[str, Any] = json.loads(self.settings_file.read_text()) if self.settings_file.is_file() else {}
-        return found
+        return self.read_json(self.settings_file) if self.settings_file.is_file() else {}
 
     def save(self, state: dict[str, Any], which: str = "last") -> None:
         """Replaces a checkpoint, atomically."""
@@ -72,6 +71,20 @@ class RunFolder:
     def load(self, which: str = "last") -> dict[str, Any]:
         """Reads a checkpoint."""
         return load_checkpoint(self.checkpoint_file(which))
+
+    def read_json(self, file: Path) -> dict[str, Any]:
+        """Reads a JSON file.
+
+        Raises:
+            ValueError: its content is not an object in JSON.
+        """
+        try:
+            content = json.loads(file.read_text())
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged: {error}.") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{file} is damaged: it holds {type(content).__name__}, not an object.")
+        return content
 
     def write_json(self, file: Path, content: Any) -> None:
         """Writes a JSON file completely or not at all."""
