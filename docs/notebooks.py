@@ -35,6 +35,11 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Links to a notebook go to its page. (In the repository they go to the notebook itself.)"""
+    return re.sub(r"\.ipynb\)(?!\{)", ".md)", markdown)
+
+
 def execute(path: Path) -> Any:
     """The notebook with its outputs, executed in a folder of its own with one thread, and kept.
 

@@ -277,7 +277,7 @@ def test_help_has_no_colours_where_there_is_no_terminal(capsys: pytest.CaptureFi
 
 
 def test_help_does_not_load_torch():
-    for words in ("", "evaluate", "analyse", "plot", "demo", "data", "data download"):
+    for words in ("", "evaluate", "analyse", "plot", "report", "demo", "data", "data download"):
         code = f"import sys, fewstep.cli as c\ntry: c.main({[*words.split(), '--help']})\nexcept SystemExit: pass\n"
         subprocess.run([sys.executable, "-c", f"{code}assert 'torch' not in sys.modules, {words!r}"], check=True)
 

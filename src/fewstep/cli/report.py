@@ -8,7 +8,6 @@ from typing import Annotated
 
 from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
-from fewstep.report import write_report
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,8 @@ def main(words: list[str], began: float) -> None:
 
 def report(options: Report) -> None:
     """Writes the report and prints the name of its file."""
+    from fewstep.report import write_report
+
     if options.to is not None and options.to.is_dir():
         raise ValueError(
             f"--to: expected a file; {options.to} is a folder. For example, --to {options.to}/report.html."
