@@ -126,3 +126,11 @@ def has_cpp_compiler() -> bool:
     except InvalidCxxCompiler:
         return False
     return True
+
+
+def process_store() -> Any | None:
+    """The key-value store that the processes of ``torch.distributed`` share; ``None`` if it cannot be had."""
+    try:
+        return torch.distributed.distributed_c10d._get_default_store()
+    except (AttributeError, ValueError):
+        return None

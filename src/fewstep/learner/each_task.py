@@ -14,7 +14,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_map
 
 from fewstep.adaptation.random_numbers import replayed
-from fewstep.learner.gradients import accumulate
+from fewstep.learner.gradients import accumulate, summed, with_gradients
+from fewstep.parallel import ALONE, Processes, current
 from fewstep.tasks import Task
 from fewstep.tasks.trees import split, tensors
 
@@ -53,7 +54,14 @@ class EachTask:
         """Whether vmap is used; ``None`` before it is decided."""
 
     def __call__(self, function: Callable[[Task], Any], tasks: Tasks) -> Any:
+        """The results for all tasks, stacked. Several processes share the tasks, unless gradients are recorded."""
         self.decide(function, tasks)
+        processes = ALONE if torch.is_grad_enabled() else current()
+        own, _ = processes.own_tasks(tasks)
+        found, error = processes.attempt(lambda: self._in_parts(function, own))
+        return processes.gather(found, len(tasks), error)
+
+    def _in_parts(self, function: Callable[[Task], Any], tasks: Tasks) -> Any:
         found = [self.at_once(function, part) for part in self.parts(tasks)]
         return found[0] if len(found) == 1 else tree_map(lambda *values: torch.cat(values), *found)
 
@@ -62,21 +70,30 @@ class EachTask:
         function: Callable[[Task], Tensor],
         tasks: Tasks,
         parameters: Iterable[Tensor],
-        external: bool = False,
+        external: Sequence[Tensor] = (),
     ) -> Tensor:
         """The mean of a loss over tasks, ready for ``backward()``.
 
         If tasks are evaluated in parts, the gradient of each part, for the parameters and for tensors in the tasks that
         require one, is computed before the next part is evaluated, so memory does not grow with the meta-batch. If the
-        loss depends on ``external`` tensors that require a gradient, the graphs of all parts are kept.
+        loss depends on ``external`` tensors that require a gradient, the graphs of all parts are kept. If several
+        processes share the tasks, loss and gradients are those of all tasks.
         """
         self.decide(function, tasks)
-        parts = self.parts(tasks)
-        if len(parts) == 1 or external or not torch.is_grad_enabled():
+        processes = current()
+        if not torch.is_grad_enabled():
+            found: Tensor = self(function, tasks)
+            return found.mean()
+        own, counted = processes.own_tasks(tasks)
+        parts = self.parts(own)
+        if processes.size == 1 and (len(parts) == 1 or external):
             return torch.cat([self.at_once(function, part) for part in parts]).mean()
         sums = [partial(self._sum, function, part) for part in parts]
-        learned = {id(value): value for value in (*parameters, *tensors(tasks)) if value.requires_grad}
-        return accumulate(sums, list(learned.values()), 1 / len(tasks))
+        learned = {id(value): value for value in (*parameters, *tensors(tasks), *external) if value.requires_grad}
+        scale = 1 / len(tasks) if counted else 0.0
+        wanted = list(learned.values())
+        value, gradients = summed(processes, lambda: accumulate(sums, wanted, scale), wanted)
+        return with_gradients(value, wanted, gradients)
 
     def at_once(self, function: Callable[[Task], Any], tasks: Tasks) -> Any:
         """Evaluate all tasks at once, without chunks: with vmap if that was decided, otherwise in a loop."""
@@ -121,7 +138,7 @@ class EachTask:
     def _supports_vmap(self, function: Callable[[Task], Any], tasks: Task, learned: Sequence[Tensor]) -> bool:
         """Try vmap on a part of the meta-batch, forward and, if there are learned tensors, backward."""
         trial = EachTask(vectorize=True)
-        part = tasks[: self.chunk or len(tasks)]
+        part = tasks[: min(self.chunk or len(tasks), len(Processes(0, current().size).share(len(tasks))))]
         try:
             with torch.set_grad_enabled(bool(learned)):
                 found = trial.at_once(function, part)

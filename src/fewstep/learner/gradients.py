@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.parallel import Processes
 from fewstep.tasks.trees import mapped
 
 
@@ -17,8 +19,12 @@ def with_gradients(value: Tensor, parameters: Sequence[Tensor], gradients: Seque
     return _WithGradients.apply((value, gradients), *parameters)
 
 
-def accumulate(parts: Sequence[Callable[[], Tensor]], parameters: Sequence[Tensor], scale: float) -> Tensor:
-    """``scale·Σ parts``, where each part is differentiated before the next one is evaluated, which saves memory."""
+Gradient = tuple[Tensor, list[Tensor | None]]
+"""A value, and its gradient for each of some tensors."""
+
+
+def accumulate(parts: Sequence[Callable[[], Tensor]], parameters: Sequence[Tensor], scale: float) -> Gradient:
+    """``scale·Σ parts`` and its gradient; a part is differentiated before the next is evaluated, which saves memory."""
     total: Tensor | None = None
     sums: list[Tensor | None] = [None] * len(parameters)
     for part in parts:
@@ -27,7 +33,32 @@ def accumulate(parts: Sequence[Callable[[], Tensor]], parameters: Sequence[Tenso
         sums = [g if s is None else s if g is None else s + g for s, g in zip(sums, gradients, strict=True)]
         total = value.detach() if total is None else total + value.detach()
     assert total is not None
-    return with_gradients(total, parameters, sums)
+    return total, sums
+
+
+def scaled(value: Tensor, gradients: Sequence[Tensor | None], factor: float) -> Gradient:
+    """A value and its gradient, multiplied by a number."""
+    return value * factor, [None if gradient is None else gradient * factor for gradient in gradients]
+
+
+def summed(processes: Processes, own: Callable[[], Gradient], parameters: Sequence[Tensor]) -> Gradient:
+    """The sum over processes of a value and its gradient, in one message.
+
+    Args:
+        processes: the processes.
+        own: computes what this process adds.
+        parameters: the tensors of the gradient.
+    """
+    if processes.size == 1:
+        return own()
+    found, error = processes.attempt(own)
+    value, gradients = found or (None, [None] * len(parameters))
+    widest = functools.reduce(torch.promote_types, [tensor.dtype.to_real() for tensor in parameters], torch.float32)
+    like = parameters[0].new_empty((), dtype=widest)  # known also to a process that has failed
+    total, *sums = processes.sum([None if value is None else value.to(widest), *gradients], [like, *parameters], error)
+    assert total is not None
+    assert value is not None
+    return total.to(value.dtype), sums
 
 
 def laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ class Learner(nn.Module, ABC, Generic[Model]):
         if first is not None:
             first(tasks)
         objective = partial(self._choices.objective_of, reuse=not check.stochastic)
-        return check.each.mean(objective, tasks, self._tensors(), external=bool(check.external))
+        return check.each.mean(objective, tasks, self._tensors(), external=check.external)
 
     def _steps(self, steps: int | None) -> int:
         if steps is None:

@@ -21,7 +21,7 @@ from fewstep.learner.each_task import EachTask, Tasks, on_cpu
 from fewstep.learner.first_check import FirstCheck
 from fewstep.learner.first_checks import TRAINING
 from fewstep.learner.functional_loss import FunctionalLoss
-from fewstep.learner.gradients import laid_out_like, outside_inference_mode, with_gradients
+from fewstep.learner.gradients import Gradient, laid_out_like, outside_inference_mode, scaled, summed, with_gradients
 from fewstep.learner.learner import Learner, Model, learned_of
 from fewstep.learner.scheduled import Scheduled
 from fewstep.learner.selection import Names
@@ -29,6 +29,7 @@ from fewstep.models.context import inner_step, recording
 from fewstep.models.normalization import BatchNorm, RunningNorm
 from fewstep.models.stand_in import stand_in
 from fewstep.objectives import Objective, query_loss
+from fewstep.parallel import current
 from fewstep.tasks import Task, trees
 
 
@@ -244,6 +245,8 @@ class MetaLearner(Learner[Model]):
     def _compiles(self, tasks: Tasks) -> bool:
         if not isinstance(tasks, Task):
             return False
+        if current().size > 1 and any(tensor.requires_grad for tensor in trees.tensors(tasks)):
+            return False  # each process compiles its own share of the data
         if on_cpu(tasks):
             return self.compiles is True and not compiler_missing()
         return bool(self.compiles)
@@ -269,8 +272,16 @@ class MetaLearner(Learner[Model]):
         self._update_running_state(tasks)
         function, tensors = partial(self._loss_from, check), self._tensors()
         kind = key, self._choices.objective
-        value, gradients = self._compiled(function, tensors, tasks, kind, check.each.parts)
-        return value, learned_of((*tensors, *trees.tensors(tasks))), gradients
+        processes = current()
+        own, counted = processes.own_tasks(tasks)
+        learned = learned_of((*tensors, *trees.tensors(tasks)))
+
+        def of_own_tasks() -> Gradient:
+            value, gradients = self._compiled(function, tensors, own, kind, check.each.parts)
+            return (value, gradients) if processes.size == 1 else scaled(value, gradients, counted / len(tasks))
+
+        value, gradients = summed(processes, of_own_tasks, learned)
+        return value, learned, gradients
 
     def _loss_from(self, check: FirstCheck, tensors: Sequence[Tensor], tasks: Task) -> Tensor:
         """The mean objective of the tasks, with ``tensors`` in place of all parameters and buffers."""
