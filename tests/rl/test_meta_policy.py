@@ -1,5 +1,6 @@
 """The meta-learner of policies: it is MAML on the episodes that it collects, whatever the rule and adjoint."""
 
+import numpy as np
 import pytest
 import torch
 import worlds
@@ -132,6 +133,58 @@ def test_score_is_the_return_after_every_update_and_adapt_gives_the_policy():
         torch.testing.assert_close(again.returns.mean(), scores[2, steps])
 
 
+@pytest.mark.parametrize(
+    "metric",
+    [
+        lambda policy, episodes: episodes.returns.mean(),
+        lambda policy, episodes: episodes.returns.mean().item(),
+        lambda policy, episodes: episodes.returns.numpy().mean(),
+        lambda policy, episodes: np.asarray(episodes.returns.numpy().mean()),
+    ],
+    ids=["tensor", "Python number", "NumPy number", "NumPy array without axes"],
+)
+def test_metrics_of_tensors_and_of_numbers_give_the_same_scores(metric):
+    learner = worlds.learner()
+    tasks = worlds.tasks(learner)
+    torch.testing.assert_close(learner.score(tasks, metric, steps=2), learner.score(tasks, steps=2))
+
+
+def test_a_metric_sees_the_adapted_policy_and_its_episodes():
+    learner = worlds.learner()
+    tasks = worlds.tasks(learner)
+
+    def std_of_the_first_action(policy, episodes):
+        assert episodes.rewards.shape == (3, 6)
+        return float(policy(episodes.observations).log_std[0, 0, 0].exp())
+
+    scores = learner.score(tasks, std_of_the_first_action, steps=1)
+    adapted = [learner.adapt(tasks[i].support, 1).log_std[0].exp().item() for i in range(4)]
+    torch.testing.assert_close(scores[:, 0], torch.ones(4))
+    torch.testing.assert_close(scores[:, 1], torch.tensor(adapted))
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        (lambda policy, episodes: episodes.returns, r"a real scalar tensor or a number; got Tensor of shape \(3,\)"),
+        (lambda policy, episodes: episodes.returns.numpy(), r"number; got ndarray of shape \(3,\)"),
+        (lambda policy, episodes: None, "a real scalar tensor or a number; got NoneType"),
+        ("return", "metric must be a function"),
+        (torch.nn.functional.mse_loss, "is a function of \\(prediction, target\\)"),
+    ],
+)
+def test_metrics_that_do_not_return_a_scalar_are_refused(metric, words):
+    learner = worlds.learner()
+    with pytest.raises(TypeError, match=words):
+        learner.score(worlds.tasks(learner), metric)
+
+
+def test_a_negative_number_of_updates_is_refused():
+    learner = worlds.learner()
+    with pytest.raises(ValueError, match="steps must be a whole number, 0 or more; got -1"):
+        learner.score(worlds.tasks(learner), steps=-1)
+
+
 def test_the_second_test_step_is_half_as_long():
     halved, whole = worlds.learner(), worlds.learner(test_scales=(1.0,))
     whole.load_state_dict(halved.state_dict())
@@ -154,6 +207,17 @@ def test_evaluate_measures_returns_on_the_same_tasks():
     assert found.metric == "mean_return"
     assert torch.equal(found.values, again.values)
     assert (found.values < 0).all()
+
+
+def test_evaluate_takes_a_metric_that_returns_numbers():
+    def longest(policy, episodes):
+        return int(episodes.lengths.max())
+
+    learner = worlds.learner()
+    source = rl.EnvironmentTasks(learner.rollouts.environment)
+    found = fs.evaluate(learner.float(), source, num_tasks=4, steps=1, metric=longest)
+    assert found.metric == "longest"
+    assert torch.equal(found.values, torch.full((4, 2), 6.0))
 
 
 def test_collecting_writes_nothing_and_draws_no_global_numbers():

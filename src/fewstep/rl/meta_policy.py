@@ -13,13 +13,14 @@ from torch.utils._pytree import tree_map
 from fewstep.adaptation import Adjoint, Rule, Unrolled
 from fewstep.adaptation.rules import Params
 from fewstep.learner import Learner, Scheduled, Tasks
+from fewstep.learner.checks import check_metric, metric_value
 from fewstep.learner.each_task import EachTask
 from fewstep.learner.functional_loss import LOSS_PREFIX, FunctionalLoss, call
 from fewstep.learner.selection import Names
-from fewstep.models.context import current_step
 from fewstep.objectives import Objective, query_loss
 from fewstep.rl.acting import Act
 from fewstep.rl.environment_tasks import EnvironmentTask
+from fewstep.rl.inner_steps import OfCurrentStep, Scaled
 from fewstep.rl.losses import mean_return, policy_gradient, surrogate
 from fewstep.rl.rollouts import Rollouts
 from fewstep.rl.trajectories import Trajectories
@@ -101,7 +102,7 @@ class MetaPolicy(Learner[nn.Module]):
             adjoint=adjoint,
             objective=objective,
             learns=learns,
-            inner_loss=_OfCurrentStep(inner_loss),
+            inner_loss=OfCurrentStep(inner_loss),
             inner_batch=None,
             each=EachTask(vectorize=True, chunk=chunk),
             compile=False,
@@ -191,7 +192,7 @@ class MetaPolicy(Learner[nn.Module]):
         if support.seed.ndim:
             raise ValueError("adapt expects one task; got several with a task axis. Take one: tasks[0].support.")
         steps = self._steps(steps)
-        task, rule = support[None], _Scaled(self.rule, self.test_scales)
+        task, rule = support[None], Scaled(self.rule, self.test_scales)
         explored = self._explore(task, steps - 1, rule)[1]
         with torch.no_grad():
             adapted = self._adapted(explored, 1, rule)
@@ -202,21 +203,38 @@ class MetaPolicy(Learner[nn.Module]):
             policy.__dict__["act"] = Act(policy, self.rollouts.environment_of(support))
         return policy
 
-    def score(self, tasks: Tasks, metric: Callable[..., Tensor] | None = None, steps: int | None = None) -> Tensor:
+    def score(self, tasks: Tasks, metric: Callable[..., Any] | None = None, steps: int | None = None) -> Tensor:
         """Compute a metric before adaptation and after every update, each on new episodes.
 
         Args:
-            tasks: a meta-batch.
-            metric: ``metric(policy, trajectories) -> scalar`` tensor; the mean undiscounted return if not given.
-            steps: the number of inner updates; as in training if not given.
+            tasks: a meta-batch, as for ``meta_loss``.
+            metric: a function of (policy, trajectories) that returns a scalar tensor or a number. It is called for one
+                task at a time, without gradients; ``None`` takes the mean undiscounted return.
+            steps: the number of inner updates; ``None`` takes as many as in training.
 
         Returns:
             The metric, ``[tasks, steps + 1]``.
+
+        Raises:
+            TypeError: the metric is not a function of (policy, trajectories), or does not return a scalar; or the
+                tasks are not those of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks].
+            ValueError: ``steps`` is negative, or sampling fails as in [`Rollouts`][fewstep.rl.Rollouts].
         """
-        measure = FunctionalLoss(self.model, metric or self.metric)
+        metric = metric or self.metric
+        check_metric(metric)
+        measure = FunctionalLoss(self.model, metric)
         path, explored = self._tested(tasks, steps)
+
+        def of_task(task: int, params: Params, trajectories: Trajectories) -> Tensor:
+            own = {name: value[task] for name, value in params.items()}
+            return metric_value(measure(own, trajectories[task]), trajectories.mask.device)
+
         with torch.no_grad():
-            return torch.stack([torch.vmap(measure)(*pair) for pair in zip(path, explored, strict=True)], 1)
+            scores = [
+                torch.stack([of_task(task, *pair) for pair in zip(path, explored, strict=True)])
+                for task in range(len(explored[0].mask))
+            ]
+        return torch.stack(scores)
 
     def episodes(self, tasks: Task, steps: int | None = None) -> list[Trajectories]:
         """Sample the episodes that ``score`` evaluates, before adaptation and after every update.
@@ -231,8 +249,7 @@ class MetaPolicy(Learner[nn.Module]):
         return self._tested(tasks, steps)[1]
 
     def _tested(self, tasks: Tasks, steps: int | None) -> tuple[list[Params], list[Trajectories]]:
-        steps = self.steps if steps is None else steps
-        return self._explore(_environment_tasks(tasks), steps, _Scaled(self.rule, self.test_scales))
+        return self._explore(_environment_tasks(tasks), self._steps(steps), Scaled(self.rule, self.test_scales))
 
     @torch.no_grad()
     def _explore(self, tasks: EnvironmentTask, steps: int, rule: Rule) -> tuple[list[Params], list[Trajectories]]:
@@ -261,31 +278,6 @@ class MetaPolicy(Learner[nn.Module]):
     def _of_policy(self, params: Params) -> Params:
         """The policy's parameters, without those of a learned loss."""
         return {name: value for name, value in params.items() if not name.startswith(LOSS_PREFIX)}
-
-
-class _OfCurrentStep(nn.Module):
-    """The inner loss on the episodes of the current step."""
-
-    def __init__(self, loss: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, policy: nn.Module, trajectories: Trajectories) -> Tensor:
-        return self.loss(policy, trajectories[current_step() or 0])
-
-
-class _Scaled:
-    """A rule with a factor on the gradient of each step."""
-
-    def __init__(self, rule: Rule, scales: Sequence[float]) -> None:
-        self.rule, self.scales = rule, scales
-
-    def init(self, params: Params) -> Any:
-        return self.rule.init(params)
-
-    def update(self, params: Params, grads: Params, state: Any, step: int, loss: Tensor) -> tuple[Params, Any]:
-        scale = self.scales[min(step, len(self.scales) - 1)]
-        return self.rule.update(params, {name: scale * g for name, g in grads.items()}, state, step, loss)
 
 
 def _by_step(explored: Sequence[Trajectories]) -> Trajectories:
