@@ -31,7 +31,8 @@ import fewstep
 from fewstep import rl
 from fewstep.rl.environments.physics import STATE_PARTS, Floats, Mask, Physics
 from fewstep.rl.environments.robots import Ant
-from fewstep.rl.environments.running import AntDirection, HalfCheetahDirection, RunningTasks
+from fewstep.rl.environments.running import RunningTasks
+from fewstep.rl.environments.running_robots import AntDirection, HalfCheetahDirection
 
 LIMIT, OURS, GYMNASIUM = "MuJoCo alone", "fewstep", "Gymnasium's SyncVectorEnv"
 

@@ -139,7 +139,7 @@ def test_gymnasiums_checker_and_statistics_pass():
     for _ in range(3):
         infos = copies.step(ACTIONS)[4]
     assert infos["episode"]["l"].tolist() == [3, 0, 0]
-    with pytest.raises(ValueError, match="num_envs=1, got num_envs=3"):
+    with pytest.raises(ValueError, match="num_envs=1; got num_envs=3"):
         SingleTask(lines(3), torch.tensor([0.2]))
 
 
@@ -147,12 +147,12 @@ def test_gymnasiums_checker_and_statistics_pass():
 @pytest.mark.parametrize(
     ("goal", "message"),
     [
-        (1.0, r"copy 1 \(task \[1.0\]\): reset raised KeyError: 'no such 100% goal'"),
-        (2.0, r"copy 1 \(task \[2.0\]\): step raised ZeroDivisionError: division by zero"),
-        (3.0, r"copy 1 \(task \[3.0\]\): its process ended with exit code 9"),
-        (4.0, r"copy 1 \(task \[4.0\]\): its reward is nan for the action \[-0.2"),
-        (5.0, r"copy 1 \(task \[5.0\]\): its observation is not finite: \[nan\]"),
-        (6.0, r"copy 1 \(task \[6.0\]\): its observation has shape \(2,\), its space says \(1,\)"),
+        (1.0, r"Copy 1 \(task \[1.0\]\): reset raised KeyError: 'no such 100% goal'"),
+        (2.0, r"Copy 1 \(task \[2.0\]\): step raised ZeroDivisionError: division by zero"),
+        (3.0, r"Copy 1 \(task \[3.0\]\): its process ended with exit code 9"),
+        (4.0, r"Copy 1 \(task \[4.0\]\): its reward is nan for the action \[-0.2"),
+        (5.0, r"Copy 1 \(task \[5.0\]\): its observation is not finite: \[nan\]"),
+        (6.0, r"Copy 1 \(task \[6.0\]\): its observation has shape \(2,\); expected that of its space, \(1,\)"),
     ],
 )
 def test_a_copy_that_fails_is_named_with_its_task(goal, message, processes):
@@ -171,7 +171,7 @@ def reset_and_step(copies):
 
 @pytest.mark.parametrize("processes", [False, True])
 def test_a_copy_with_other_spaces_is_named(processes, tmp_path):
-    with pytest.raises(EnvironmentFailed, match=r"copy \d .*: its spaces are"):
+    with pytest.raises(EnvironmentFailed, match=r"Copy \d .*: its spaces are"):
         lines(processes=processes, make=partial(_line_of_growing_size, tmp_path))
 
 
@@ -183,16 +183,16 @@ def _line_of_growing_size(folder):
 
 def test_bad_input_is_named():
     copies = lines()
-    with pytest.raises(ValueError, match=r"3 copies, shape \[3, numbers\], got shape \[2, 1\]"):
+    with pytest.raises(ValueError, match=r"one task per copy, shape \[3, numbers\]; got shape \[2, 1\]"):
         copies.set_tasks(torch.ones(2, 1))
     copies.reset(seed=0)
-    with pytest.raises(ValueError, match=r"shape \(3, 1\), got \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"shape \(3, 1\); got \(2, 1\)"):
         copies.step(ACTIONS[:2])
-    with pytest.raises(ValueError, match=r"must give shape \[4, numbers\], gave \[3, 1\]"):
+    with pytest.raises(ValueError, match=r"must return shape \[4, numbers\]; got \[3, 1\]"):
         GymnasiumTasks(Line, lambda n, g: torch.ones(3, 1), set_goal, 1).sample_tasks(4, torch.Generator())
-    with pytest.raises(RuntimeError, match="no tasks yet"):
+    with pytest.raises(RuntimeError, match="the copies have no tasks"):
         GymnasiumTasks(Line, sample_goals, set_goal, 1).reset()
-    with pytest.raises(TypeError, match="observations must be a Box"):
+    with pytest.raises(TypeError, match="observation space must be a Box"):
         GymnasiumTasks(partial(gymnasium.make, "FrozenLake-v1"), sample_goals, set_goal, 1)
 
 

@@ -231,7 +231,7 @@ def test_collecting_writes_nothing_and_draws_no_global_numbers():
 
 def test_says_what_it_takes():
     learner = worlds.learner()
-    with pytest.raises(TypeError, match="tasks of fewstep.rl.EnvironmentTasks"):
+    with pytest.raises(TypeError, match="tasks from fewstep.rl.EnvironmentTasks"):
         learner.meta_loss(fs.tasks.Sinusoids().sample(4))
     with pytest.raises(TypeError, match="Pass task.support"):
         learner.adapt(worlds.tasks(learner)[0])

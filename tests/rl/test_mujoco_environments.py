@@ -16,7 +16,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics  # noqa: E402
 
 from fewstep.rl.environments import SingleTask  # noqa: E402
 from fewstep.rl.environments.base import TaskEnvironment  # noqa: E402
-from fewstep.rl.environments.running import (  # noqa: E402
+from fewstep.rl.environments.running_robots import (  # noqa: E402
     AntDirection,
     AntVelocity,
     HalfCheetahDirection,
@@ -198,27 +198,27 @@ def test_gymnasiums_statistics_of_episodes():
 
 def test_bad_input_is_named():
     copies = made(HalfCheetahDirection, 3, tasks=[1.0, -1.0, 1.0])
-    with pytest.raises(ValueError, match=r"3 copies, shape \[3, 1\], got shape \[2, 1\]"):
+    with pytest.raises(ValueError, match=r"one task per copy, shape \[3, 1\]; got shape \[2, 1\]"):
         copies.set_tasks(torch.ones(2, 1))
-    with pytest.raises(ValueError, match="task of copy 2 is nan"):
+    with pytest.raises(ValueError, match="tasks must be finite; got nan for copy 2"):
         copies.set_tasks(torch.tensor([[1.0], [1.0], [torch.nan]]))
-    with pytest.raises(ValueError, match=r"shape \(3, 6\), got \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"shape \(3, 6\); got \(3, 5\)"):
         copies.step(np.zeros((3, 5), np.float32))
     actions = np.zeros((3, 6), np.float32)
     actions[1, 2] = np.nan
-    with pytest.raises(ValueError, match=r"action of copy 1 \(task \[-1.0\]\)"):
+    with pytest.raises(ValueError, match=r"actions must be finite; got .* for copy 1 \(task \[-1.0\]\)"):
         copies.step(actions)
     with pytest.raises(ValueError, match="reset_mask"):
         copies.reset(options={"reset_mask": np.ones(2, dtype=bool)})
-    with pytest.raises(ValueError, match="'gymnasium', 'paper', got 'theirs'"):
+    with pytest.raises(ValueError, match='"gymnasium" or "paper"; got \'theirs\''):
         HalfCheetahDirection(2, rewards="theirs")
-    with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="HalfCheetahDirection: num_envs must be at least 1; got 0"):
         HalfCheetahDirection(0)
 
 
 def test_an_order_that_makes_no_sense_is_named():
     copies = HalfCheetahDirection(2)
-    with pytest.raises(RuntimeError, match="no tasks yet"):
+    with pytest.raises(RuntimeError, match="the copies have no tasks"):
         copies.reset(seed=0)
     copies.set_tasks(torch.ones(2, 1))
     with pytest.raises(RuntimeError, match="must be reset before the first step"):

@@ -84,7 +84,7 @@ def test_a_source_of_given_tasks():
     few = source.sample(7, fs.tasks.generator(0, 0)).support.numbers
     assert len(few.unique(dim=0)) == 7
     assert all((goals == goal).all(1).any() for goal in few)
-    with pytest.raises(ValueError, match="40 tasks, and 41"):
+    with pytest.raises(ValueError, match="fixed set of 40 tasks; got a request for 41"):
         source.sample(41)
     with pytest.raises(ValueError, match=r"\[tasks, numbers\]; got \[2\]"):
         rl.EnvironmentTasks(PointNavigation(4), tasks=torch.zeros(2))
@@ -99,7 +99,7 @@ def test_sources_refuse_what_cannot_be():
         rl.EnvironmentTasks(Line())
     meta = rl.MetaPolicy(rl.GaussianPolicy(1, 1), rl.Rollouts(PointNavigation(2), 2), rule=fs.GradientDescent(0.1))
     tasks = tasks_of(lines()[0])
-    with pytest.raises(ValueError, match="GymnasiumTasks has no horizon of its own"):
+    with pytest.raises(ValueError, match="GymnasiumTasks does not define one"):
         meta.score(tasks)
 
 
@@ -175,17 +175,28 @@ def test_as_gymnasiums_wrappers_leave_action_spaces():
 def test_action_sizes_that_do_not_fit_are_refused_with_both_numbers():
     cheetah = HalfCheetahDirection(4)
     for policy, words in (
-        (rl.GaussianPolicy(17, 1), "actions of 6 numbers, .* gives 1. Make the policy for 6"),
-        (rl.GaussianPolicy(17, 7), "actions of 6 numbers, .* gives 7"),
-        (rl.CategoricalPolicy(17, 6), "actions of 6 numbers, .* integers of shape"),
+        (
+            rl.GaussianPolicy(17, 1),
+            r"actions of 6 numbers .* returned 1. Build the policy with GaussianPolicy\(observations, actions=6",
+        ),
+        (rl.GaussianPolicy(17, 7), "actions of 6 numbers .* returned 7"),
+        (rl.CategoricalPolicy(17, 6), "actions of 6 numbers .* integers of shape"),
     ):
         with pytest.raises(ValueError, match=words):
             learner(cheetah, policy).score(tasks_of(cheetah))
     assert not cheetah._elapsed.any(), "before the first step"
     for space, policy, words in (
-        (spaces.Discrete(3), rl.CategoricalPolicy(1, 4), r"among 3 actions, .* among 4. Take CategoricalPolicy\("),
-        (spaces.Discrete(3), rl.GaussianPolicy(1, 3), "among 3 actions, .* floating-point numbers of shape"),
-        (spaces.MultiDiscrete([3, 2]), rl.CategoricalPolicy(1, 5), r"among 3 and 2 actions, .* among 5. Take Multi"),
+        (
+            spaces.Discrete(3),
+            rl.CategoricalPolicy(1, 4),
+            r"among 3 actions .* among 4. Build the policy with CategoricalPolicy\(",
+        ),
+        (spaces.Discrete(3), rl.GaussianPolicy(1, 3), "among 3 actions .* floating-point numbers of shape"),
+        (
+            spaces.MultiDiscrete([3, 2]),
+            rl.CategoricalPolicy(1, 5),
+            r"among 3 and 2 actions .* among 5. Build the policy with Multi",
+        ),
     ):
         environment, made = lines(partial(Line, space))
         with pytest.raises(ValueError, match=words):

@@ -16,7 +16,7 @@ from fewstep.rl.environments import HalfCheetahDirection
 def test_observation_sizes_that_do_not_fit_are_refused_with_both_numbers():
     cheetah = HalfCheetahDirection(4)
     with pytest.raises(
-        ValueError, match="HalfCheetahDirection, .*17 numbers .* made for observations of 11 numbers; got 17"
+        ValueError, match="HalfCheetahDirection. .*17 numbers .* expects observations of 11 numbers; got 17"
     ):
         learner(cheetah, rl.GaussianPolicy(11, 6)).score(tasks_of(cheetah))
 
@@ -28,7 +28,7 @@ def test_observation_sizes_that_do_not_fit_are_refused_with_both_numbers():
         def forward(self, x):
             return rl.Gaussian(self.net(x), torch.zeros_like(self.net(x)))
 
-    with pytest.raises(ValueError, match=r"Foreign cannot act on .*\(17,\).* 17\] but got: \[2, 11\]"):
+    with pytest.raises(ValueError, match=r"Foreign failed on .*\(17,\).* 17\] but got: \[2, 11\]"):
         learner(cheetah, Foreign()).score(tasks_of(cheetah))
 
 
@@ -58,9 +58,9 @@ def test_images_reach_a_convolutional_policy_and_have_a_baseline():
     rl.TRPO(meta).meta_step(tasks_of(environment))
     policy = meta.adapt(tasks_of(environment)[0].support)
     assert policy.act(Line(observe="image").reset()[0]).shape == (1,)
-    with pytest.raises(ValueError, match=r"linear_baseline takes vectors, .*time_baseline"):
+    with pytest.raises(ValueError, match=r"linear_baseline expects vector observations; .*time_baseline"):
         rl.Rollouts(environment, 2, 10, baseline=rl.linear_baseline)
-    with pytest.raises(ValueError, match=r"linear_baseline takes observations .*; got \[1, 2, 3, 6, 5, 3\]"):
+    with pytest.raises(ValueError, match=r"linear_baseline expects observations .*; got shape \[1, 2, 3, 6, 5, 3\]"):
         rl.linear_baseline(torch.zeros(1, 2, 3, 6, 5, 3), torch.zeros(1, 2, 3), torch.ones(1, 2, 3))
 
 
@@ -98,7 +98,7 @@ def test_dictionaries_are_flattened_as_gymnasium_does(processes):
 
 
 def test_running_statistics_are_warned_of():
-    with pytest.warns(UserWarning, match="NormalizeObservation keeps running statistics .* does not continue exactly"):
+    with pytest.warns(UserWarning, match="NormalizeObservation keeps running statistics .* is not identical"):
         lines(lambda: wrappers.NormalizeObservation(Line()))
     with pytest.warns(UserWarning, match="NormalizeReward"):
         lines(lambda: wrappers.TimeLimit(wrappers.NormalizeReward(Line()), 5))

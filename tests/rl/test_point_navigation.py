@@ -56,9 +56,9 @@ def test_resets_only_what_is_asked_for():
 
 
 def test_refuses_what_cannot_be():
-    with pytest.raises(ValueError, match=r"a task for each of the 3 copies, shape \[3, 2\], got shape \[2, 2\]"):
+    with pytest.raises(ValueError, match=r"one task per copy, shape \[3, 2\]; got shape \[2, 2\]"):
         PointNavigation(3).set_tasks(torch.zeros(2, 2))
-    with pytest.raises(ValueError, match="reward is"):
+    with pytest.raises(ValueError, match="reward must be"):
         PointNavigation(3, reward="cost")
     with pytest.raises(ValueError, match="at least 1"):
         PointNavigation(0)

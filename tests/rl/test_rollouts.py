@@ -122,10 +122,12 @@ def test_says_where_an_environment_goes_wrong():
     policy, environment = rl.CategoricalPolicy(2, 3, [8]), Corridor(8)
     environment.broken = True
     tasks = rl.EnvironmentTask(torch.tensor([[0.5, 0.5], [0.25, 0.5]]), torch.tensor([1, 2]))
-    with pytest.raises(ValueError, match=r"Corridor gave a reward that is NaN .* step 2 of task 1 .* \[0.25, 0.5\]"):
+    with pytest.raises(
+        ValueError, match=r"Corridor returned a reward that is NaN .* step 2 of task 1 .* \[0.25, 0.5\]"
+    ):
         rl.Rollouts(environment, episodes=4)(policy, own_params(policy, 2), tasks)
     linear = torch.nn.Linear(2, 2)
-    with pytest.raises(TypeError, match=r"a distribution such as .* got Tensor"):
+    with pytest.raises(TypeError, match=r"must return a distribution, such as .* got Tensor"):
         rl.Rollouts(PointNavigation(2), episodes=1)(linear, own_params(linear, 2), tasks)
 
 
@@ -134,7 +136,7 @@ def test_refuses_settings_that_cannot_be():
     with pytest.raises(ValueError, match="discount must be between 0 and 1"):
         rl.Rollouts(environment, discount=1.5)
     del environment.horizon
-    with pytest.raises(ValueError, match="no horizon of its own"):
+    with pytest.raises(ValueError, match="PointNavigation does not define one. Pass horizon="):
         rl.Rollouts(environment)
 
 

@@ -180,7 +180,7 @@ def test_is_an_optimizer_that_fit_and_checkpoints_know(tmp_path):
 
 def test_refuses_what_it_cannot_do():
     learner = worlds.learner()
-    with pytest.raises(TypeError, match="call meta_step"):
+    with pytest.raises(TypeError, match="Call meta_step"):
         rl.TRPO(learner).step()
     with pytest.raises(ValueError, match="max_kl must be positive"):
         rl.TRPO(learner, max_kl=0)

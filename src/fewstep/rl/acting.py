@@ -23,6 +23,9 @@ class Act:
         policy: a module that returns a distribution of actions for observations.
         environment: a vector environment with tasks, which defines the spaces.
 
+    Raises:
+        TypeError: the action space is not supported.
+
     Examples:
         >>> from fewstep.rl import GaussianPolicy, environments
         >>> act = Act(GaussianPolicy(2, 2), environments.PointNavigation(num_envs=1))
@@ -44,17 +47,19 @@ class Act:
         """Return an action of the environment's action space.
 
         Args:
-            observation: one observation as the environment returns it (an array, a tensor, or a dictionary for a
+            observation: one observation in the format of the environment (an array, a tensor, or a dictionary for a
                 ``Dict`` space), or several as one array ``[n, ...]``.
-            deterministic: whether to take the most probable action instead of a random one.
+            deterministic: whether to return the most probable action instead of a random one.
             generator: the source of randomness; PyTorch's default generator if not given.
 
         Returns:
             An action in the dtype of the action space; ``[n, ...]`` for several observations.
 
         Raises:
-            ValueError: the shape of the observation is not that of the observation space.
-            TypeError: ``deterministic`` is set and the distribution has no mode.
+            ValueError: the shape of the observation is not that of the observation space, or the policy does not fit
+                the action space.
+            TypeError: the policy does not return a supported distribution, or ``deterministic`` is set and the
+                distribution has no method ``mode``.
         """
         seen, several = self._as_batch(observation)
         like: Any = next(self.policy.parameters(), torch.zeros(()))
@@ -63,7 +68,10 @@ class Act:
         self._to_space.check(distribution, noise, "The environment")
         if deterministic:
             if not callable(getattr(distribution, "mode", None)):
-                raise TypeError(f"{type(distribution).__name__} has no mode(), which deterministic=True needs.")
+                raise TypeError(
+                    "deterministic=True expects a distribution with a method mode(); "
+                    f"{type(distribution).__name__} has none. Add it, or use deterministic=False."
+                )
             actions = distribution.mode()
         else:
             actions = distribution.sample(noise)
@@ -85,7 +93,8 @@ class Act:
             return seen[None], False
         if seen.shape[1:] != shape:
             raise ValueError(
-                f"act: expected an observation of shape {list(shape)}, or several, [n, "
-                f"{', '.join(map(str, shape))}]; got {list(seen.shape)}."
+                f"act: expected one observation of shape {list(shape)}, or several, [n, "
+                f"{', '.join(map(str, shape))}]; got shape {list(seen.shape)}. Pass observations as the environment "
+                "returns them."
             )
         return seen, True

@@ -12,18 +12,19 @@ from fewstep.rl.outputs import choices_of
 
 
 class ActionMap:
-    """Convert the actions of a policy to an environment's action space, and check that they fit.
+    """A function that converts the actions of a policy to an environment's action space.
 
     * ``Box``: numbers in [−1, 1] are mapped linearly to [low, high] and clipped. Where a bound is infinite (as with
-      ``ClipAction``), the number is the action itself, clipped at the other bound. Actions with several axes are
-      flattened.
+      ``ClipAction``), the number is the action itself, clipped at the other bound. A ``Box`` with several axes
+      corresponds to one vector of the policy.
     * ``Discrete``, ``MultiDiscrete``, ``MultiBinary``: the policy's actions start at 0, the environment's at ``start``.
 
     Args:
         space: the action space of one copy.
 
     Raises:
-        TypeError: the space is of another kind.
+        TypeError: the space is not supported.
+        ValueError: when it is called, a discrete action is out of range.
 
     Examples:
         >>> import torch
@@ -66,19 +67,19 @@ class ActionMap:
         return int(np.prod(self.space.shape))
 
     def check(self, distribution: Any, noise: Tensor, who: str) -> None:
-        """Raise if a policy's distribution does not fit the space.
+        """Check that a policy's distribution fits the space.
 
         Args:
             distribution: the output of the policy.
-            noise: standard normal numbers that actions are computed from, ``[..., numbers]``.
+            noise: the standard normal numbers from which actions are computed, ``[..., numbers]``.
             who: the name of the environment, for the message.
 
         Raises:
-            ValueError: number, dtype or range of the actions do not fit.
+            ValueError: the number, dtype or range of the actions does not fit, or ``log_prob`` has the wrong shape.
         """
         leading = tuple(noise.shape[:-1])
         expected = (self.numbers,) if self.choices is None else self.choices.shape
-        # The mode has the distribution's own size; in a sample noise of another size may be broadcast.
+        # The mode has the size of the distribution. A sample may be larger, since noise is broadcast.
         modal = callable(getattr(distribution, "mode", None))
         actions: Tensor = distribution.mode() if modal else distribution.sample(noise)
         fits = tuple(actions.shape) == (*leading, *expected)
@@ -86,8 +87,8 @@ class ActionMap:
             if not fits or not actions.is_floating_point():
                 numbers = actions.is_floating_point() and tuple(actions.shape[:-1]) == leading
                 raise ValueError(
-                    f"{who} takes actions of {self.numbers} numbers, {self.space}, and the policy gives "
-                    f"{actions.shape[-1] if numbers else _described(actions)}. Make the policy for {self.numbers}: "
+                    f"{who} expects actions of {self.numbers} numbers ({self.space}); the policy returned "
+                    f"{actions.shape[-1] if numbers else _described(actions)}. Build the policy with "
                     f"GaussianPolicy(observations, actions={self.numbers})."
                 )
         else:
@@ -99,24 +100,25 @@ class ActionMap:
                     else f"MultiCategoricalPolicy(observations, choices={wanted})"
                 )
                 raise ValueError(
-                    f"{who} takes choices among {_listed(wanted)} actions, {self.space}, and the policy gives "
-                    f"{_described(actions) if given is None else f'choices among {_listed(given)}'}. Take {policy}."
+                    f"{who} expects choices among {_listed(wanted)} actions ({self.space}); the policy returned "
+                    f"{_described(actions) if given is None else f'choices among {_listed(given)}'}. Build the policy "
+                    f"with {policy}."
                 )
         log_probs = distribution.log_prob(actions)
         if tuple(log_probs.shape) != leading:
             raise ValueError(
-                f"A policy's log_prob must give one number for each action, {list(leading)} here; got "
-                f"{list(log_probs.shape)}. Sum over the numbers of an action."
+                f"log_prob must return one number per action, shape {list(leading)}; got shape "
+                f"{list(log_probs.shape)}. Sum over the last axis, the entries of an action."
             )
 
     def __call__(self, actions: Tensor) -> NDArray[Any]:
-        """Convert a policy's actions, ``[n, numbers]`` or integers ``[n]``, to the environment's, ``[n, ...]``."""
+        """Convert a policy's actions, ``[n, numbers]`` or integers ``[n]``, to actions of the space, ``[n, ...]``."""
         came = actions.detach().cpu().numpy()
         if self.choices is not None:
             if (came < 0).any() or (came >= self.choices).any():
                 raise ValueError(
-                    f"The policy gave action {came[(came < 0) | (came >= self.choices)][0]}, outside of {self.space}; "
-                    "its actions count from 0."
+                    f"Expected actions of {self.space}, counted from 0; the policy returned "
+                    f"{came[(came < 0) | (came >= self.choices)][0]}. Return integers from 0 to n − 1."
                 )
             return (came + self._start).reshape(len(came), *self.space.shape)
         scaled = np.where(self._finite, self._from + (came + 1) / 2 * self._range, came)

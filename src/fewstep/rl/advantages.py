@@ -12,7 +12,7 @@ def discounted_returns(rewards: Tensor, mask: Tensor, discount: float) -> Tensor
     Args:
         rewards: r, ``[..., episodes, time]``.
         mask: 1 during the episode, 0 after its end, ``[..., episodes, time]``.
-        discount: γ.
+        discount: the discount γ.
 
     Returns:
         The returns, ``[..., episodes, time]``.
@@ -27,15 +27,15 @@ def discounted_returns(rewards: Tensor, mask: Tensor, discount: float) -> Tensor
 def generalized_advantages(rewards: Tensor, values: Tensor, mask: Tensor, discount: float, gae_lambda: float) -> Tensor:
     """Compute generalised advantages (Schulman et al. 2016, equation 16).
 
-    Â_t = Σ_{k≥0} (γλ)^k·δ_{t+k} with δ_t = r_t + γ·V_{t+1} − V_t. V is 0 after the end of an episode, also at the
-    horizon. With λ = 1, Â_t = R_t − V_t.
+    Â_t = Σ_{k≥0} (γλ)^k·δ_{t+k} with δ_t = r_t + γ·V_{t+1} − V_t. V is 0 after the end of an episode, including
+    truncation at the horizon. With λ = 1, Â_t = R_t − V_t.
 
     Args:
         rewards: r, ``[..., episodes, time]``.
         values: V of each observation, ``[..., episodes, time]``.
         mask: 1 during the episode, 0 after its end, ``[..., episodes, time]``.
-        discount: γ.
-        gae_lambda: λ.
+        discount: the discount γ.
+        gae_lambda: the decay λ.
 
     Returns:
         The advantages, ``[..., episodes, time]``.
@@ -56,6 +56,9 @@ def normalized(advantages: Tensor, mask: Tensor) -> Tensor:
     Args:
         advantages: ``[..., episodes, time]``.
         mask: 1 during the episode, 0 after its end, ``[..., episodes, time]``.
+
+    Returns:
+        The normalised advantages, ``[..., episodes, time]``.
 
     Examples:
         >>> normalized(torch.tensor([[1.0, 3.0]]), torch.ones(1, 2))

@@ -9,14 +9,14 @@ from torch import Tensor
 def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
     """Fit values to returns by least squares on the features [o, o², t, t², t³, 1] (Duan et al. 2016, section 5).
 
-    Observations o are clipped to ±10, and t is the time in hundreds of steps. Each task has its own fit, to the same
+    Observations o are clipped to ±10, and t is the time in hundreds of steps. Each task is fitted separately, to the
     episodes whose values are predicted.
 
     Args:
         observations: ``[tasks, episodes, time, numbers]``.
-        returns: ``[tasks, episodes, time]``.
+        returns: discounted returns, ``[tasks, episodes, time]``.
         mask: 1 during the episode, 0 after its end, ``[tasks, episodes, time]``.
-        ridge: added to the diagonal of the normal equations.
+        ridge: the number added to the diagonal of the normal equations.
 
     Returns:
         Values, ``[tasks, episodes, time]``.
@@ -31,8 +31,8 @@ def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: 
     """
     if observations.ndim != returns.ndim + 1:
         raise ValueError(
-            "linear_baseline takes observations [tasks, episodes, time, numbers]; got "
-            f"{list(observations.shape)}. For images take fewstep.rl.time_baseline, or flatten them."
+            "linear_baseline expects observations [tasks, episodes, time, numbers]; got shape "
+            f"{list(observations.shape)}. For images use fewstep.rl.time_baseline, or flatten them."
         )
     o = observations.double().clamp(-10, 10)
     t = _time(returns)
@@ -42,14 +42,15 @@ def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: 
 def time_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
     """Fit values to returns by least squares on the features [t, t², t³, 1], for image observations.
 
-    These are the features of [`linear_baseline`][fewstep.rl.linear_baseline] without those of the observation. The
-    pixels of an image would give more features than steps, which fit any returns and leave no advantages.
+    These are the features of [`linear_baseline`][fewstep.rl.linear_baseline] without those of the observation. With the
+    pixels of an image there would be more features than steps. The values would then fit any returns, and the
+    advantages would vanish.
 
     Args:
         observations: ``[tasks, episodes, time, ...]``, which are not used.
-        returns: ``[tasks, episodes, time]``.
+        returns: discounted returns, ``[tasks, episodes, time]``.
         mask: 1 during the episode, 0 after its end, ``[tasks, episodes, time]``.
-        ridge: added to the diagonal of the normal equations.
+        ridge: the number added to the diagonal of the normal equations.
 
     Returns:
         Values, ``[tasks, episodes, time]``.

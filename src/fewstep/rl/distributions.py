@@ -1,4 +1,4 @@
-"""Distributions of actions, with the closed forms that policy optimisation needs.
+"""Distributions of actions with the closed forms of policy optimisation.
 
 Each is a record of its parameters. ``...`` stands for leading axes, such as tasks, episodes and time.
 """
@@ -16,31 +16,59 @@ from fewstep.rl.record import STATIC, Record
 
 
 class Distribution(Protocol):
-    """A distribution of actions for each of a batch of observations; its fields are its parameters.
+    """The interface of a distribution of actions, one for each observation of a batch.
 
-    Your own class must be a pytree of tensors, such as a dataclass that derives from [`Record`][fewstep.rl.Record].
+    A custom class must be a pytree of tensors, such as a dataclass that derives from [`Record`][fewstep.rl.Record]. Its
+    fields are the parameters of the distribution. Only [`TRPO`][fewstep.rl.TRPO] needs ``fisher``, only it and
+    [`ProMP`][fewstep.rl.ProMP] need ``kl``, and only ``act(..., deterministic=True)`` needs ``mode``.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Exponential(Record):  # one positive number
+        ...     log_rate: Tensor
+        ...
+        ...     def sample(self, noise):
+        ...         return -torch.special.log_ndtr(noise) * (-self.log_rate).exp()
+        ...
+        ...     def mode(self):
+        ...         return torch.zeros_like(self.log_rate)
+        ...
+        ...     def log_prob(self, actions):
+        ...         return (self.log_rate - self.log_rate.exp() * actions).sum(-1)
+        ...
+        ...     def kl(self, other):
+        ...         difference = self.log_rate - other.log_rate
+        ...         return (difference + (-difference).exp() - 1).sum(-1)
+        ...
+        ...     def fisher(self, tangent):
+        ...         return tangent
+        >>> policy = Exponential(torch.zeros(5, 1))
+        >>> policy.log_prob(policy.sample(torch.randn(5, 1))).shape
+        torch.Size([5])
     """
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Compute actions from standard normal numbers, ``[..., entries of an action]``, without other randomness."""
+        """Compute actions from standard normal numbers, ``[..., entries of an action]``, and no other randomness."""
         ...
 
     def mode(self) -> Tensor:
-        """The most probable action."""
+        """Return the most probable action, in the shape of a sample."""
         ...
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """The logarithm of the density or probability of each action, ``[...]``."""
+        """Compute the logarithm of the density or probability of each action, ``[...]``."""
         ...
 
     def kl(self, other: Any) -> Tensor:
-        """The Kullback-Leibler divergence KL(self ‖ other), ``[...]``."""
+        """Compute the Kullback-Leibler divergence KL(self ‖ other) in nats, ``[...]``."""
         ...
 
     def fisher(self, tangent: Any) -> Any:
         """Multiply the Fisher information matrix of the parameters by a tangent vector, for each observation.
 
-        The matrix is also the Hessian of KL(self ‖ other) in ``other`` at ``other = self``.
+        The tangent vector and the product are distributions of the same class, with one entry per parameter. The matrix
+        is also the Hessian of KL(self ‖ other) in ``other`` at ``other = self``.
         """
         ...
 
@@ -50,7 +78,7 @@ class Gaussian(Record):
     """Independent normal distributions of the entries of an action.
 
     Args:
-        mean: ``[..., actions]``.
+        mean: the mean of each entry, ``[..., actions]``.
         log_std: the logarithm of the standard deviation, ``[..., actions]``.
 
     Examples:
@@ -117,11 +145,11 @@ class Categorical(Record):
 
 @dataclass(frozen=True, eq=False)
 class MultiCategorical(Record):
-    """Independent choices made at once, the i-th of actions 0 … ``choices[i]`` − 1 (Gymnasium's ``MultiDiscrete``).
+    """Independent discrete choices; choice i has the values 0 … ``choices[i]`` − 1 (Gymnasium's ``MultiDiscrete``).
 
     Args:
-        logits: of all choices, one after the other, ``[..., sum of choices]``.
-        choices: how many actions each choice has.
+        logits: unnormalised logarithms of the probabilities of all choices, concatenated, ``[..., sum(choices)]``.
+        choices: the number of values of each choice.
 
     Examples:
         >>> policy = MultiCategorical(torch.zeros(5, 5), choices=(3, 2))

@@ -18,13 +18,16 @@ class EnvironmentTask(Record):
 
     Args:
         numbers: the parameters of the task, such as the goal, ``[numbers]``.
-        seed: the seed of everything random in its episodes, an int64 scalar.
-        environment: the environment; that of the learner's rollouts if not given.
-        episodes: the number of episodes per update, and after the last; that of the learner's rollouts if not given.
-        horizon: the largest number of steps of an episode; that of the learner's rollouts if not given.
+        seed: the seed of all random numbers of its episodes, an int64 scalar.
+        environment: the environment; ``None`` uses that of the learner's rollouts.
+        episodes: the number of episodes before each update and after the last; ``None`` uses that of the learner's
+            rollouts.
+        horizon: the maximum number of steps of an episode; ``None`` uses that of the learner's rollouts.
 
     Examples:
         >>> task = EnvironmentTask(numbers=torch.tensor([0.3, -0.2]), seed=torch.tensor(0))
+        >>> task[None].numbers.shape  # with a task axis
+        torch.Size([1, 2])
     """
 
     numbers: Tensor
@@ -35,22 +38,23 @@ class EnvironmentTask(Record):
 
 
 class EnvironmentTasks:
-    """The tasks of an environment as a task source: ``sample(n, generator)``, like any other.
+    """A task source whose tasks are those of an environment.
 
-    Support and query set are the same [`EnvironmentTask`][fewstep.rl.EnvironmentTask], which stands for the episodes
-    that the learner samples. Sources for training, validation and test may have different environments, numbers of
-    episodes and horizons.
+    Support and query set are the same [`EnvironmentTask`][fewstep.rl.EnvironmentTask], from which the learner samples
+    its episodes. Sources for training, validation and test may have different environments, numbers of episodes and
+    horizons.
 
     Args:
         environment: a vector environment with tasks. It is fastest with as many copies as a meta-batch has episodes.
-        episodes: the number of episodes per update, and after the last; that of the learner's rollouts if not given.
-        horizon: the largest number of steps of an episode; that of the learner's rollouts if not given.
-        tasks: a fixed set of tasks, ``[tasks, numbers]``, which is returned in order if all are drawn, and without
-            repetition if fewer are drawn. If not given, the environment draws tasks.
+        episodes: the number of episodes before each update and after the last; ``None`` uses that of the learner's
+            rollouts.
+        horizon: the maximum number of steps of an episode; ``None`` uses that of the learner's rollouts.
+        tasks: a fixed set of tasks, ``[tasks, numbers]``. If all are drawn, they are returned in order; if fewer, they
+            are drawn without repetition. ``None`` draws tasks from the environment.
 
     Raises:
         TypeError: the environment is not a vector environment with tasks.
-        ValueError: a number is out of range, or more tasks are drawn than the fixed set has.
+        ValueError: ``episodes``, ``horizon`` or ``tasks`` is invalid, or more tasks are drawn than the fixed set has.
 
     Examples:
         >>> from fewstep.rl.environments import PointNavigation
@@ -71,16 +75,27 @@ class EnvironmentTasks:
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"EnvironmentTasks: {name} must be a whole number, at least 1; got {value!r}.")
         if tasks is not None and (tasks.ndim != 2 or len(tasks) < 1):
-            raise ValueError(f"EnvironmentTasks: tasks must be [tasks, numbers]; got {list(tasks.shape)}.")
+            raise ValueError(f"EnvironmentTasks: tasks must have shape [tasks, numbers]; got {list(tasks.shape)}.")
         self.environment, self.episodes, self.horizon, self.tasks = environment, episodes, horizon, tasks
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
-        """Draw ``n`` tasks, with a leading task axis."""
+        """Draw ``n`` tasks.
+
+        Args:
+            n: the number of tasks.
+            generator: the source of randomness; PyTorch's default generator if not given.
+
+        Returns:
+            A task whose support and query are one [`EnvironmentTask`][fewstep.rl.EnvironmentTask] with a task axis.
+
+        Raises:
+            ValueError: the fixed set has fewer tasks, or the environment returns another number of tasks.
+        """
         generator = torch.default_generator if generator is None else generator
         numbers = self._draw(n, generator)
         if numbers.ndim != 2 or len(numbers) != n:
             raise ValueError(
-                f"{type(self.environment).__name__}.sample_tasks({n}) must give [{n}, numbers]; got "
+                f"{type(self.environment).__name__}.sample_tasks({n}) must return shape [{n}, numbers]; got "
                 f"{list(numbers.shape)}."
             )
         seeds = torch.randint(2**31, (n,), generator=generator)
@@ -92,8 +107,8 @@ class EnvironmentTasks:
             return self.environment.sample_tasks(n, generator)
         if n > len(self.tasks):
             raise ValueError(
-                f"EnvironmentTasks was given {len(self.tasks)} tasks, and {n} are drawn at once; draw fewer, such as "
-                f"fewstep.evaluate(..., num_tasks={len(self.tasks)})."
+                f"EnvironmentTasks has a fixed set of {len(self.tasks)} tasks; got a request for {n} at once. Draw "
+                f"fewer, e.g. with fewstep.evaluate(..., num_tasks={len(self.tasks)})."
             )
         if n == len(self.tasks):
             return self.tasks.clone()

@@ -21,12 +21,27 @@ def mean_kl(trajectories: Task, old: Any, new: Any) -> Tensor:
         trajectories: the result of [`collect`][fewstep.rl.MetaPolicy.collect].
         old: the result of [`distributions`][fewstep.rl.MetaPolicy.distributions].
         new: the same at other parameters.
+
+    Returns:
+        The divergence in nats, a scalar.
+
+    Examples:
+        >>> import fewstep
+        >>> from fewstep import rl
+        >>> rollouts = rl.Rollouts(rl.environments.PointNavigation(num_envs=10), episodes=5, horizon=5)
+        >>> learner = rl.MetaPolicy(rl.GaussianPolicy(2, 2, [8]), rollouts, rule=fewstep.GradientDescent(0.1))
+        >>> trajectories = learner.collect(rl.EnvironmentTasks(rollouts.environment).sample(2))
+        >>> policies = learner.distributions(trajectories)
+        >>> mean_kl(trajectories, policies, policies).item()
+        0.0
     """
     return trajectories.query.mean(old.kl(new)).mean()
 
 
 class FisherProduct:
     """The product v ↦ JᵀFJ·v, where J = dz/dθ, z is the output of the adapted policies, and F the Fisher matrix of z.
+
+    This is the product of TRPO (Schulman et al. 2015, appendix C), through adaptation.
 
     At the parameters with which the episodes were sampled, JᵀFJ is the Hessian of [`mean_kl`][fewstep.rl.mean_kl]: the
     gradient of the divergence in z is 0 there, and so is the term with second derivatives of z. Neither the divergence
@@ -35,8 +50,8 @@ class FisherProduct:
     computes the gradient of the meta-objective.
 
     Args:
-        learner: the learner; θ are its parameters that require a gradient. ``learner.chunk`` limits the tasks at a
-            time.
+        learner: the learner; θ are its parameters that require a gradient. ``learner.chunk`` limits the number of tasks
+            that are differentiated at once.
         trajectories: the result of [`collect`][fewstep.rl.MetaPolicy.collect] at the current parameters.
         tasks: the number of tasks over which the Fisher matrix is averaged; all if not given.
 
@@ -69,12 +84,12 @@ class FisherProduct:
         self._curved = [part for part in parts if part.curved]
 
     def __call__(self, vector: Sequence[Tensor]) -> list[Tensor]:
-        """Multiply by a vector, one tensor per parameter; the result has the same form."""
+        """Multiply by a vector, given as one tensor per parameter; the result has the same form."""
         return _sum(part(vector) for part in self._curved)
 
 
 class _Part:
-    """Some of the ``count`` tasks of the loss; ``curved`` is the number of tasks of the Fisher matrix, 0 for none."""
+    """A chunk of the ``count`` tasks. ``curved`` is the number of tasks of the Fisher matrix, or 0."""
 
     def __init__(self, learner: MetaPolicy, trajectories: Task, count: int, curved: int) -> None:
         self.curved = curved > 0

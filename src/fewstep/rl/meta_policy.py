@@ -34,14 +34,14 @@ class MetaPolicy(Learner[nn.Module]):
     evaluated on episodes of the policy after the last step. Rules, adjoints, objectives and the choice of adapted
     parameters are those of [`MetaLearner`][fewstep.MetaLearner].
 
-    A learner can be pickled (``torch.save(learner, file)``) together with its environment, which is recreated on
-    loading.
+    A learner can be pickled together with its environment (``torch.save(learner, file)``). Loading recreates the
+    environment.
 
     Args:
         policy: a module that returns a [`Distribution`][fewstep.rl.Distribution] for observations, or an object of
             ``torch.distributions`` that [`as_distribution`][fewstep.rl.as_distribution] converts. It must run under
-            ``torch.vmap``, and is copied.
-        rollouts: how episodes are sampled, and the environment of tasks that do not name one.
+            ``torch.vmap``. The learner trains a copy.
+        rollouts: how episodes are sampled. Its environment is that of all tasks that do not name one.
         rule: the rule of one inner update.
         steps: the number K of inner updates. 0 learns one policy for all tasks (the paper's pretraining).
         loss: the loss of the outer loop, ``loss(policy, trajectories) -> scalar``, such as
@@ -53,12 +53,13 @@ class MetaPolicy(Learner[nn.Module]):
         learns: the trainable parameters that the outer loop learns.
         test_scales: factors on the inner gradient of the first, second, ... step in ``score`` and ``adapt``; the last
             one also applies to later steps. The paper halves the rate after the first step.
-        chunk: the largest number of tasks whose losses and policies are differentiated at once. On a CPU, a few at a
-            time are fastest, since their tensors stay in the cache.
+        chunk: the maximum number of tasks that are differentiated at once; ``None`` for all. On a CPU small values are
+            fastest, since the tensors stay in the cache.
 
     Raises:
-        ValueError: ``test_scales`` is empty, or choices cannot be combined.
-        UserWarning: the policy already has an attribute ``act``, which the result of ``adapt`` keeps.
+        TypeError: ``policy`` is not a module, or another argument has the wrong type.
+        ValueError: ``test_scales`` is empty, or arguments cannot be combined.
+        UserWarning: the policy defines an attribute ``act``, which the result of ``adapt`` keeps.
 
     Examples:
         >>> import fewstep
@@ -74,6 +75,7 @@ class MetaPolicy(Learner[nn.Module]):
     metric = staticmethod(mean_return)
     """The default metric."""
     maximize = True
+    """Whether larger values of the metric are better."""
 
     def __init__(
         self,
@@ -92,7 +94,7 @@ class MetaPolicy(Learner[nn.Module]):
         chunk: int | None = None,
     ) -> None:
         if not test_scales:
-            raise ValueError("test_scales must have at least one number; (1.0,) does not scale.")
+            raise ValueError("test_scales must contain at least one factor; got none. Use (1.0,) for no scaling.")
         super().__init__(
             policy,
             loss,
@@ -110,8 +112,8 @@ class MetaPolicy(Learner[nn.Module]):
         self.rollouts, self.test_scales, self.chunk = rollouts, tuple(test_scales), chunk
         if not isinstance(getattr(policy, "act", None), Act | None):
             warnings.warn(
-                f"{type(policy).__name__} has an attribute act of its own, which what adapt returns will keep. For "
-                "actions in the environment's units use fewstep.rl.Act(policy, environment).",
+                f"{type(policy).__name__} already defines act, so adapt does not set policy.act. For actions in the "
+                "environment's units use fewstep.rl.Act(policy, environment), or rename the attribute.",
                 stacklevel=2,
             )
 
@@ -130,49 +132,49 @@ class MetaPolicy(Learner[nn.Module]):
             tasks: as for ``meta_loss``.
 
         Returns:
-            A task whose support are the [`Trajectories`][fewstep.rl.Trajectories] of every inner step,
-            ``[tasks, steps, episodes, time, ...]``, and whose query are those of the adapted policy,
-            ``[tasks, episodes, time, ...]``. Without inner steps, the support has one step, which is not used.
+            A task whose support is the [`Trajectories`][fewstep.rl.Trajectories] of every inner step,
+            ``[tasks, steps, episodes, time, ...]``, and whose query is those of the adapted policy,
+            ``[tasks, episodes, time, ...]``. Without inner steps the support has one step, which is not used.
         """
         *explored, adapted = self._explore(_environment_tasks(tasks), self.steps, self.rule)[1]
         return Task(_by_step(explored or [adapted]), adapted)
 
     def loss_on(self, trajectories: Task) -> Tensor:
-        """Compute the meta-objective on the result of ``collect`` at the current parameters."""
+        """Compute the meta-objective on the result of ``collect`` at the current parameters, a scalar."""
         return self._mean_objective(trajectories)
 
     def distributions(self, trajectories: Task) -> Any:
         """Compute the adapted policies' distributions at the query observations, ``[tasks, episodes, time]``.
 
-        They are differentiable in the learner's parameters, through adaptation to the support of ``collect``.
+        They are differentiable in the learner's parameters, through adaptation to the support.
         """
 
-        return self._each(lambda task: self._put_out(self._choices.path(task.support)[-1], task), trajectories)
+        return self._each(lambda task: self._output(self._choices.path(task.support)[-1], task), trajectories)
 
     def loss_and_distributions(self, trajectories: Task) -> tuple[Tensor, Any]:
         """Compute ``loss_on`` and ``distributions`` with one adaptation."""
 
         def both(task: Task) -> tuple[Tensor, Any]:
             path = self._choices.path(task.support)
-            return self._choices.value(path, task), self._put_out(path[-1], task)
+            return self._choices.value(path, task), self._output(path[-1], task)
 
         losses, distributions = self._each(both, trajectories)
         return losses.mean(), distributions
 
     def adapt(self, support: EnvironmentTask, steps: int | None = None) -> nn.Module:
-        """Adapt to one task by sampling its episodes, and return a policy of the user's own class.
+        """Adapt to one task by sampling its episodes, and return a module of the policy's class.
 
-        The policy returns distributions as before. Its attribute ``act(observation, deterministic=False)``, an
-        [`Act`][fewstep.rl.Act], returns actions in the environment's units. Save and load the policy without the
+        Calling it returns distributions, as before adaptation. Its attribute ``act(observation, deterministic=False)``,
+        an [`Act`][fewstep.rl.Act], returns actions in the environment's units. Save and load the policy without the
         learner by ``torch.save(policy, file)`` and ``torch.load(file, weights_only=False)``.
 
         Args:
             support: a single environment task, without task axis.
-            steps: the number of inner updates; as in training if not given.
+            steps: the number of inner updates; ``None`` takes as many as in training.
 
         Raises:
             TypeError: ``support`` is not an [`EnvironmentTask`][fewstep.rl.EnvironmentTask].
-            ValueError: there are several tasks, or adaptation diverges.
+            ValueError: there are several tasks, ``steps`` is negative, or adaptation diverges.
 
         Examples:
             >>> import fewstep
@@ -180,7 +182,7 @@ class MetaPolicy(Learner[nn.Module]):
             >>> rollouts = Rollouts(environments.PointNavigation(num_envs=20), episodes=5, horizon=10)
             >>> learner = MetaPolicy(GaussianPolicy(2, 2), rollouts, rule=fewstep.GradientDescent(0.1), steps=1)
             >>> policy = learner.adapt(EnvironmentTasks(rollouts.environment).sample(1)[0].support)
-            >>> policy.act([0.0, 0.0], deterministic=True).shape  # within ±0.1, as PointNavigation takes it
+            >>> policy.act([0.0, 0.0], deterministic=True).shape  # in [−0.1, 0.1], the action space of PointNavigation
             (2,)
         """
         if not isinstance(support, EnvironmentTask):
@@ -190,7 +192,7 @@ class MetaPolicy(Learner[nn.Module]):
                 + (" Pass task.support." if isinstance(support, Task) else "")
             )
         if support.seed.ndim:
-            raise ValueError("adapt expects one task; got several with a task axis. Take one: tasks[0].support.")
+            raise ValueError("adapt expects one task; got several with a task axis. Pass one: tasks[0].support.")
         steps = self._steps(steps)
         task, rule = support[None], Scaled(self.rule, self.test_scales)
         explored = self._explore(task, steps - 1, rule)[1]
@@ -240,8 +242,8 @@ class MetaPolicy(Learner[nn.Module]):
         """Sample the episodes that ``score`` evaluates, before adaptation and after every update.
 
         Args:
-            tasks: a meta-batch.
-            steps: the number of inner updates; as in training if not given.
+            tasks: a meta-batch, as for ``meta_loss``.
+            steps: the number of inner updates; ``None`` takes as many as in training.
 
         Returns:
             [`Trajectories`][fewstep.rl.Trajectories] ``[tasks, episodes, time, ...]`` per step.
@@ -272,7 +274,7 @@ class MetaPolicy(Learner[nn.Module]):
 
         return torch.vmap(adapted)(_by_step(explored))
 
-    def _put_out(self, params: Params, task: Task) -> Any:
+    def _output(self, params: Params, task: Task) -> Any:
         return task.query.distribution(lambda seen: call(self.model, params, seen))
 
     def _of_policy(self, params: Params) -> Params:
@@ -288,5 +290,5 @@ def _by_step(explored: Sequence[Trajectories]) -> Trajectories:
 def _environment_tasks(tasks: Tasks) -> EnvironmentTask:
     if not isinstance(tasks, Task) or not isinstance(tasks.support, EnvironmentTask):
         came = type(tasks.support if isinstance(tasks, Task) else tasks).__name__
-        raise TypeError(f"Expected tasks of fewstep.rl.EnvironmentTasks(environment).sample(n); got {came}.")
+        raise TypeError(f"Expected tasks from fewstep.rl.EnvironmentTasks(environment).sample(n); got {came}.")
     return tasks.support

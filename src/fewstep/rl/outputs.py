@@ -22,8 +22,14 @@ def distribution_of(policy: Callable[[Tensor], Any], observations: Tensor, leadi
     Args:
         policy: a function that returns a [`Distribution`][fewstep.rl.Distribution], or an object of
             ``torch.distributions`` that [`as_distribution`][fewstep.rl.as_distribution] converts.
-        observations: observations with ``leading`` axes in front.
-        leading: the number of axes in front.
+        observations: vectors ``[..., numbers]`` or images ``[..., height, width, channels]``.
+        leading: the number of leading axes ``...``.
+
+    Returns:
+        The distribution, whose parameters have the same leading axes.
+
+    Raises:
+        TypeError: the output of the policy is not a supported distribution.
 
     Examples:
         >>> from fewstep.rl import GaussianPolicy
@@ -66,27 +72,27 @@ def as_distribution(output: Any) -> Distribution:
         return Categorical(output.logits)
     if isinstance(output, torch.distributions.Distribution):
         raise TypeError(
-            f"A policy gave torch.distributions.{type(output).__name__}, of which only Normal, Independent(Normal, 1) "
-            "and Categorical can be taken: sampling here is a function of standard normal numbers, and TRPO needs the "
-            "divergence and the Fisher matrix. Give one of these, fewstep.rl.MultiCategorical, or a class of your own "
-            "with the methods of fewstep.rl.Distribution."
+            f"The policy returned torch.distributions.{type(output).__name__}; only Normal, Independent(Normal, 1) and "
+            "Categorical are supported, because sampling is a function of standard normal numbers and TRPO needs the "
+            "divergence and the Fisher matrix. Return one of these, fewstep.rl.MultiCategorical, or an object with the "
+            "methods of fewstep.rl.Distribution."
         )
     if not all(callable(getattr(output, name, None)) for name in ("log_prob", "sample")):
         raise TypeError(
-            "A policy must give a distribution such as fewstep.rl.Gaussian or fewstep.rl.Categorical for observations; "
-            f"got {type(output).__name__}."
+            "A policy must return a distribution, such as fewstep.rl.Gaussian or fewstep.rl.Categorical; got "
+            f"{type(output).__name__}. Wrap the output of the network: fewstep.rl.Gaussian(mean, log_std)."
         )
     if not all(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
         raise TypeError(
-            f"A policy gave {type(output).__name__}, which is no pytree of tensors; make it a dataclass that derives "
-            "from fewstep.rl.Record."
+            f"A policy must return a pytree of tensors; got {type(output).__name__}, which is not one. Make it a "
+            "dataclass that derives from fewstep.rl.Record."
         )
     found: Distribution = output
     return found
 
 
 def choices_of(distribution: Any) -> tuple[int, ...] | None:
-    """The number of actions of each discrete choice of a distribution; ``None`` if unknown."""
+    """Return the number of values of each discrete choice of a distribution; ``None`` if unknown."""
     if isinstance(distribution, Categorical):
         return (distribution.logits.shape[-1],)
     return distribution.choices if isinstance(distribution, MultiCategorical) else None

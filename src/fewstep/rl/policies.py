@@ -35,8 +35,8 @@ class _Network(nn.Module):
     def outputs(self, observations: Tensor) -> Tensor:
         if observations.shape[-1] != self.observations:
             raise ValueError(
-                f"{type(self).__name__} was made for observations of {self.observations} numbers; got "
-                f"{observations.shape[-1]}. Make it with observations={observations.shape[-1]}."
+                f"{type(self).__name__} expects observations of {self.observations} numbers; got "
+                f"{observations.shape[-1]}. Build it with observations={observations.shape[-1]}."
             )
         if self.context is not None:
             context = self.context.expand(*observations.shape[:-1], -1)
@@ -46,11 +46,11 @@ class _Network(nn.Module):
 
 
 class GaussianPolicy(_Network):
-    """A policy with normally distributed actions, and a standard deviation that does not depend on the observation.
+    """A policy with normally distributed actions whose standard deviation does not depend on the observation.
 
-    The mean is computed by a network with, as in the MAML paper (section 5.3), two hidden layers of 100 units and ReLU.
-    The logarithm of the standard deviation is a parameter, which adaptation changes too. Weights are drawn from
-    Glorot's uniform distribution; biases are 0.
+    A network computes the mean. By default it is that of the MAML paper (section 5.3), with two hidden layers of 100
+    units and ReLU. The logarithm of the standard deviation is a parameter, which adaptation changes too. Weights are
+    drawn from Glorot's uniform distribution; biases are 0.
 
     Args:
         observations: the number of entries of an observation.
@@ -63,8 +63,8 @@ class GaussianPolicy(_Network):
             adapts only this parameter); 0 for none.
 
     Raises:
-        ValueError: ``std`` is less than ``min_std``, or not positive; when it is called, observations have another
-            size.
+        ValueError: ``std`` is less than ``min_std``, or ``min_std`` is not positive; when the policy is called, the
+            observations do not have ``observations`` entries.
 
     Examples:
         >>> policy = GaussianPolicy(observations=2, actions=2)
@@ -84,12 +84,14 @@ class GaussianPolicy(_Network):
     ) -> None:
         super().__init__(observations, actions, hidden, activation, context)
         if not std >= min_std > 0:
-            raise ValueError(f"GaussianPolicy: std must be at least min_std and both positive; got {std}, {min_std}.")
+            raise ValueError(
+                f"GaussianPolicy: std must be at least min_std and both positive; got {std} and {min_std}."
+            )
         self.log_std = nn.Parameter(torch.full((actions,), math.log(std)))
         self.min_std = min_std
 
     def forward(self, observations: Tensor) -> Gaussian:
-        """The distribution of actions for observations ``[..., observations]``."""
+        """Return the distribution of actions for observations ``[..., observations]``."""
         mean = self.outputs(observations)
         return Gaussian(mean, self.log_std.clamp(min=math.log(self.min_std)).expand_as(mean))
 
@@ -101,8 +103,11 @@ class CategoricalPolicy(_Network):
         observations: the number of entries of an observation.
         actions: the number of actions.
         hidden: the width of each hidden layer.
-        activation: a function that returns the nonlinearity.
+        activation: a function that returns the nonlinearity, such as ``nn.ReLU``.
         context: as in [`GaussianPolicy`][fewstep.rl.GaussianPolicy].
+
+    Raises:
+        ValueError: when the policy is called, the observations do not have ``observations`` entries.
 
     Examples:
         >>> CategoricalPolicy(observations=4, actions=3)(torch.zeros(7, 4)).logits.shape
@@ -110,19 +115,22 @@ class CategoricalPolicy(_Network):
     """
 
     def forward(self, observations: Tensor) -> Categorical:
-        """The distribution of actions for observations ``[..., observations]``."""
+        """Return the distribution of actions for observations ``[..., observations]``."""
         return Categorical(self.outputs(observations))
 
 
 class MultiCategoricalPolicy(_Network):
-    """A policy with several discrete choices per action (``MultiDiscrete``).
+    """A policy with several discrete choices per action (Gymnasium's ``MultiDiscrete`` and ``MultiBinary``).
 
     Args:
         observations: the number of entries of an observation.
-        choices: the number of actions of each choice.
+        choices: the number of values of each choice; 2 for each entry of a ``MultiBinary``.
         hidden: the width of each hidden layer.
-        activation: a function that returns the nonlinearity.
+        activation: a function that returns the nonlinearity, such as ``nn.ReLU``.
         context: as in [`GaussianPolicy`][fewstep.rl.GaussianPolicy].
+
+    Raises:
+        ValueError: when the policy is called, the observations do not have ``observations`` entries.
 
     Examples:
         >>> policy = MultiCategoricalPolicy(observations=4, choices=[3, 2])
@@ -142,5 +150,5 @@ class MultiCategoricalPolicy(_Network):
         self.choices = tuple(choices)
 
     def forward(self, observations: Tensor) -> MultiCategorical:
-        """The distribution of actions for observations ``[..., observations]``."""
+        """Return the distribution of actions for observations ``[..., observations]``."""
         return MultiCategorical(self.outputs(observations), self.choices)

@@ -14,16 +14,17 @@ from fewstep.tasks import Task
 class ProMP(torch.optim.Adam):
     """Proximal meta-policy search: several steps of Adam on the same episodes (Rothfuss et al. 2019, Algorithm 1).
 
-    The loss is the learner's meta-objective + η·KL(sampling policy ‖ policy), the latter for the policy before
-    adaptation. The learner's inner loss should be [`surrogate`][fewstep.rl.surrogate], whose second derivatives account
-    for the sampling of the episodes, and its outer loss ``clipped_surrogate(0.3)``, which limits the change of the
-    adapted policies. Use it with [`fit`][fewstep.fit], which calls ``meta_step`` with each meta-batch.
+    The loss is the learner's meta-objective + η·KL(sampling policy ‖ policy), where the divergence is that of the
+    policies before adaptation. The learner's inner loss should be [`surrogate`][fewstep.rl.surrogate], whose second
+    derivatives account for the sampling of the episodes, and its outer loss ``clipped_surrogate(0.3)``, which limits
+    the change of the adapted policies. Use it with [`fit`][fewstep.fit], which calls ``meta_step`` with each
+    meta-batch.
 
     Args:
         learner: the learner, whose parameters that require a gradient are learned.
         lr: the learning rate of Adam.
         epochs: the number of steps on the episodes of a meta-batch.
-        kl_weight: η.
+        kl_weight: the weight η of the divergence.
 
     Raises:
         ValueError: ``epochs`` or ``kl_weight`` is out of range.
@@ -74,7 +75,8 @@ class ProMP(torch.optim.Adam):
         return loss.detach()
 
     def report(self) -> dict[str, float]:
-        """Return means since the last call: returns before and after adaptation, and KL(old ‖ new) of the adapted
-        policies.
+        """Return means over the steps since the last call, which ``fit`` logs with the loss.
+
+        They are the mean returns before and after adaptation, and KL(old ‖ new) of the adapted policies in nats.
         """
         return self._reports.means()

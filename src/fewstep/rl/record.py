@@ -16,9 +16,10 @@ STATIC = {"static": True}
 
 
 class Record:
-    """The base of dataclasses whose fields are tensors or records: a pytree that can be indexed.
+    """The base class of dataclasses whose fields are tensors or records: a pytree that can be indexed.
 
-    Other fields need the metadata ``STATIC``.
+    ``record[index]`` indexes every tensor. A field of another type needs ``field(metadata={"static": True})``; it is
+    part of the structure of the pytree.
 
     Examples:
         >>> import torch

@@ -6,7 +6,7 @@ from fewstep.tasks import Task
 
 
 class Reports:
-    """Numbers of each step, averaged when they are read."""
+    """Numbers of each step, which are averaged when they are read."""
 
     def __init__(self) -> None:
         self._reports: list[dict[str, float]] = []

@@ -19,11 +19,11 @@ from fewstep.rl.sampler import Sampler
 from fewstep.rl.trajectories import Trajectories
 
 Baseline = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""A function from (observations, returns, mask) to values, such as [`linear_baseline`][fewstep.rl.linear_baseline]."""
+"""A function of (observations, returns, mask) that returns values, such as ``linear_baseline``."""
 
 
 class Rollouts:
-    """Sample episodes of tasks, each with its own policy.
+    """A function that samples episodes of tasks, each with its own policy (MAML, Algorithm 3, lines 5 and 8).
 
     Tasks of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks] name their environment, and may name a number of episodes
     and a horizon, which take precedence over those given here. A learner is therefore validated and tested in the
@@ -38,15 +38,16 @@ class Rollouts:
             [`PointNavigation`][fewstep.rl.environments.PointNavigation]. It is fastest with as many copies as a
             meta-batch has episodes.
         episodes: the number of episodes per task and inner step, K in the papers.
-        horizon: the largest number of steps of an episode; the environment's ``horizon`` if not given.
-        discount: the discount γ of the returns.
-        gae_lambda: the λ of generalised advantage estimation.
-        baseline: a function that fits values to the returns of the episodes. If not given, ``linear_baseline`` for
-            vector observations, and ``time_baseline`` for images.
+        horizon: the maximum number of steps of an episode; ``None`` uses the environment's ``horizon``.
+        discount: the discount γ of the returns, between 0 and 1.
+        gae_lambda: the λ of [`generalized_advantages`][fewstep.rl.generalized_advantages], between 0 and 1.
+        baseline: a function of (observations, returns, mask) that fits values to the returns. ``None`` uses
+            [`linear_baseline`][fewstep.rl.linear_baseline] for vector observations and
+            [`time_baseline`][fewstep.rl.time_baseline] for images.
 
     Raises:
         TypeError: the environment is not a vector environment with tasks, or its spaces are not supported.
-        ValueError: the environment has no horizon and none is given, or an argument is out of range.
+        ValueError: neither the environment nor the argument sets a horizon, or an argument is out of range.
 
     Examples:
         >>> from fewstep.rl import EnvironmentTasks, GaussianPolicy, environments
@@ -82,13 +83,16 @@ class Rollouts:
 
     @torch.no_grad()
     def __call__(self, policy: nn.Module, params: Params, tasks: EnvironmentTask, step: int = 0) -> Trajectories:
-        """Sample episodes of each task with its policy, ``[tasks, episodes, horizon, ...]``.
+        """Sample episodes of each task with its policy.
 
         Args:
             policy: the module, which is called with observations ``[episodes, ...]``.
             params: the parameters of each task's policy, ``[tasks, ...]``.
             tasks: tasks with a leading task axis.
             step: the inner step, which determines the random numbers together with the tasks' seeds.
+
+        Returns:
+            The episodes, ``[tasks, episodes, horizon, ...]``.
 
         Raises:
             ValueError: the policy does not fit the environment (before the first step), or the environment returned
@@ -108,15 +112,15 @@ class Rollouts:
         return Trajectories(observations, actions, rewards, mask, normalized(advantages, mask), log_probs, credit)
 
     def environment_of(self, tasks: EnvironmentTask) -> TaskEnvironment:
-        """The environment that tasks name, or else that of the rollouts."""
+        """Return the environment that the tasks name, or that of the rollouts if they name none."""
         return self.environment if tasks.environment is None else tasks.environment
 
     def _horizon_of(self, environment: TaskEnvironment) -> int:
         horizon: int | None = getattr(environment, "horizon", None) if self._horizon is None else self._horizon
         if horizon is None:
             raise ValueError(
-                f"Rollouts: {type(environment).__name__} has no horizon of its own; give horizon=... here or in "
-                "EnvironmentTasks."
+                f"Rollouts: expected a horizon; {type(environment).__name__} does not define one. Pass horizon= to "
+                "Rollouts or EnvironmentTasks."
             )
         return horizon
 
@@ -124,13 +128,13 @@ class Rollouts:
         vectors = len(environment.single_observation_space.shape) == 1
         if self.baseline is linear_baseline and not vectors:
             raise ValueError(
-                f"Rollouts: linear_baseline takes vectors, and the observations of {type(environment).__name__} are "
-                f"{environment.single_observation_space}. Take baseline=fewstep.rl.time_baseline, or flatten them."
+                f"Rollouts: linear_baseline expects vector observations; those of {type(environment).__name__} are "
+                f"{environment.single_observation_space}. Use baseline=fewstep.rl.time_baseline, or flatten them."
             )
         return self.baseline or (linear_baseline if vectors else time_baseline)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_were_reset": None}  # a copy has other environments
+        return {**self.__dict__, "_were_reset": None}  # the copy has a new environment
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _were_reset=WeakSet())

@@ -27,8 +27,8 @@ class Sampler:
     Args:
         environment: the environment.
         episodes: the number of episodes per task.
-        horizon: the largest number of steps of an episode.
-        were_reset: environments all of whose copies were reset once; this one is added.
+        horizon: the maximum number of steps of an episode.
+        were_reset: the environments all of whose copies have been reset at least once; this one is added.
     """
 
     def __init__(self, environment: TaskEnvironment, episodes: int, horizon: int, were_reset: WeakSet[Any]) -> None:
@@ -66,8 +66,8 @@ class Sampler:
     ) -> list[Tensor]:
         """Sample one episode in each copy of the environment, ``[horizon, episodes, ...]``.
 
-        ``episodes`` are indices over all tasks. Policies are evaluated on whole tasks; rows of a task that are not part
-        of the round are zero. Surplus copies are not recorded.
+        ``episodes`` are indices over the episodes of all tasks. Policies are evaluated on all episodes of a task; the
+        observations of those that are not part of the round are zero. Surplus copies are not recorded.
         """
         environment, count = self.environment, len(episodes)
         first, last = episodes[0] // self.episodes, episodes[-1] // self.episodes + 1
@@ -103,9 +103,9 @@ class Sampler:
                 log_probs,
             )
             recorded = recorded or [value.new_zeros(self.horizon, *value.shape) for value in now]
-            going_on = torch.from_numpy(alive).to(noise.device)
+            running = torch.from_numpy(alive).to(noise.device)
             for tensor, value in zip(recorded, now, strict=True):
-                tensor[t] = torch.where(going_on.view(-1, *[1] * (value.ndim - 1)), value, torch.zeros_like(value))
+                tensor[t] = torch.where(running.view(-1, *[1] * (value.ndim - 1)), value, torch.zeros_like(value))
             alive &= ~(terminated | truncated)[:count]
             if not alive.any():
                 break
@@ -121,14 +121,14 @@ class Sampler:
             if not first_step or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise ValueError(
-                f"{type(policy).__name__} cannot act on the observations of {self._name}, which are "
-                f"{self.environment.single_observation_space}, {_words(observations.shape[2:])} for each of "
-                f"[tasks, episodes]: {error}"
+                f"{type(policy).__name__} failed on the observations of {self._name}. Expected a policy for "
+                f"{self.environment.single_observation_space}, {_size(observations.shape[2:])} for each of "
+                f"[tasks, episodes]; got the error: {error}"
             ) from error
         return found
 
     def _only(self, count: int) -> dict[str, Any] | None:
-        """Options that reset only the first ``count`` copies."""
+        """The options of a reset of only the first ``count`` copies."""
         number, all_were_reset = self.environment.num_envs, self.environment in self._were_reset
         self._were_reset.add(self.environment)
         return {"reset_mask": np.arange(number) < count} if all_were_reset and count < number else None
@@ -139,19 +139,19 @@ class Sampler:
             if not (good | ~alive).all():
                 task = episodes[int(np.flatnonzero(~good & alive)[0])] // self.episodes
                 raise ValueError(
-                    f"{self._name} gave {what} that is NaN or infinite at step {t} of task {task} "
-                    f"of the batch, whose numbers are {tasks.numbers[task].tolist()}. Look for actions or tasks that "
-                    "it cannot bear."
+                    f"{self._name} returned {what} that is NaN or infinite at step {t} of task {task} of the batch "
+                    f"(numbers {tasks.numbers[task].tolist()}); expected finite values. Check that the task and the "
+                    "policy's actions are in the range that the environment supports."
                 )
 
 
-def _words(shape: tuple[int, ...]) -> str:
+def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[0]} numbers" if len(shape) == 1 else f"shape {list(shape)}"
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """A context with one PyTorch thread, since waiting threads would take cores from an environment with threads."""
+    """A context with one PyTorch thread, since idle PyTorch threads would occupy cores that the environment uses."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -29,16 +29,17 @@ class TRPO(torch.optim.Optimizer):
 
     Args:
         learner: the learner, whose parameters that require a gradient are learned.
-        max_kl: the bound of the divergence.
+        max_kl: the bound of the divergence, in nats.
         cg_steps: the number of iterations of conjugate gradients.
         damping: the number added to the diagonal of the Fisher matrix.
         backtracks: the number of step lengths to try.
         shrink: the ratio of successive step lengths.
-        cg_tasks: the number of tasks of the meta-batch over which the Fisher matrix is averaged, which reduces its
-            cost; all if not given.
+        cg_tasks: the number of tasks of the meta-batch over which the Fisher matrix is averaged; fewer reduce the cost.
+            ``None`` uses all.
 
     Raises:
         ValueError: an argument is out of range.
+        TypeError: ``step`` is called instead of ``meta_step``.
 
     Examples:
         >>> import fewstep
@@ -79,10 +80,12 @@ class TRPO(torch.optim.Optimizer):
         self._reports = Reports()
 
     def step(self, closure: Any = None) -> Any:
-        raise TypeError("TRPO samples episodes and searches along a line; call meta_step(tasks), or use fewstep.fit.")
+        raise TypeError(
+            "TRPO.step() is not supported, since a step samples episodes. Call meta_step(tasks), or use fewstep.fit."
+        )
 
     def meta_step(self, tasks: Task) -> Tensor:
-        """Sample episodes of a meta-batch and take one step.
+        """Sample the episodes of a meta-batch and take one step.
 
         Args:
             tasks: a meta-batch of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks], with a leading task axis.
@@ -98,8 +101,8 @@ class TRPO(torch.optim.Optimizer):
     def report(self) -> dict[str, float]:
         """Return means over the steps since the last call, which ``fit`` logs with the loss.
 
-        They are the mean returns before and after adaptation, the divergence of the step, and the fraction of accepted
-        steps.
+        They are the mean returns before and after adaptation, the divergence of the step in nats (``kl``), and the
+        fraction of steps for which a step length was accepted (``step_found``).
         """
         return self._reports.means()
 
@@ -109,6 +112,9 @@ class TRPO(torch.optim.Optimizer):
         Args:
             gradient: the gradient of the meta-objective.
             product: the function v ↦ JᵀFJ·v, such as a [`FisherProduct`][fewstep.rl.FisherProduct].
+
+        Returns:
+            x, one tensor per parameter.
         """
         settings = self.param_groups[0]
 
@@ -124,7 +130,7 @@ class TRPO(torch.optim.Optimizer):
 
         Args:
             trajectories: the result of [`collect`][fewstep.rl.MetaPolicy.collect].
-            product: replaces [`FisherProduct`][fewstep.rl.FisherProduct].
+            product: the function v ↦ JᵀFJ·v; ``None`` uses [`FisherProduct`][fewstep.rl.FisherProduct].
 
         Returns:
             The meta-objective after the step, the numbers to report (``kl``, ``step_found``), and the direction.
@@ -145,7 +151,7 @@ class TRPO(torch.optim.Optimizer):
     def _backtrack(
         self, trajectories: Task, step: Sequence[Tensor], before: FisherProduct
     ) -> tuple[Tensor, float] | None:
-        """Move the parameters by the longest accepted part of ``step``; returns loss and divergence, or ``None``."""
+        """Move the parameters by the longest accepted fraction of ``step``; return loss and divergence, or ``None``."""
         settings, learner = self.param_groups[0], self._learner
         start = [value.clone() for value in settings["params"]]
         for backtrack in range(settings["backtracks"]):

@@ -10,7 +10,12 @@ if TYPE_CHECKING:
     from fewstep.rl.environments.gymnasium_tasks import EnvironmentFailed, GymnasiumTasks
     from fewstep.rl.environments.meta_world_tasks import meta_world
     from fewstep.rl.environments.point_navigation import PointNavigation, paper_goals
-    from fewstep.rl.environments.running import AntDirection, AntVelocity, HalfCheetahDirection, HalfCheetahVelocity
+    from fewstep.rl.environments.running_robots import (
+        AntDirection,
+        AntVelocity,
+        HalfCheetahDirection,
+        HalfCheetahVelocity,
+    )
     from fewstep.rl.environments.single import SingleTask
 
 __all__ = [
@@ -33,7 +38,7 @@ _HOMES = {
     "gymnasium_tasks": ("EnvironmentFailed", "GymnasiumTasks"),
     "meta_world_tasks": ("meta_world",),
     "point_navigation": ("PointNavigation", "paper_goals"),
-    "running": ("AntDirection", "AntVelocity", "HalfCheetahDirection", "HalfCheetahVelocity"),
+    "running_robots": ("AntDirection", "AntVelocity", "HalfCheetahDirection", "HalfCheetahVelocity"),
     "single": ("SingleTask",),
 }
 

@@ -9,15 +9,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-NO_TASKS = "the copies have no tasks yet: call set_tasks(sample_tasks(num_envs, generator)) first"
+NO_TASKS = "reset: the copies have no tasks. Call set_tasks(sample_tasks(num_envs, generator)) first."
 
 
 @runtime_checkable
 class TaskEnvironment(Protocol):
-    """A ``gymnasium.vector.VectorEnv`` with tasks, which may differ between its copies, such as the goal.
+    """The interface of a ``gymnasium.vector.VectorEnv`` each of whose copies has a task, such as a goal.
 
-    A task is a vector of numbers. ``reset(seed=...)`` and ``step`` are those of Gymnasium for all copies, with
-    autoreset mode "disabled": the output of a copy after the end of its episode is ignored.
+    A task is a vector of numbers. ``reset`` and ``step`` are those of Gymnasium for all copies, with autoreset mode
+    "disabled": the output of a copy after the end of its episode is ignored.
+
+    Examples:
+        >>> from fewstep.rl.environments import PointNavigation
+        >>> isinstance(PointNavigation(num_envs=2), TaskEnvironment)
+        True
     """
 
     num_envs: int
@@ -25,39 +30,43 @@ class TaskEnvironment(Protocol):
     single_action_space: Any
 
     def sample_tasks(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw tasks, ``[n, numbers]``, floating-point."""
+        """Draw ``n`` tasks, ``[n, numbers]``, floating-point."""
         ...
 
     def set_tasks(self, tasks: Tensor) -> None:
         """Set the task of each copy, ``[num_envs, numbers]``, from the next reset on."""
         ...
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]: ...
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode in every copy, or in those of ``options["reset_mask"]``, booleans ``[num_envs]``."""
+        ...
 
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]: ...
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step every copy; returns observations, rewards, terminated, truncated and information."""
+        ...
 
-    def close(self, **kwargs: Any) -> None: ...
+    def close(self, **kwargs: Any) -> None:
+        """Release the resources of all copies."""
+        ...
 
 
 def check_tasks(tasks: Tensor, num_envs: int, numbers: int | None = None) -> None:
     """Raise a ``ValueError`` if tasks are not ``[num_envs, numbers]``; any ``numbers`` if not given."""
     if tasks.ndim != 2 or len(tasks) != num_envs or numbers not in (None, tasks.shape[1]):
         raise ValueError(
-            f"expected a task for each of the {num_envs} copies, shape [{num_envs}, {numbers or 'numbers'}], "
-            f"got shape {list(tasks.shape)}"
+            f"set_tasks: expected one task per copy, shape [{num_envs}, {numbers or 'numbers'}]; got shape "
+            f"{list(tasks.shape)}. Draw them with sample_tasks({num_envs}, generator)."
         )
 
 
 def check_actions(actions: NDArray[Any], expected: tuple[int, ...] | None) -> None:
     """Raise a ``ValueError`` if the shape of all actions is not that of the action space."""
     if actions.shape != expected:
-        raise ValueError(f"expected actions of shape {expected}, got {actions.shape}")
+        raise ValueError(f"step: expected actions of shape {expected}; got {actions.shape}. Pass one action per copy.")
 
 
 def check_environment(environment: Any, who: str) -> None:
-    """Raise a ``TypeError`` if this is not a ``TaskEnvironment``; warn of wrappers that break exact resuming.
+    """Raise a ``TypeError`` if an object is not a ``TaskEnvironment``; warn of wrappers that break exact resuming.
 
     Args:
         environment: any object.
@@ -70,8 +79,8 @@ def check_environment(environment: Any, who: str) -> None:
     if missing:
         wrapped = hasattr(getattr(environment, "env", None), "set_tasks")
         fix = (
-            "Gymnasium's wrappers of vector environments hide the tasks: wrap the single environments instead, in the "
-            "make of GymnasiumTasks"
+            "Gymnasium's wrappers of vector environments do not forward tasks. Wrap the single environments instead, "
+            "in the function make of GymnasiumTasks"
             if wrapped
             else "Wrap a Gymnasium environment in fewstep.rl.environments.GymnasiumTasks(make, sample_tasks, set_task, "
             "num_envs)"
@@ -83,8 +92,8 @@ def check_environment(environment: Any, who: str) -> None:
     if not hasattr(environment.single_observation_space, "low"):
         raise TypeError(
             f"{who}: the observations of {type(environment).__name__} must be a Box; got "
-            f"{environment.single_observation_space}. GymnasiumTasks flattens other spaces; so does "
-            "gymnasium.wrappers.vector.FlattenObservation."
+            f"{environment.single_observation_space}. Use GymnasiumTasks or "
+            "gymnasium.wrappers.vector.FlattenObservation, which flatten other spaces."
         )
     warn_of_state(environment)
 
@@ -99,9 +108,9 @@ def warn_of_state(environment: Any) -> None:
         environment = attributes.get("env")
     if found:
         warnings.warn(
-            f"{' and '.join(found)} keeps running statistics from episode to episode. What an episode gives is then no "
-            "function of its task, seed and policy: a run that is resumed does not continue exactly, and environments "
-            "for training and test differ in their statistics. Scale by fixed numbers instead, with "
+            f"{' and '.join(found)} keeps running statistics across episodes. An episode then depends not only on its "
+            "task, seed and policy: a resumed run is not identical to an uninterrupted one, and the statistics of the "
+            "environments for training and test differ. Scale by fixed numbers instead, with "
             "gymnasium.wrappers.TransformObservation or TransformReward, or inside the policy.",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""The tasks of running robots: a direction or a velocity."""
+"""The tasks of the robots: a direction or a velocity."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Goal(Protocol):
         ...
 
     def reward(self, x_velocity: NDArray[np.float64], tasks: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The task's term of the reward, ``[copies]``, of velocities in m/s, ``[copies]``, and tasks, ``[copies]``."""
+        """The task's term of the reward, ``[copies]``, for velocities in m/s, ``[copies]``, and tasks, ``[copies]``."""
         ...
 
 
 class Direction:
-    """Run forwards (+1) or backwards (−1), each with probability one half: reward d·v for the direction d."""
+    """Run forwards (+1) or backwards (−1), each with probability 1/2. The reward is d·v for the direction d."""
 
     low: float = -1.0
     high: float = 1.0
@@ -41,7 +41,7 @@ class Direction:
 
 @dataclass
 class Velocity:
-    """Run at a velocity v* drawn from U[0, ``high``] m/s: reward ``bonus`` − abs(v − v*)."""
+    """Run at a velocity v* from U[0, ``high``] m/s. The reward is ``bonus`` − abs(v − v*)."""
 
     high: float
     bonus: float = 0.0

@@ -19,10 +19,10 @@ TERMINATED, TRUNCATED, FAILURE = "fewstep_terminated", "fewstep_truncated", "few
 
 
 class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A copy with a task, which is not stepped after its episode, and whose outputs are checked.
+    """A copy with a task, which is not stepped after the end of its episode, and whose outputs are checked.
 
-    It tells of ends and failures by way of the information: Gymnasium's vector classes refuse to step a copy that has
-    ended, and do not say which copy raised an error.
+    Ends and failures are returned in ``info``, because Gymnasium's vector classes do not step a copy whose episode has
+    ended, and do not report which copy raised an error.
 
     Args:
         make: a function that creates the environment.
@@ -52,7 +52,7 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
         found = self.env.observation_space, self.env.action_space
         if found == self._spaces:
             return None
-        return self._failure(f"its spaces are {found}, those of the first are {self._spaces}")
+        return self._failure(f"its spaces are {found}; expected those of the first copy, {self._spaces}")
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         self._task = self.next_task
@@ -92,13 +92,13 @@ class Copy(gymnasium.Wrapper[Any, Any, Any, Any]):
     def _wrong_observation(self, observation: Any) -> str | None:
         shape = np.shape(observation)
         if shape != self.observation_space.shape:
-            return f"its observation has shape {shape}, its space says {self.observation_space.shape}"
+            return f"its observation has shape {shape}; expected that of its space, {self.observation_space.shape}"
         if not np.isfinite(observation).all():
             return f"its observation is not finite: {shown(observation)}"
         return None
 
     def _failure(self, what: str) -> str:
-        return f"copy {self._index} (task {shown(self._task)}): {what}"
+        return f"Copy {self._index} (task {shown(self._task)}): {what}"
 
     def _raised(self, where: str, error: Exception) -> str:
         return self._failure(f"{where} raised {type(error).__name__}: {error}\n\n{traceback.format_exc()}")
@@ -109,18 +109,21 @@ def flattened(space: Space[Any]) -> Box:
     found = flatten_space(space) if isinstance(space, Dict | Tuple) else space
     if not isinstance(found, Box):
         raise TypeError(
-            f"observations must be a Box, or a Dict or Tuple that gymnasium.spaces.flatten makes one; got {space}: "
-            "wrap the environment in gymnasium.wrappers.FlattenObservation or TransformObservation"
+            "The observation space must be a Box, or a Dict or Tuple that gymnasium.spaces.flatten converts to a Box; "
+            f"got {space}. Wrap the environment in gymnasium.wrappers.FlattenObservation or TransformObservation."
         )
     return found
 
 
 def supported_spaces(environment: Environment) -> tuple[Space[Any], Space[Any]]:
-    """Return the spaces of observations and actions; raise a ``TypeError`` if they are of other kinds."""
+    """Return the spaces of observations and actions; raise a ``TypeError`` if they are not supported."""
     observations, actions = environment.observation_space, environment.action_space
     flattened(observations)
     if not isinstance(actions, Box | Discrete | MultiDiscrete | MultiBinary):
-        raise TypeError(f"actions must be a Box, Discrete, MultiDiscrete or MultiBinary, got {actions}")
+        raise TypeError(
+            f"The action space must be a Box, Discrete, MultiDiscrete or MultiBinary; got {actions}. Wrap the "
+            "environment in gymnasium.wrappers.TransformAction."
+        )
     return observations, actions
 
 

@@ -1,4 +1,4 @@
-"""Any Gymnasium environment with tasks."""
+"""Vector environments with tasks from any Gymnasium environment."""
 
 from __future__ import annotations
 
@@ -27,41 +27,43 @@ from fewstep.rl.environments.gymnasium_copy import (
 )
 
 
-class EnvironmentFailed(RuntimeError):  # noqa: N818 - says what happened
-    """A copy of an environment raised an error, died, or returned invalid values; the message names copy and task."""
+class EnvironmentFailed(RuntimeError):  # noqa: N818 - the name is an event
+    """The error that a copy of an environment failed: it raised an error, its process ended, or it returned invalid
+    values. The message names the copy and its task.
+    """
 
 
 class GymnasiumTasks(VectorEnv[Any, Any, Any]):
     """Copies of a Gymnasium environment, each with a task, stepped by ``SyncVectorEnv`` or ``AsyncVectorEnv``.
 
-    A copy whose episode has ended is not stepped further: until it is reset, it returns its last observation, reward 0
-    and the same ``terminated`` and ``truncated``. Episodes are as long as the environment makes them: see
-    ``max_episode_steps`` of ``gymnasium.make``. Observations that are a ``Dict`` or ``Tuple`` become vectors of numbers
-    as ``gymnasium.wrappers.FlattenObservation`` makes them; ``unflattened_observation_space`` keeps what they were.
-    Images are not flattened or scaled. Unpickling recreates the environment.
+    A copy whose episode has ended is not stepped: until it is reset, it returns its last observation, reward 0 and the
+    same ``terminated`` and ``truncated``. The environment determines the length of episodes (``max_episode_steps`` of
+    ``gymnasium.make``). ``Dict`` and ``Tuple`` observations are flattened to vectors as by
+    ``gymnasium.wrappers.FlattenObservation``, and ``unflattened_observation_space`` is the original space. Images are
+    neither flattened nor scaled. Unpickling recreates the environment.
 
     Args:
-        make: a function that creates one environment; its action space must be a ``Box``, ``Discrete``,
+        make: a function that creates one environment. Its action space must be a ``Box``, ``Discrete``,
             ``MultiDiscrete`` or ``MultiBinary``.
         sample_tasks: a function that draws tasks, ``(n, generator) -> [n, numbers]``.
-        set_task: gives an environment that ``make`` made its task, ``(environment, [numbers])``; called before each of
-            its resets.
+        set_task: a function that sets the task of an environment that ``make`` created, ``(environment, [numbers])``.
+            It is called before each reset.
         num_envs: the number of copies.
-        processes: one process for each copy (``AsyncVectorEnv``) and not all in this one (``SyncVectorEnv``); worth it
-            where a step takes much longer than a millisecond.
-        start_method: how processes start, ``"fork"``, ``"spawn"`` or ``"forkserver"``; by default as Python does.
+        processes: whether each copy runs in its own process (``AsyncVectorEnv``) instead of the current one
+            (``SyncVectorEnv``). Use it if a step takes much longer than a millisecond.
+        start_method: ``"fork"``, ``"spawn"`` or ``"forkserver"``; ``None`` uses Python's default.
 
     Raises:
-        TypeError: the spaces are of another kind.
-        ValueError: tasks or actions have another shape.
-        RuntimeError: it is reset before it has tasks.
+        TypeError: a space is not supported.
+        ValueError: ``num_envs`` is not positive, or tasks or actions do not have the expected shape.
+        RuntimeError: it is reset before its tasks are set.
         UserWarning: a wrapper keeps running statistics, which breaks exact resuming.
-        EnvironmentFailed: a copy raises an error, its process ends, it gives an observation of another shape or type
-            than its space, or one that is not finite, or such a reward, or has other spaces than the first copy.
-
-    Pendulums under gravities from 5 to 15 m/s²:
+        EnvironmentFailed: a copy raises an error, its process ends, its observation is not finite or does not have the
+            shape of its space, its reward is not finite, or its spaces differ from those of the first copy.
 
     Examples:
+        Pendulums whose task is the gravity, from 5 to 15 m/s²:
+
         >>> import gymnasium
         >>> def set_gravity(pendulum, task):
         ...     pendulum.unwrapped.g = task.item()
@@ -78,7 +80,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         (4, 3)
     """
 
-    closed = True  # until it is made: Gymnasium 1.2 closes what an error has left unmade
+    closed = True  # until __init__ ends: Gymnasium 1.2 would close an environment whose __init__ raised an error
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         start_method: str | None = None,
     ) -> None:
         if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+            raise ValueError(f"GymnasiumTasks: num_envs must be at least 1; got {num_envs}.")
         self.num_envs = num_envs
         self._sample_tasks = sample_tasks
         self._tasks: NDArray[np.floating] | None = None
@@ -118,10 +120,13 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         self._raise_first(self._ask(self._copies.call, "wrong_spaces"))
 
     def sample_tasks(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw tasks, ``[n, numbers]``."""
+        """Draw ``n`` tasks, ``[n, numbers]``."""
         tasks = self._sample_tasks(n, generator)
         if tasks.ndim != 2 or len(tasks) != n:
-            raise ValueError(f"sample_tasks({n}, generator) must give shape [{n}, numbers], gave {list(tasks.shape)}")
+            raise ValueError(
+                f"sample_tasks({n}, generator) must return shape [{n}, numbers]; got {list(tasks.shape)}. Return one "
+                "row per task."
+            )
         return tasks
 
     def set_tasks(self, tasks: Tensor) -> None:
@@ -131,10 +136,10 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         self._ask(self._copies.set_attr, "next_task", list(self._tasks))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode in every copy, with ``seed`` + i in copy i, or in those of ``options["reset_mask"]``."""
+        """Start an episode in every copy, or in those of ``options["reset_mask"]``, with ``seed + i`` in copy i."""
         if self._tasks is None:
             raise RuntimeError(NO_TASKS)
-        options = None if options is None else dict(options)  # Gymnasium takes the mask out of it
+        options = None if options is None else dict(options)  # Gymnasium removes the mask
         observations, infos = self._ask(self._copies.reset, seed=seed, options=options)
         self._raise_first(_taken(infos, FAILURE))
         return observations, infos
@@ -145,7 +150,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         """Step every copy with ``actions`` ``[num_envs, ...]`` of the action space."""
         actions = np.asarray(actions)
         check_actions(actions, self.action_space.shape)
-        actions = actions.astype(self.action_space.dtype)  # environments may ask whether their space contains them
+        actions = actions.astype(self.action_space.dtype)  # environments may check them with space.contains
         observations, rewards, _, _, infos = self._ask(self._copies.step, actions)
         self._raise_first(_taken(infos, FAILURE))
         return observations, rewards, _taken(infos, TERMINATED), _taken(infos, TRUNCATED), infos
@@ -157,11 +162,11 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
         self._copies.close(**kwargs)
 
     def _ask(self, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        """Call the copies; if the process of one has ended, end all and name it."""
+        """Call the copies; if the process of one has ended, end all and raise an error that names it."""
         try:
             return call(*arguments, **keywords)
         except (EOFError, OSError) as error:
-            message = self._who_died()
+            message = self._ended_processes()
             self._end()
             raise EnvironmentFailed(message) from error
 
@@ -172,7 +177,7 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
                 raise EnvironmentFailed(failure)
 
     def _end(self) -> None:
-        """Close all copies, also where their processes no longer respond."""
+        """Close all copies, including those whose processes do not respond."""
         if self._processes:
             for process in self._processes:
                 process.terminate()
@@ -180,14 +185,14 @@ class GymnasiumTasks(VectorEnv[Any, Any, Any]):
             self._copies.closed = True
         self.close()
 
-    def _who_died(self) -> str:
+    def _ended_processes(self) -> str:
         ended = wait([process.sentinel for process in self._processes], timeout=5.0)
         died = []
         for index, process in enumerate(self._processes):
             if process.sentinel in ended:
                 process.join()
                 task = shown(None if self._tasks is None else self._tasks[index])
-                died.append(f"copy {index} (task {task}): its process ended with exit code {process.exitcode}")
+                died.append(f"Copy {index} (task {task}): its process ended with exit code {process.exitcode}")
         return "; ".join(died)
 
 
@@ -197,6 +202,6 @@ def _recreated(made_by: Any) -> GymnasiumTasks:
 
 
 def _taken(infos: dict[str, Any], name: str) -> Any:
-    """Takes a piece of information about all copies out of ``infos``; empty if no copy has it."""
+    """Remove information about all copies from ``infos`` and return it; empty if no copy has it."""
     infos.pop(f"_{name}", None)
     return infos.pop(name, ())

@@ -25,19 +25,24 @@ def meta_world(
     seed: int = 0,
     processes: bool = False,
 ) -> GymnasiumTasks:
-    """Make copies of a simulated arm, each with a task of a Meta-World benchmark; the goal is not observed.
+    """Create copies of a simulated robot arm, each with a task of a Meta-World benchmark (Yu et al. 2019).
 
-    A task is one number, ``[num_envs, 1]``: the index among the split's tasks, 50 goals per environment.
-    Meta-World simulates every environment to draw its goals, which takes minutes for ML45.
+    A task is one number, the index of a task of the split, with 50 goals per environment: ``set_tasks`` takes
+    ``[num_envs, 1]``. Observations have 39 numbers and do not contain the goal; actions have 4. Meta-World simulates
+    every environment to draw its goals, which takes minutes for ML45.
 
     Args:
-        benchmark: ``"ML1"`` (one environment, ``task_name``), ``"ML10"`` or ``"ML45"``.
+        benchmark: ``"ML1"``, ``"ML10"`` or ``"ML45"``.
         num_envs: the number of copies.
-        task_name: the environment of ML1, such as ``"reach-v3"``.
-        split: ``"train"`` or ``"test"``: other goals in ML1, other environments in ML10 and ML45.
+        task_name: the environment of ML1, such as ``"reach-v3"``; ``None`` for ML10 and ML45.
+        split: ``"train"`` or ``"test"``. The test split has different goals in ML1, and different environments in ML10
+            and ML45.
         horizon: the number of steps of an episode, at most 500.
         seed: the seed of the benchmark's goals.
-        processes: whether each copy has its own process.
+        processes: whether each copy runs in its own process.
+
+    Returns:
+        The vector environment.
 
     Raises:
         ModuleNotFoundError: Meta-World is not installed.
@@ -55,13 +60,16 @@ def meta_world(
             name=error.name,
         ) from error
     if benchmark not in ("ML1", "ML10", "ML45"):
-        raise ValueError(f'benchmark must be "ML1", "ML10" or "ML45", got {benchmark!r}')
+        raise ValueError(f'meta_world: benchmark must be "ML1", "ML10" or "ML45"; got {benchmark!r}.')
     if (benchmark == "ML1") != (task_name is not None):
-        raise ValueError(f"ML1 needs a task_name, ML10 and ML45 have none; got {benchmark} with {task_name!r}")
+        raise ValueError(
+            f"meta_world: task_name is required for ML1 and must be None for ML10 and ML45; got {task_name!r} for "
+            f"{benchmark}."
+        )
     if split not in ("train", "test"):
-        raise ValueError(f'split must be "train" or "test", got {split!r}')
+        raise ValueError(f'meta_world: split must be "train" or "test"; got {split!r}.')
     if not 1 <= horizon <= 500:
-        raise ValueError(f"horizon must be from 1 to 500, got {horizon}")
+        raise ValueError(f"meta_world: horizon must be between 1 and 500; got {horizon}.")
     names = () if task_name is None else (task_name,)
     made = getattr(metaworld, benchmark)(*names, seed=seed)
     classes, tasks = (
@@ -81,9 +89,9 @@ def _set_task(arm: gymnasium.Env[Any, Any], task: Tensor) -> None:
 
 
 class _Arm(gymnasium.Env[Any, Any]):
-    """An environment that switches to the environment of its task, and keeps those it has created."""
+    """An environment that switches to the environment of its task, and keeps the environments that it has created."""
 
-    # Each of Meta-World's environments has bounds of its own; observations are alike in shape.
+    # The observation bounds differ between Meta-World's environments; the shape is the same.
     observation_space = Box(-np.inf, np.inf, (39,), np.float64)
     action_space = Box(-1.0, 1.0, (4,), np.float32)
 
@@ -95,7 +103,7 @@ class _Arm(gymnasium.Env[Any, Any]):
 
     def choose(self, index: int) -> None:
         if not 0 <= index < len(self._tasks):
-            raise ValueError(f"the benchmark has tasks 0 to {len(self._tasks) - 1}, got {index}")
+            raise ValueError(f"Expected a task between 0 and {len(self._tasks) - 1}; got {index}. Use sample_tasks.")
         task = self._tasks[index]
         if task.env_name not in self._made:
             self._made[task.env_name] = self._classes[task.env_name]()

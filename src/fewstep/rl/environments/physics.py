@@ -1,4 +1,4 @@
-"""Many copies of one MuJoCo model, stepped in sequence or by several threads."""
+"""Copies of one MuJoCo model, stepped by one or several threads."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Physics:
     """``num_copies`` states of one MuJoCo model, which share its ``mjModel`` and one ``mjData`` per thread.
 
     A copy is its full physics state, the solver's warm start and its controls (``mjSTATE_FULLPHYSICS``,
-    ``mjSTATE_WARMSTART``, ``mjSTATE_CTRL``). To step it, the state is put into an ``mjData``, advanced and taken out
-    again. With the warm start the numbers are bit for bit those of a copy with an ``mjData`` of its own, and so they do
-    not depend on the number of threads. MuJoCo releases Python's global lock while it steps.
+    ``mjSTATE_WARMSTART``, ``mjSTATE_CTRL``). To step it, the state is written to an ``mjData``, advanced and read back.
+    With the warm start the results are bit-identical to those of a copy with its own ``mjData``, and therefore do not
+    depend on the number of threads. MuJoCo releases Python's global lock while it steps.
 
     Args:
         model: the file of the model in MuJoCo's XML format.
@@ -35,20 +35,20 @@ class Physics:
         threads: the number of threads that step the copies.
 
     Attributes:
-        states: ``[num_copies, numbers]``: the parts that ``STATE_PARTS`` names.
-        qpos, qvel: positions ``[num_copies, nq]`` and velocities ``[num_copies, nv]`` in MuJoCo's order and SI units:
-            views into the states.
-        torso_position: ``[num_copies, 3]``, m: where the first body was at the last evaluation of the kinematics, which
-            after a step is before its last simulation step. Only with ``contacts``.
-        contact_forces: ``[num_copies, nbody, 6]``: external torque (N m) and force (N) on each body, ``cfrc_ext``. Only
-            with ``contacts``.
+        states: the parts of ``STATE_PARTS``, ``[num_copies, numbers]``.
+        qpos, qvel: positions ``[num_copies, nq]`` and velocities ``[num_copies, nv]`` in MuJoCo's order and SI units,
+            which are views into the states.
+        torso_position: the position of the first body in m at the last evaluation of the kinematics, which is before
+            the last simulation step, ``[num_copies, 3]``. Only with ``contacts``.
+        contact_forces: the external torque (N m) and force (N) on each body, ``cfrc_ext``, ``[num_copies, nbody, 6]``.
+            Only with ``contacts``.
     """
 
     def __init__(
         self, model: Path, num_copies: int, *, frame_skip: int, contacts: bool = False, threads: int = 1
     ) -> None:
         self.model = mujoco.MjModel.from_xml_path(str(model))
-        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET  # an unstable copy is to be reported
+        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET  # step reports unstable copies
         self.frame_skip = frame_skip
         self.control_interval = float(self.model.opt.timestep) * frame_skip  # seconds
         self._data = [mujoco.MjData(self.model) for _ in range(min(threads, num_copies))]
@@ -63,7 +63,7 @@ class Physics:
         self.contact_forces: Floats = np.zeros((num_copies if contacts else 0, self.model.nbody, 6))
 
     def reset(self, copy: int, qpos_offset: Floats, qvel_offset: Floats) -> None:
-        """Reset one copy to time 0, at the model's initial positions and velocities plus ``[nq]``, ``[nv]``."""
+        """Reset one copy to time 0, at the model's initial positions and velocities plus offsets ``[nq]``, ``[nv]``."""
         data = self._data[0]
         mujoco.mj_resetData(self.model, data)
         data.qpos[:] += qpos_offset
@@ -77,13 +77,14 @@ class Physics:
     def step(self, controls: NDArray[np.floating], chosen: Mask) -> list[int]:
         """Advance the ``chosen`` copies, ``[num_copies]``, by a control step under ``controls``, ``[num_copies, nu]``.
 
-        Returns those whose simulation is unstable: a position or velocity is not finite or beyond MuJoCo's bound, 1e10.
+        Returns the copies whose simulation is unstable: a position or velocity is not finite or exceeds MuJoCo's bound,
+        1e10.
         """
         self._controls[:] = controls
-        copies = iter(np.flatnonzero(chosen).tolist())  # each thread takes the next until there is none
+        copies = iter(np.flatnonzero(chosen).tolist())  # shared: each thread takes the next copy
         others = self._pool.map(self._advance, self._data[1:], repeat(copies)) if self._pool else ()
         self._advance(self._data[0], copies)
-        for _ in others:  # waits, and raises what was raised there
+        for _ in others:  # wait for the threads and re-raise their errors
             pass
         motion = self.states[:, : self._columns(_STATE.mjSTATE_QVEL).stop]
         return np.flatnonzero(~(np.abs(motion) <= mujoco.mjMAXVAL).all(axis=1)).tolist()

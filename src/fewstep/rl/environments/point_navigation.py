@@ -15,7 +15,7 @@ from fewstep.rl.environments.base import check_tasks
 
 
 def paper_goals() -> Tensor:
-    """The 40 test goals of the authors of MAML, ``[40, 2]``, uniform in [−0.5, 0.5]² with NumPy's seed 1.
+    """Return the 40 test goals of MAML's authors, ``[40, 2]``, uniform in [−0.5, 0.5]² with NumPy's seed 1.
 
     Examples:
         >>> paper_goals().shape
@@ -27,19 +27,20 @@ def paper_goals() -> Tensor:
 class PointNavigation(VectorEnv[Any, Any, Any]):
     """2D navigation from the origin to a goal that is not observed (MAML, section 5.3).
 
-    A task is the goal, uniform in [−0.5, 0.5]². An action moves the point by up to 0.1 along each axis; the reward is
-    minus the distance to the goal afterwards. An episode ends when the point is within 0.01 of the goal along both
-    axes, and is truncated at the horizon.
+    A task is the goal, uniform in [−0.5, 0.5]². An action moves the point by at most 0.1 along each axis. The reward is
+    minus the distance to the goal after the move. An episode terminates when the point is within 0.01 of the goal along
+    both axes, and is truncated at the horizon. Observations ``[num_envs, 2]`` are the positions, and
+    ``[num_envs, 4]`` with the goals.
 
     Args:
         num_envs: the number of copies.
         reward: ``"distance"``, the reward of the authors' code and results, or ``"squared distance"``, that of the
             paper's text.
         observe_task: whether the goal is part of the observation (the paper's oracle).
-        horizon: the number of steps of an episode.
+        horizon: the number of steps after which an episode is truncated.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or tasks do not have shape ``[num_envs, 2]``.
 
     Examples:
         >>> environment = PointNavigation(num_envs=3)
@@ -52,9 +53,9 @@ class PointNavigation(VectorEnv[Any, Any, Any]):
 
     def __init__(self, num_envs: int, reward: str = "distance", observe_task: bool = False, horizon: int = 100) -> None:
         if num_envs < 1 or horizon < 1:
-            raise ValueError(f"PointNavigation: num_envs and horizon must be at least 1; got {num_envs}, {horizon}.")
+            raise ValueError(f"PointNavigation: num_envs and horizon must be at least 1; got {num_envs} and {horizon}.")
         if reward not in ("distance", "squared distance"):
-            raise ValueError(f'PointNavigation: reward is "distance" or "squared distance"; got {reward!r}.')
+            raise ValueError(f'PointNavigation: reward must be "distance" or "squared distance"; got {reward!r}.')
         self.num_envs, self.reward, self.observe_task, self.horizon = num_envs, reward, observe_task, horizon
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
         self.single_observation_space = Box(-np.inf, np.inf, (4 if observe_task else 2,), np.float32)
@@ -78,8 +79,8 @@ class PointNavigation(VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Move the points to the origin; only those of ``options["reset_mask"]``, ``[num_envs]``, if given."""
-        super().reset(seed=seed if isinstance(seed, int) else None)  # nothing here is random
+        """Move the points to the origin; with ``options["reset_mask"]``, booleans ``[num_envs]``, only those."""
+        super().reset(seed=seed if isinstance(seed, int) else None)  # the environment is deterministic
         which = (options or {}).get("reset_mask", slice(None))
         self._goals = self._goals.copy()
         self._goals[which] = self._goals_from_reset[which]

@@ -29,7 +29,7 @@ class Robot(Protocol):
 
     model: str  # file among Gymnasium's assets
     frame_skip: int
-    contacts: bool  # whether it needs the torso's position and the contact forces
+    contacts: bool  # whether observations and rewards need the torso's position and the contact forces
     weights: Mapping[Convention, Weights]
 
     def observe(self, physics: Physics) -> Floats:
@@ -41,7 +41,7 @@ class Robot(Protocol):
         ...
 
     def fallen(self, physics: Physics) -> Mask:
-        """The copies whose episode must end, ``[copies]``."""
+        """The copies whose episode terminates, ``[copies]``."""
         ...
 
     def reward(
@@ -52,9 +52,10 @@ class Robot(Protocol):
 
 
 class HalfCheetah:
-    """A two-legged planar robot with 6 actuators; 17 observations: positions without x, and velocities.
+    """A two-legged planar robot with 6 actuators and 17 observations: positions without x, and velocities.
 
-    Reward: the task's term − c‖a‖², with c = 0.1 by Gymnasium's convention and 0.05 by the paper's. It never falls.
+    The reward is the task's term − c‖a‖², with c = 0.1 in Gymnasium's convention and 0.05 in the paper's. Episodes do
+    not terminate.
     """
 
     model = "half_cheetah.xml"
@@ -82,11 +83,11 @@ class HalfCheetah:
 class Ant:
     """A four-legged robot with 8 actuators.
 
-    105 observations: positions without x and y, velocities, and the contact forces on its 13 bodies, clipped to ±1.
-    Reward: the task's term + s − c‖a‖² − 0.0005‖contact forces‖², forces clipped to ±1; while it stands s = 1 by
-    Gymnasium's convention and 0.05 by the paper's, c = 0.5 and 0.005. It has fallen when its torso is not between 0.2 m
-    and 1 m high. As in Gymnasium, the velocity is the torso's, and its position and the contact forces are those that
-    the last simulation step began with.
+    The 105 observations are positions without x and y, velocities, and the contact forces on its 13 bodies, clipped to
+    ±1. The reward is the task's term + s − c‖a‖² − 0.0005‖contact forces‖², with forces clipped to ±1. In Gymnasium's
+    convention c = 0.5 and s = 1, in the paper's c = 0.005 and s = 0.05; s is 0 after a fall. The robot has fallen if
+    the height of its torso is not between 0.2 m and 1 m. As in Gymnasium, the velocity is that of the torso, and the
+    torso's position and the contact forces are those at the start of the last simulation step.
     """
 
     model = "ant.xml"
@@ -100,7 +101,7 @@ class Ant:
     )
 
     def observe(self, physics: Physics) -> Floats:
-        forces = np.clip(physics.contact_forces[:, 1:], -1.0, 1.0)  # without the world's, which are 0
+        forces = np.clip(physics.contact_forces[:, 1:], -1.0, 1.0)  # without those of the world body, which are 0
         return np.concatenate((physics.qpos[:, 2:], physics.qvel, forces.reshape(len(forces), -1)), axis=1)
 
     def x_position(self, physics: Physics) -> Floats:

@@ -1,4 +1,4 @@
-"""HalfCheetah and Ant with tasks of direction and velocity (Finn et al. 2017, section 5.3)."""
+"""Vector environments of MuJoCo robots with one task per copy."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewstep.rl.environments.base import NO_TASKS, check_actions, check_tasks
-from fewstep.rl.environments.goals import Direction, Goal, Velocity
+from fewstep.rl.environments.goals import Goal
 from fewstep.rl.environments.physics import Floats, Mask, Physics
-from fewstep.rl.environments.robots import Ant, Convention, HalfCheetah, Robot
+from fewstep.rl.environments.robots import Convention, Robot
 from fewstep.rl.environments.viewer import Viewer
 
 RESET_NOISE = 0.1  # of Gymnasium's v5 environments: positions ± U[−0.1, 0.1], velocities + 0.1·N(0, 1)
@@ -28,32 +28,12 @@ RESET_NOISE = 0.1  # of Gymnasium's v5 environments: positions ± U[−0.1, 0.1]
 class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
     """Copies of a robot, each with a task: a Gymnasium vector environment whose autoreset mode is "disabled".
 
-    Physics, observations and starts are those of Gymnasium's v5 environments, bit for bit: ``reset(seed=s)`` starts
-    copy i as Gymnasium's environment does with seed s + i. Rewards follow one of two conventions:
-
-    * ``"gymnasium"``: the terms and weights of v5, its forward reward replaced by the task's term;
-    * ``"paper"``: the formulas of Finn et al. 2017 and its code. The velocity is measured as in Gymnasium, and the
-      robots are Gymnasium's, so returns compare with the paper's only roughly.
-
-    A copy whose episode has ended is not simulated further: until it is reset, it returns its last observation, reward
-    0 and the same ``terminated`` and ``truncated``. Unpickling recreates the environment.
-
-    Args:
-        num_envs: the number of copies.
-        rewards: ``"gymnasium"`` or ``"paper"``.
-        horizon: control steps of 0.05 s after which an episode is truncated.
-        observe_task: whether the task is appended to the observation, as for the oracle baseline.
-        threads: the number of threads that step the copies, which does not change the results.
-        render_mode: ``"rgb_array"`` makes ``render`` return images, which needs an OpenGL renderer.
-
-    Raises:
-        ValueError: an argument, tasks or actions are invalid.
-        RuntimeError: it is reset before it has tasks, stepped before it is reset, or a simulation is unstable.
+    The arguments are those of [`HalfCheetahDirection`][fewstep.rl.environments.HalfCheetahDirection].
     """
 
     robot: ClassVar[Robot]
     goal: ClassVar[Goal]
-    closed = True  # until it is made: Gymnasium 1.2 closes what an error has left unmade
+    closed = True  # until __init__ ends: Gymnasium 1.2 would close an environment whose __init__ raised an error
 
     def __init__(
         self,
@@ -67,9 +47,9 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
     ) -> None:
         for name, value in (("num_envs", num_envs), ("horizon", horizon), ("threads", threads)):
             if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+                raise ValueError(f"{type(self).__name__}: {name} must be at least 1; got {value}.")
         if rewards not in self.robot.weights:
-            raise ValueError(f"rewards must be one of {', '.join(map(repr, self.robot.weights))}, got {rewards!r}")
+            raise ValueError(f'{type(self).__name__}: rewards must be "gymnasium" or "paper"; got {rewards!r}.')
         self.num_envs = num_envs
         self.horizon = horizon
         self.observe_task = observe_task
@@ -81,7 +61,7 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
             threads=threads,
         )
         if render_mode not in (None, "rgb_array"):
-            raise ValueError(f'render_mode must be None or "rgb_array", got {render_mode!r}')
+            raise ValueError(f'{type(self).__name__}: render_mode must be None or "rgb_array"; got {render_mode!r}.')
         self.render_mode = render_mode
         self._made_by = partial(
             type(self),
@@ -116,7 +96,7 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         self.closed = False
 
     def sample_tasks(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw tasks, ``[n, 1]``: directions ±1, or velocities in m/s."""
+        """Draw ``n`` tasks, ``[n, 1]``: directions ±1, or velocities in m/s."""
         return self.goal.sample(n, generator)
 
     def set_tasks(self, tasks: Tensor) -> None:
@@ -125,14 +105,14 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         numbers = tasks.detach().cpu().double().numpy()
         if not np.isfinite(numbers).all():
             copy = int(np.flatnonzero(~np.isfinite(numbers[:, 0]))[0])
-            raise ValueError(f"the task of copy {copy} is {numbers[copy, 0]}; tasks must be finite")
+            raise ValueError(f"set_tasks: tasks must be finite; got {numbers[copy, 0]} for copy {copy}.")
         self._next_tasks = numbers.copy()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
         """Start an episode in every copy, or in those of ``options["reset_mask"]``, booleans ``[num_envs]``.
 
-        Copy i draws from a generator of its own, which ``seed`` sets to ``seed + i``. Returns observations
-        ``[num_envs, numbers]`` and the information ``x_position``.
+        Each copy has its own generator of random numbers, which ``seed`` seeds with ``seed + i`` for copy i. Returns
+        observations ``[num_envs, numbers]`` and the information ``x_position`` (m), ``[num_envs]``.
         """
         if self._next_tasks is None:
             raise RuntimeError(NO_TASKS)
@@ -157,10 +137,11 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         """Take one control step in every copy.
 
         Args:
-            actions: ``[num_envs, actuators]``; MuJoCo clips them to the action space, the control cost does not.
+            actions: ``[num_envs, actuators]``. MuJoCo clips them to the action space; the control cost is that of the
+                actions before clipping.
 
         Returns:
-            observations ``[num_envs, numbers]``; rewards, terminated and truncated ``[num_envs]``; and the information
+            Observations ``[num_envs, numbers]``; rewards, terminated and truncated ``[num_envs]``; and the information
             ``x_position`` (m) and ``x_velocity`` (m/s, the mean over the step), ``[num_envs]``.
         """
         actions = self._checked(actions)
@@ -170,8 +151,9 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         if unstable:
             copy = unstable[0]
             raise RuntimeError(
-                f"the simulation of copy {copy} (task {self._tasks[copy].tolist()}) became unstable at step "
-                f"{self._elapsed[copy] + 1} of its episode"
+                f"The simulation of copy {copy} (task {self._tasks[copy].tolist()}) became unstable at step "
+                f"{self._elapsed[copy] + 1} of its episode: a position or velocity is not finite or exceeds 1e10. Call "
+                "reset() to continue."
             )
         self._elapsed += running
         position = self.robot.x_position(self.physics)
@@ -185,10 +167,10 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         return self._observe(), rewards, self._terminated.copy(), self._elapsed >= self.horizon, infos
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
-        """Return an image of every copy, ``[180, 320, 3]``, by a camera that follows it; ``None`` without a mode.
+        """Return an image of every copy, ``[180, 320, 3]``; ``None`` if ``render_mode`` is ``None``.
 
         Raises:
-            RuntimeError: there is no OpenGL renderer; the message says what to install.
+            RuntimeError: no OpenGL renderer works. The message says what to install.
         """
         if self.render_mode is None:
             return None
@@ -212,67 +194,32 @@ class RunningTasks(VectorEnv[Floats, NDArray[np.floating], Any]):
         if mask is None:
             return np.ones(self.num_envs, dtype=np.bool_)
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
-            raise ValueError(f"options['reset_mask'] must be a NumPy array of {self.num_envs} booleans, got {mask!r}")
+            raise ValueError(
+                f"reset: options['reset_mask'] must be a NumPy array of {self.num_envs} booleans; got {mask!r}."
+            )
         return mask
 
     def _checked(self, actions: NDArray[np.floating]) -> NDArray[np.floating]:
         if not self._was_reset.all():
-            raise RuntimeError("every copy must be reset before the first step")
+            raise RuntimeError("step: every copy must be reset before the first step. Call reset() without a mask.")
         actions = np.ascontiguousarray(actions)
         check_actions(actions, self.action_space.shape)
         if not np.isfinite(actions).all():
             copy = int(np.flatnonzero(~np.isfinite(actions).all(axis=1))[0])
             raise ValueError(
-                f"the action of copy {copy} (task {self._tasks[copy].tolist()}) is {actions[copy].tolist()}; "
-                "actions must be finite: has the policy diverged?"
+                f"step: actions must be finite; got {actions[copy].tolist()} for copy {copy} (task "
+                f"{self._tasks[copy].tolist()}). If the policy has diverged, reduce the learning rate."
             )
         return actions
 
 
-class HalfCheetahDirection(RunningTasks):
-    """HalfCheetah that runs forwards or backwards, reward ±v − cost; tasks ±1.
-
-    Examples:
-        >>> cheetahs = HalfCheetahDirection(num_envs=4, rewards="paper")
-        >>> cheetahs.set_tasks(cheetahs.sample_tasks(4, torch.Generator().manual_seed(0)))
-        >>> observations, _ = cheetahs.reset(seed=0)
-        >>> observations, rewards, terminated, truncated, infos = cheetahs.step(np.zeros((4, 6), dtype=np.float32))
-        >>> observations.shape, rewards.shape
-        ((4, 17), (4,))
-    """
-
-    robot = HalfCheetah()
-    goal = Direction()
-
-
-class HalfCheetahVelocity(RunningTasks):
-    """HalfCheetah that runs at a velocity v* from U[0, 2] m/s, reward −abs(v − v*) − cost."""
-
-    robot = HalfCheetah()
-    goal = Velocity(high=2.0)
-
-
-class AntDirection(RunningTasks):
-    """Ant that runs along or against the x axis, reward ±v + survival − costs; tasks ±1."""
-
-    robot = Ant()
-    goal = Direction()
-
-
-class AntVelocity(RunningTasks):
-    """Ant that runs at a velocity v* from U[0, 3] m/s along the x axis, reward 1 − abs(v − v*) + survival − costs."""
-
-    robot = Ant()
-    goal = Velocity(high=3.0, bonus=1.0)
-
-
 def _gymnasium_asset(name: str) -> Path:
-    """A model that comes with Gymnasium, found without importing ``gymnasium.envs.mujoco`` and its renderer."""
+    """The path of a model of Gymnasium, without importing ``gymnasium.envs.mujoco`` and its renderer."""
     return Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / name
 
 
 def _informed(**values: Floats) -> dict[str, Any]:
-    """Gymnasium's form of information about all copies: each with a mask of those that have it."""
+    """Information about all copies in Gymnasium's format, each with a mask of the copies that have it."""
     infos: dict[str, Any] = {}
     for name, value in values.items():
         infos |= {name: value, f"_{name}": np.ones(len(value), dtype=np.bool_)}

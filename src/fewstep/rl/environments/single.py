@@ -19,12 +19,21 @@ class SingleTask(gymnasium.Env[Any, Any]):
         task: the task, ``[numbers]``.
 
     Raises:
-        ValueError: there is not exactly one copy.
+        ValueError: ``copies`` does not have exactly one copy, or the task has the wrong shape.
+
+    Examples:
+        >>> import torch
+        >>> from fewstep.rl.environments import PointNavigation
+        >>> environment = SingleTask(PointNavigation(num_envs=1), task=torch.tensor([0.3, -0.2]))
+        >>> observation, _ = environment.reset(seed=0)
+        >>> observation, reward, terminated, truncated, _ = environment.step(np.array([0.1, -0.1]))
+        >>> observation.shape, terminated
+        ((2,), False)
     """
 
     def __init__(self, copies: TaskEnvironment, task: Tensor) -> None:
         if copies.num_envs != 1:
-            raise ValueError(f"a single task needs an environment with num_envs=1, got num_envs={copies.num_envs}")
+            raise ValueError(f"SingleTask: expected an environment with num_envs=1; got num_envs={copies.num_envs}.")
         copies.set_tasks(task.unsqueeze(0))
         self.copies = copies
         self.observation_space = copies.single_observation_space
@@ -50,5 +59,5 @@ class SingleTask(gymnasium.Env[Any, Any]):
 
 
 def _of_the_only_copy(infos: dict[str, Any]) -> dict[str, Any]:
-    """Without the masks, ``_name``, that say which copies have the information ``name``."""
+    """Remove the copy axis, and the masks ``_name`` of the copies that have the information ``name``."""
     return {name: value[0] for name, value in infos.items() if f"_{name}" in infos}

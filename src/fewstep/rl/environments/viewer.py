@@ -31,15 +31,15 @@ class Viewer:
         height: the height of an image in pixels.
 
     Raises:
-        RuntimeError: no OpenGL renderer works.
+        RuntimeError: no OpenGL renderer works. The message says what to install.
     """
 
     def __init__(self, model: mujoco.MjModel, width: int = 320, height: int = 180) -> None:
         backend = working_backend(os.environ.get("MUJOCO_GL"))
         if backend is None:
             raise RuntimeError(
-                "no OpenGL renderer works here. Without a screen or a GPU install Mesa's software renderer (Debian: "
-                "apt install libosmesa6), and leave the environment variable MUJOCO_GL empty or set it to osmesa."
+                "No OpenGL renderer works on this machine. Without a screen or a GPU, install Mesa's software renderer "
+                "(Debian: apt install libosmesa6), and unset the environment variable MUJOCO_GL or set it to osmesa."
             )
         os.environ["MUJOCO_GL"] = backend
         from gymnasium.envs.mujoco.mujoco_rendering import OffScreenViewer
@@ -49,7 +49,7 @@ class Viewer:
         self._viewer: Any = OffScreenViewer(model, self._data, width, height)
 
     def picture(self, state: Floats) -> NDArray[np.uint8]:
-        """An image ``[height, width, 3]`` of the model in a state of ``Physics``."""
+        """Return an image of the model in a state of ``Physics``, ``[height, width, 3]``."""
         mujoco.mj_setState(self._model, self._data, state, STATE_PARTS)
         mujoco.mj_forward(self._model, self._data)
         picture: NDArray[np.uint8] = self._viewer.render("rgb_array", camera_id=self._camera)
@@ -62,9 +62,9 @@ class Viewer:
 
 @functools.cache
 def working_backend(asked_for: str | None) -> str | None:
-    """The first of MuJoCo's OpenGL backends that renders an image; only ``asked_for`` is tried if given.
+    """Return the first of MuJoCo's OpenGL backends that renders an image; if given, only ``asked_for`` is tried.
 
-    Each is tried in a separate process, which a failing backend may end.
+    Each is tried in a separate process, because a failing backend may end it.
     """
     for backend in [asked_for] if asked_for else ["egl", "osmesa", "glfw"]:
         try:
