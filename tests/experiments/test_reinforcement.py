@@ -124,9 +124,9 @@ def test_episodes_and_goals_at_test_can_be_chosen(results: Path):
 
 def test_what_has_no_such_goals_or_episodes_says_so(tmp_path: Path):
     robot = EXPERIMENTS["cheetah-direction-maml"].config
-    with pytest.raises(ValueError, match="known of 2D navigation only; cheetah-direction"):
+    with pytest.raises(ValueError, match="applies only to 2D navigation; got cheetah-direction"):
         robot.tested_with(None, "paper")
-    with pytest.raises(ValueError, match="give --episodes"):
+    with pytest.raises(ValueError, match="Use --episodes"):
         robot.test_source(shots=5)
     row = EXPERIMENTS["sinusoid-5shot-maml"]
     run = Run.create(row.name, replace(row.config, iterations=1), Training(compile=False), tmp_path / "run")

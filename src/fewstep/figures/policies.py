@@ -1,4 +1,4 @@
-"""What a policy does before and after adaptation: paths in the plane (MAML, Figure 4), and films of robots."""
+"""Policies before and after adaptation: paths in the plane (MAML, Figure 4), and films of robots."""
 
 from __future__ import annotations
 
@@ -15,30 +15,36 @@ from fewstep.rl.environments.goals import Direction, Velocity
 from fewstep.tasks import Task, generator
 
 FRAMES_PER_SECOND = 10
-"""Of the film, in real time."""
+"""The frame rate of the film, which is in real time."""
 
 
 def plot_paths(learner: Any, path: Path, steps: int, goals: int = 4, seed: int = 0) -> Path:
-    """Paths of a point to its goal: a row for each goal, a column before adaptation and after every update.
+    """Draw paths to goals: a row for each goal, a column before adaptation and after each update.
 
     Args:
         learner: a [`MetaPolicy`][fewstep.rl.MetaPolicy] of 2D navigation.
-        path: the picture to write.
-        steps: updates.
-        goals: how many.
-        seed: of the goals and episodes.
+        path: the file to write.
+        steps: the number of updates.
+        goals: the number of goals.
+        seed: the seed of the goals and episodes.
+
+    Returns:
+        The path of the file.
     """
     return save(draw_paths(learner, range(steps + 1), goals, seed), path)
 
 
 def draw_paths(learner: Any, updates: Sequence[int], goals: int = 4, seed: int = 0) -> Any:
-    """The figure of [`plot_paths`][fewstep.figures.policies.plot_paths], with the columns of some updates only.
+    """Draw the figure of [`plot_paths`][fewstep.figures.policies.plot_paths] with chosen columns.
 
     Args:
         learner: a [`MetaPolicy`][fewstep.rl.MetaPolicy] of 2D navigation.
-        updates: a column after each of these numbers of updates.
-        goals: how many.
-        seed: of the goals and episodes.
+        updates: the number of updates of each column.
+        goals: the number of goals.
+        seed: the seed of the goals and episodes.
+
+    Returns:
+        The Matplotlib figure.
     """
     from fewstep.rl import EnvironmentTasks
 
@@ -67,21 +73,21 @@ def _when(update: int) -> str:
 
 
 def film(learner: Any, environment: Any, folder: Path, steps: int, seed: int = 0, seconds: float = 5.0) -> list[Path]:
-    """A robot before and after adaptation to two tasks: ``film.gif``, and some of its pictures as ``film.png``.
+    """Film a robot before and after adaptation to two tasks: ``film.gif``, and some of its frames as ``film.png``.
 
-    The two tasks are the lowest and the highest of a few; the policy acts without noise. Where there is no OpenGL
-    renderer nothing is drawn, and a warning says what to install.
+    The two tasks are the lowest and the highest of 16; the policy acts deterministically. Without an OpenGL renderer no
+    file is written, and a warning says what to install.
 
     Args:
         learner: a [`MetaPolicy`][fewstep.rl.MetaPolicy] of the environment's tasks.
-        environment: with one copy and ``render_mode="rgb_array"``.
-        folder: where the files go.
-        steps: updates; 0 for a policy that is not adapted.
-        seed: of the tasks.
-        seconds: length of the film.
+        environment: an environment with one copy and ``render_mode="rgb_array"``.
+        folder: the folder of the files.
+        steps: the number of updates; 0 for a policy that is not adapted.
+        seed: the seed of the tasks.
+        seconds: the length of the film in seconds.
 
     Returns:
-        The files written.
+        The paths of the files.
     """
     from fewstep.rl import EnvironmentTasks
 
@@ -104,7 +110,7 @@ def film(learner: Any, environment: Any, folder: Path, steps: int, seed: int = 0
 
 
 def task_in_words(environment: Any, number: float) -> str:
-    """What a task of a running robot asks for, such as "direction: backwards" or "velocity: 1.25 m/s"."""
+    """Describe a task of a robot, such as "direction: backwards" or "velocity: 1.25 m/s"."""
     goal = getattr(environment, "goal", None)
     if isinstance(goal, Direction):
         return f"direction: {'forwards' if number > 0 else 'backwards'}"
@@ -113,7 +119,7 @@ def task_in_words(environment: Any, number: float) -> str:
 
 @torch.no_grad()
 def _shoot(policy: Any, environment: Any, task: Task, seconds: float) -> tuple[list[Any], float]:
-    """Pictures of one episode, ``[height, width, 3]`` each, and how far the robot came along x, m."""
+    """Return frames of one episode, ``[height, width, 3]`` each, and the distance travelled along x in m."""
     environment.set_tasks(task.support.numbers[None])
     seen, infos = environment.reset(seed=0)
     start = float(infos["x_position"][0])

@@ -1,3 +1,3 @@
-"""Reinforcement learning: 2D navigation, cheetahs and ants, their methods, and the rows of the MAML paper."""
+"""Experiments of reinforcement learning: 2D navigation, HalfCheetah and Ant, their methods and their rows."""
 
 from fewstep.experiments.reinforcement.experiment import Reinforcement as Reinforcement

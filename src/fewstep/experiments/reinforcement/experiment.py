@@ -1,4 +1,4 @@
-"""Reinforcement learning (MAML, section 5.3): the setting, and what a method of it is."""
+"""The experiment of reinforcement learning (MAML, section 5.3), and the interface of its methods."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from fewstep.tasks import TaskSource
 
 @dataclass(frozen=True)
 class Method(experiment.Method):
-    """A method of reinforcement learning. Its fields are its own options; a subclass that adds some is decorated."""
+    """A method of reinforcement learning. Its fields are its options; a subclass with new fields is a dataclass too."""
 
     compiles: ClassVar[bool] = False
     observes_task: ClassVar[bool] = False
     """Whether the task is an input of the policy."""
     printed: ClassVar[dict[str, tuple[float, ...]]] = {}
-    """The paper's returns after 0, 1, … updates, by world."""
+    """The paper's mean returns after 0, 1, … updates, by world."""
     source: ClassVar[str] = "MAML, the authors' released results of {figure}"
-    """Where they are printed."""
+    """The source of ``printed``."""
 
     @property
     def context(self) -> int:
-        """Length of a context vector beside the observation."""
+        """The length of the context vector that is concatenated to the observation."""
         return 0
 
     @abstractmethod
@@ -46,28 +46,28 @@ class Method(experiment.Method):
 
 @dataclass(frozen=True)
 class Reinforcement(experiment.Experiment):
-    """Meta-learning a policy for the tasks of an environment, or one of the baselines it is compared with."""
+    """Meta-learning of a policy for the tasks of an environment, or one of its baselines."""
 
     world: World
     method: Method
     shots: Count = 20
-    """Episodes per task and step, K."""
+    """Number of episodes per task and inner step, K."""
     horizon: Count = 200
-    """Steps of an episode."""
+    """Number of steps after which an episode is truncated."""
     chunk: Count | None = 5
-    """Tasks that are differentiated at once; None for all."""
+    """Number of tasks that are differentiated at once; None for all."""
     meta_batch: Count = 40
-    """Tasks per outer iteration."""
+    """Number of tasks per outer iteration."""
     iterations: Count = 500
-    """Outer iterations."""
+    """Number of outer iterations."""
     test_task_count: Count = 40
-    """Tasks to test on."""
+    """Number of test tasks."""
     test_episodes: Count | None = None
-    """Episodes for each update at test, and as many after the last; as in training if not given."""
+    """Number of episodes before each update at test and after the last; None for that of training."""
     activation: Literal["relu", "tanh"] = "relu"
     """Nonlinearity of the policy."""
     test_checkpoint: Literal["best", "last"] = "best"
-    """Which checkpoint is tested: the best in validation, or the last."""
+    """Checkpoint to test: the best in validation, or the last."""
 
     former_options: ClassVar[frozenset[str]] = frozenset(
         ("rewards", "inner_lr", "steps", "context", "max_kl", "cg_tasks", "test_steps", "test_goals")
@@ -79,7 +79,7 @@ class Reinforcement(experiment.Experiment):
         return rl.mean_return
 
     def learner(self, compile: bool | str) -> Any:
-        """The method's learner, on the paper's network of two hidden layers of 100 units; it is never compiled."""
+        """The method's learner of the paper's network with two hidden layers of 100 units; it is never compiled."""
         environment = self.environment(self.meta_batch * self.shots)
         policy = rl.GaussianPolicy(
             environment.single_observation_space.shape[0],
@@ -94,16 +94,16 @@ class Reinforcement(experiment.Experiment):
         return self.method.outer_optimizer(learner)
 
     def train_source(self) -> TaskSource:
-        """Goals, directions or velocities, as the environment draws them."""
+        """Goals, directions or velocities that the environment draws."""
         return rl.EnvironmentTasks(self.environment(self.meta_batch * self.shots), self.shots)
 
     def validation_source(self) -> TaskSource:
         return self.train_source()
 
     def test_source(self, shots: int | None = None, queries: int | None = None) -> TaskSource:
-        """Tasks with ``test_episodes`` episodes for each update: drawn as in training, or the paper's goals."""
+        """Test tasks, which are drawn as in training or the paper's goals, with ``test_episodes`` episodes each."""
         if shots is not None or queries is not None:
-            raise ValueError("--shots and --queries do not apply to reinforcement learning; give --episodes.")
+            raise ValueError("--shots and --queries do not apply to reinforcement learning. Use --episodes.")
         episodes = self.test_episodes or self.shots
         environment = self.environment(self.test_task_count * episodes)
         return rl.EnvironmentTasks(environment, episodes, tasks=self.world.goals_of_the_paper())
@@ -116,7 +116,7 @@ class Reinforcement(experiment.Experiment):
         return replace(self, world=self.world.tested_on(goals), test_episodes=episodes or self.test_episodes)
 
     def plot(self, run: Any) -> list[Path]:
-        """Paths or a film, before and after updates; see [`policies`][fewstep.figures.policies]."""
+        """Paths or a film before and after adaptation; see [`policies`][fewstep.figures.policies]."""
         from fewstep.figures import policies
 
         learner = run.load_learner()
@@ -126,7 +126,7 @@ class Reinforcement(experiment.Experiment):
         return policies.film(learner, environment, run.folder.path, self.test_steps)
 
     def example(self, run: Any) -> tuple[Any, str] | None:
-        """Paths to two goals before adaptation and after the last update, for a report; robots have a film instead."""
+        """Paths to two goals before adaptation and after the last update, for a report; ``None`` for robots."""
         from fewstep.figures.policies import draw_paths
 
         if self.world.name != "navigation":
@@ -135,5 +135,5 @@ class Reinforcement(experiment.Experiment):
         return draw_paths(run.load_learner(), updates, goals=2), "Paths to two goals, before and after adaptation."
 
     def environment(self, copies: int, **options: Any) -> Any:
-        """Copies of the world's environment."""
+        """An environment of the world with a number of copies."""
         return self.world.environment(copies, self.horizon, self.method.observes_task, **options)

@@ -18,10 +18,10 @@ class TrustRegionMethod(Method):
     """A method whose outer loop is TRPO."""
 
     max_kl: Positive = 0.01
-    """Bound on how far TRPO moves the adapted policies in one step."""
+    """Bound of the KL divergence of the adapted policies in one TRPO step."""
     cg_tasks: Count | None = 5
-    """Number of tasks of the meta-batch that TRPO's Fisher matrix is computed on; None for all. Fewer change the
-    direction of a step a little and save most of its time."""
+    """Number of tasks of the meta-batch over which TRPO's Fisher matrix is averaged; None for all. Fewer tasks change
+    the direction of a step a little and save most of its time."""
 
     def outer_optimizer(self, learner: Any) -> torch.optim.Optimizer:
         return rl.TRPO(learner, self.max_kl, cg_tasks=self.cg_tasks)
@@ -32,9 +32,9 @@ class AdaptedMethod(Method):
     """A method that is adapted at test, without inner steps in training."""
 
     inner_lr: NonNegative = 0.1
-    """Step size of the first update, in training and at test; it is halved for further updates at test."""
+    """Step size of the first update in training and at test; that of later updates at test is half of it."""
     test_steps: Number = 3
-    """Updates at test."""
+    """Number of updates at test."""
 
     def choices(self, policy: torch.nn.Module) -> dict[str, Any]:
         return {"rule": fewstep.GradientDescent(self.inner_lr), "steps": self.steps}
@@ -42,23 +42,23 @@ class AdaptedMethod(Method):
 
 @dataclass(frozen=True)
 class GradientMethod(AdaptedMethod):
-    """A method whose inner loop takes gradient steps."""
+    """A method with gradient steps in the inner loop."""
 
     differs: ClassVar[dict[str, Any]] = {}
     """Arguments of `MetaPolicy` that differ from MAML's."""
 
     steps: Number = 1
-    """Inner steps in training."""
+    """Number of inner steps in training."""
 
     def choices(self, policy: torch.nn.Module) -> dict[str, Any]:
         return {**super().choices(policy), **self.differs}
 
 
 class MAML(GradientMethod, TrustRegionMethod):
-    """Policy-gradient steps, with the exact meta-gradient."""
+    """Policy-gradient steps with the exact meta-gradient (Finn et al. 2017)."""
 
     name = "maml"
-    summary = "MAML: one policy-gradient step, exact meta-gradient, TRPO outside"
+    summary = "MAML: one policy-gradient step, exact meta-gradient, TRPO in the outer loop"
     printed: ClassVar[dict[str, tuple[float, ...]]] = {
         "navigation": (-40.4, -11.7, -3.3, -3.2),
         "cheetah-velocity": (-129.5, -78.6, -66.6, -60.8),
@@ -77,7 +77,7 @@ class FOMAML(GradientMethod, TrustRegionMethod):
 
 
 class ANIL(GradientMethod, TrustRegionMethod):
-    """MAML whose inner loop moves the last layer only."""
+    """MAML whose inner loop adapts only the last layer."""
 
     name = "anil"
     summary = "ANIL: only the last layer of the policy is adapted"
@@ -85,7 +85,7 @@ class ANIL(GradientMethod, TrustRegionMethod):
 
 
 class MetaSGD(GradientMethod, TrustRegionMethod):
-    """MAML with learned step sizes, which begin at ``inner_lr``."""
+    """MAML with learned step sizes, whose initial value is ``inner_lr``."""
 
     name = "meta-sgd"
     summary = "Meta-SGD: a learned rate for every entry of every parameter"
@@ -97,10 +97,10 @@ class MetaSGD(GradientMethod, TrustRegionMethod):
 
 @dataclass(frozen=True)
 class Context(GradientMethod, TrustRegionMethod):
-    """MAML whose inner loop moves a context vector only."""
+    """MAML whose inner loop adapts only a context vector."""
 
     name = "context"
-    summary = "only a context vector beside the observation is adapted"
+    summary = "only a context vector, an additional input of the policy, is adapted"
     differs: ClassVar[dict[str, Any]] = {"adapts": "context"}
     printed: ClassVar[dict[str, tuple[float, ...]]] = {
         "navigation": (-42.42, -13.90, -5.17, -3.18),
@@ -116,7 +116,7 @@ class EMAML(GradientMethod, TrustRegionMethod):
     """E-MAML (Stadie et al. 2018)."""
 
     name = "e-maml"
-    summary = "E-MAML: with credit for what was explored before the update"
+    summary = "E-MAML: the outer loss includes a term for the sampling of the support episodes"
     differs: ClassVar[dict[str, Any]] = {"objective": rl.e_maml}
 
 
@@ -124,15 +124,15 @@ class DiCE(GradientMethod, TrustRegionMethod):
     """DiCE as the inner loss (Foerster et al. 2018)."""
 
     name = "dice"
-    summary = "the inner loss is DiCE, right in all derivatives"
+    summary = "the inner loss is DiCE, whose derivatives of all orders are unbiased"
     differs: ClassVar[dict[str, Any]] = {"inner_loss": rl.dice}
 
 
 class ProMP(GradientMethod):
-    """ProMP (Rothfuss et al. 2019), which has an outer loop of its own."""
+    """ProMP (Rothfuss et al. 2019), with its own outer optimiser."""
 
     name = "promp"
-    summary = "ProMP: importance ratios inside, clipped ones and several steps outside"
+    summary = "ProMP: importance ratios in the inner loss, clipped ratios and several steps in the outer loop"
     differs: ClassVar[dict[str, Any]] = {"inner_loss": rl.surrogate, "loss": rl.clipped_surrogate(0.3)}
 
     def outer_optimizer(self, learner: Any) -> torch.optim.Optimizer:
@@ -144,7 +144,7 @@ class Pretrained(AdaptedMethod, TrustRegionMethod):
     """One policy that is trained on all tasks jointly."""
 
     name = "pretrained"
-    summary = "one policy on all tasks, fine-tuned at test"
+    summary = "one policy for all tasks, fine-tuned at test"
     printed: ClassVar[dict[str, tuple[float, ...]]] = {
         "cheetah-velocity": (-158.0, -135.4, -128.5, -133.6),
         "cheetah-direction": (-43.0, -24.8, -12.9, 19.6),
@@ -155,7 +155,7 @@ class Pretrained(AdaptedMethod, TrustRegionMethod):
 
 @dataclass(frozen=True)
 class Oracle(TrustRegionMethod):
-    """One policy that sees the task: a bound on what adaptation can reach."""
+    """One policy with the task as an input: a bound on the return after adaptation."""
 
     name = "oracle"
     summary = "the task is an input of the policy, which is not adapted"
@@ -169,7 +169,7 @@ class Oracle(TrustRegionMethod):
     }
 
     def choices(self, policy: torch.nn.Module) -> dict[str, Any]:
-        """Arguments of `MetaPolicy`; the rate is that of updates that are asked for at test."""
+        """Arguments of `MetaPolicy`; the rate is used only if updates at test are requested."""
         return {"rule": fewstep.GradientDescent(0.1), "steps": 0}
 
 
@@ -177,11 +177,11 @@ class Random(AdaptedMethod):
     """A random initialisation, which is adapted at test without training."""
 
     name = "random"
-    summary = "not trained: adapted from a random initialisation"
+    summary = "not trained: a random initialisation, adapted at test"
     printed: ClassVar[dict[str, tuple[float, ...]]] = {"navigation": (-82.7, -58.0, -53.8, -46.8)}
 
     def choices(self, policy: torch.nn.Module) -> dict[str, Any]:
-        """Arguments of `MetaPolicy`: its one iteration is one of MAML, by an optimiser that does not move."""
+        """Arguments of `MetaPolicy`: those of MAML, whose one iteration does not change the parameters."""
         return {**super().choices(policy), "steps": 1}
 
     def outer_optimizer(self, learner: Any) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""The rows of reinforcement learning: every method in every world."""
+"""The rows of reinforcement learning: each method in each world."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORLDS: dict[worlds.World, dict[str, Any]] = {
     worlds.AntDirection(): {"shots": 40},
     worlds.AntVelocity(): {},
 }
-"""Every world with the paper's settings."""
+"""The worlds with the paper's settings."""
 _TRAINING = {"compile": False, "log_every": 5, "checkpoint_every": 25, "validate_every": 25, "validation_tasks": 40}
 
 
@@ -29,7 +29,7 @@ def _row(world: worlds.World, method: Method) -> Row:
     paper = method.printed.get(world.name, ())
     return Row(
         f"{world.name}-{method.name}",
-        f"{method.summary}{'' if isinstance(world, worlds.Navigation) else '; other robots than the papers'}",
+        f"{method.summary}{'' if isinstance(world, worlds.Navigation) else '; the robots differ from the papers'}",
         Reinforcement(world, method, **settings),
         table=world.table,
         label=method.name,
@@ -40,7 +40,7 @@ def _row(world: worlds.World, method: Method) -> Row:
 
 
 def _random_of_the_authors() -> Row:
-    """The random initialisation with the settings of the authors' script beside ours."""
+    """The random initialisation with the settings of the authors' script."""
     ours = _row(worlds.Navigation("paper"), methods.Random())
     return replace(
         ours,
