@@ -58,8 +58,7 @@ class EachTask:
         self.decide(function, tasks)
         processes = ALONE if torch.is_grad_enabled() else current()
         own, _ = processes.own_tasks(tasks)
-        found, error = processes.attempt(lambda: self._in_parts(function, own))
-        return processes.gather(found, len(tasks), error)
+        return processes.of_all(lambda: self._in_parts(function, own), len(tasks))
 
     def _in_parts(self, function: Callable[[Task], Any], tasks: Tasks) -> Any:
         found = [self.at_once(function, part) for part in self.parts(tasks)]

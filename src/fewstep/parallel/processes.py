@@ -215,6 +215,16 @@ class Processes:
             drew = any(not torch.equal(value, began[name]) for name, value in random_state().items() if name in began)
             set_random_state(after if drew else before)
 
+    def of_all(self, work: Callable[[], Any], count: int) -> Any:
+        """What a function computes for the tasks of each process, put together; an exception ends all processes.
+
+        Args:
+            work: returns a tree of tensors whose leading axis is that of the tasks of this process.
+            count: the number of tasks of all processes.
+        """
+        own, error = self.attempt(work)
+        return self.gather(own, count, error)
+
     def attempt(self, work: Callable[[], T]) -> tuple[T | None, Exception | None]:
         """What a function returns, or the exception that it raises, if there are other processes to tell of it."""
         if self.size == 1:
@@ -222,6 +232,8 @@ class Processes:
         try:
             with self.own_random_numbers():
                 return work(), None
+        except ProcessFailed:
+            raise  # the others know already
         except Exception as error:
             return None, error
 

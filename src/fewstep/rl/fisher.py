@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from fewstep.learner.gradients import Gradient, scaled, summed
+from fewstep.parallel import current
 from fewstep.rl.meta_policy import MetaPolicy
 from fewstep.tasks import Task
 
@@ -71,21 +73,32 @@ class FisherProduct:
     """
 
     def __init__(self, learner: MetaPolicy, trajectories: Task, tasks: int | None = None) -> None:
-        count = len(trajectories)
+        self._processes, count = current(), len(trajectories)
         curved = count if tasks is None else min(tasks, count)
-        bounds = sorted({*range(0, count, learner.chunk or count), curved, count})
-        parts = [
-            _Part(learner, trajectories[start:end], count, curved if end <= curved else 0)
-            for start, end in itertools.pairwise(bounds)
-        ]
-        self.loss = torch.stack([part.loss for part in parts]).sum()
-        self.gradient = _sum(part.gradient for part in parts)
-        self.distributions = tree_map(lambda *tensors: torch.cat(tensors), *(part.distributions for part in parts))
+        own = self._processes.share(count)
+        inside = own or range(1)  # a process without tasks computes one that does not count
+        ends = {*inside[:: learner.chunk or count], *([curved] if curved in inside else []), inside.stop}
+        parameters = [value for value in learner.parameters() if value.requires_grad]
+        parts: list[_Part] = []
+
+        def of_own_tasks() -> Gradient:
+            parts.extend(
+                _Part(learner, trajectories[start:end], count, curved if own and end <= curved else 0)
+                for start, end in itertools.pairwise(sorted(ends))
+            )
+            loss, gradient = torch.stack([part.loss for part in parts]).sum(), _sum(part.gradient for part in parts)
+            return (loss, [*gradient]) if own else scaled(loss, gradient, 0.0)
+
+        self.loss, gradient = summed(self._processes, of_own_tasks, parameters)
+        self.gradient = _present(gradient, parameters)
+        joined = tree_map(lambda *each: torch.cat(each), *(part.distributions for part in parts))
+        self.distributions = self._processes.gather(joined, count)
         self._curved = [part for part in parts if part.curved]
 
     def __call__(self, vector: Sequence[Tensor]) -> list[Tensor]:
         """Multiply by a vector, given as one tensor per parameter; the result has the same form."""
-        return _sum(part(vector) for part in self._curved)
+        own: list[Tensor | None] = [*_sum(part(vector) for part in self._curved)] or [None] * len(vector)
+        return _present(self._processes.sum(own, vector), vector)
 
 
 class _Part:
@@ -141,3 +154,8 @@ class _Part:
 
 def _sum(parts: Iterable[list[Tensor]]) -> list[Tensor]:
     return [sum(tensors[1:], start=tensors[0]) for tensors in zip(*parts, strict=True)]
+
+
+def _present(values: Iterable[Tensor | None], likes: Sequence[Tensor]) -> list[Tensor]:
+    """The values, with zeros for those that no process has."""
+    return [torch.zeros_like(like) if value is None else value for value, like in zip(values, likes, strict=True)]

@@ -18,6 +18,7 @@ from fewstep.learner.each_task import EachTask
 from fewstep.learner.functional_loss import LOSS_PREFIX, FunctionalLoss, call
 from fewstep.learner.selection import Names
 from fewstep.objectives import Objective, query_loss
+from fewstep.parallel import alone, current
 from fewstep.rl.acting import Act
 from fewstep.rl.environment_tasks import EnvironmentTask
 from fewstep.rl.inner_steps import OfCurrentStep, Scaled
@@ -136,7 +137,8 @@ class MetaPolicy(Learner[nn.Module]):
             ``[tasks, steps, episodes, time, ...]``, and whose query is those of the adapted policy,
             ``[tasks, episodes, time, ...]``. Without inner steps the support has one step, which is not used.
         """
-        *explored, adapted = self._explore(_environment_tasks(tasks), self.steps, self.rule)[1]
+        sampled = _environment_tasks(tasks)
+        *explored, adapted = current().of_all(lambda: self._explore(sampled, self.steps, self.rule)[1], len(tasks))
         return Task(_by_step(explored or [adapted]), adapted)
 
     def loss_on(self, trajectories: Task) -> Tensor:
@@ -195,7 +197,8 @@ class MetaPolicy(Learner[nn.Module]):
             raise ValueError("adapt expects one task; got several with a task axis. Pass one: tasks[0].support.")
         steps = self._steps(steps)
         task, rule = support[None], Scaled(self.rule, self.test_scales)
-        explored = self._explore(task, steps - 1, rule)[1]
+        with alone():
+            explored = self._explore(task, steps - 1, rule)[1]
         with torch.no_grad():
             adapted = self._adapted(explored, 1, rule)
         adapted = {name: value[0] for name, value in adapted.items()}
@@ -225,18 +228,19 @@ class MetaPolicy(Learner[nn.Module]):
         metric = metric or self.metric
         check_metric(metric)
         measure = FunctionalLoss(self.model, metric)
-        path, explored = self._tested(tasks, steps)
 
         def of_task(task: int, params: Params, trajectories: Trajectories) -> Tensor:
             own = {name: value[task] for name, value in params.items()}
             return metric_value(measure(own, trajectories[task]), trajectories.mask.device)
 
+        def of_own_tasks() -> Tensor:
+            pairs = list(zip(*self._tested(tasks, steps), strict=True))
+            own = range(len(pairs[0][1].mask))
+            return torch.stack([torch.stack([of_task(task, *pair) for pair in pairs]) for task in own])
+
         with torch.no_grad():
-            scores = [
-                torch.stack([of_task(task, *pair) for pair in zip(path, explored, strict=True)])
-                for task in range(len(explored[0].mask))
-            ]
-        return torch.stack(scores)
+            found: Tensor = current().of_all(of_own_tasks, len(tasks))
+        return found
 
     def episodes(self, tasks: Task, steps: int | None = None) -> list[Trajectories]:
         """Sample the episodes that ``score`` evaluates, before adaptation and after every update.
@@ -248,19 +252,21 @@ class MetaPolicy(Learner[nn.Module]):
         Returns:
             [`Trajectories`][fewstep.rl.Trajectories] ``[tasks, episodes, time, ...]`` per step.
         """
-        return self._tested(tasks, steps)[1]
+        found: list[Trajectories] = current().of_all(lambda: self._tested(tasks, steps)[1], len(tasks))
+        return found
 
     def _tested(self, tasks: Tasks, steps: int | None) -> tuple[list[Params], list[Trajectories]]:
         return self._explore(_environment_tasks(tasks), self._steps(steps), Scaled(self.rule, self.test_scales))
 
     @torch.no_grad()
     def _explore(self, tasks: EnvironmentTask, steps: int, rule: Rule) -> tuple[list[Params], list[Trajectories]]:
-        """φ_0, …, φ_K, each adapted on the episodes of those before, and their episodes."""
+        """φ_0, …, φ_K, each adapted on the episodes of those before, and their episodes; of the process's own tasks."""
+        own = current().share(len(tasks.seed)) or range(1)
         path: list[Params] = []
         explored: list[Trajectories] = []
         for step in range(steps + 1):
-            path.append(self._adapted(explored, len(tasks.seed), rule))
-            explored.append(self.rollouts(self.model, self._of_policy(path[-1]), tasks, step))
+            path.append(self._adapted(explored, len(own), rule))
+            explored.append(self.rollouts(self.model, self._of_policy(path[-1]), tasks, step, own))
         return path, explored
 
     def _adapted(self, explored: Sequence[Trajectories], count: int, rule: Rule) -> Params:

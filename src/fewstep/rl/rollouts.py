@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.adaptation.rules import Params
+from fewstep.parallel import current
 from fewstep.rl.actions import ActionMap
 from fewstep.rl.advantages import discounted_returns, generalized_advantages, normalized
 from fewstep.rl.baselines import linear_baseline, time_baseline
@@ -82,7 +83,9 @@ class Rollouts:
         self._baseline_of(environment)
 
     @torch.no_grad()
-    def __call__(self, policy: nn.Module, params: Params, tasks: EnvironmentTask, step: int = 0) -> Trajectories:
+    def __call__(
+        self, policy: nn.Module, params: Params, tasks: EnvironmentTask, step: int = 0, own: range | None = None
+    ) -> Trajectories:
         """Sample episodes of each task with its policy.
 
         Args:
@@ -90,9 +93,11 @@ class Rollouts:
             params: the parameters of each task's policy, ``[tasks, ...]``.
             tasks: tasks with a leading task axis.
             step: the inner step, which determines the random numbers together with the tasks' seeds.
+            own: the tasks that this process samples, if several processes share them; ``params`` are then those of
+                these tasks. By default all.
 
         Returns:
-            The episodes, ``[tasks, episodes, horizon, ...]``.
+            The episodes, ``[tasks, episodes, horizon, ...]``, of all tasks or of ``own``.
 
         Raises:
             ValueError: the policy does not fit the environment (before the first step), or the environment returned
@@ -103,12 +108,14 @@ class Rollouts:
         horizon = self._horizon_of(environment) if tasks.horizon is None else tasks.horizon
         baseline = self._baseline_of(environment)
         sampler = Sampler(environment, tasks.episodes or self.episodes, horizon, self._were_reset)
-        observations, actions, rewards, mask, log_probs = sampler(policy, params, tasks, step)
+        count = len(tasks.seed)
+        observations, actions, rewards, mask, log_probs = sampler(policy, params, tasks, step, own or range(count))
         returns = discounted_returns(rewards, mask, self.discount)
         values = baseline(observations, returns, mask)
         advantages = generalized_advantages(rewards, values, mask, self.discount, self.gae_lambda)
         scores = (rewards * mask).sum(-1).mean(-1)
-        credit = (scores - scores.mean()) / (scores.std(correction=0) + 1e-8)
+        all_scores = scores if own is None else current().gather(scores, count)
+        credit = (scores - all_scores.mean()) / (all_scores.std(correction=0) + 1e-8)
         return Trajectories(observations, actions, rewards, mask, normalized(advantages, mask), log_probs, credit)
 
     def environment_of(self, tasks: EnvironmentTask) -> TaskEnvironment:

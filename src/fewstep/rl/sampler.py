@@ -37,12 +37,18 @@ class Sampler:
         self._were_reset = were_reset
         self._name = type(environment).__name__
 
-    def __call__(self, policy: nn.Module, params: Params, tasks: EnvironmentTask, step: int) -> list[Tensor]:
-        """Return observations, actions, rewards, mask, log-probabilities, ``[tasks, episodes, horizon, ...]`` each."""
-        count = len(tasks.seed)
+    def __call__(
+        self, policy: nn.Module, params: Params, tasks: EnvironmentTask, step: int, own: range
+    ) -> list[Tensor]:
+        """Return observations, actions, rewards, mask, log-probabilities, ``[tasks, episodes, horizon, ...]`` each.
+
+        Only the episodes of the tasks in ``own`` are sampled: those that are sampled for all tasks.
+        """
+        # Episode e of all tasks starts from this seed plus e.
+        seed = generator(int(tasks.seed.sum()), step, stream=1).initial_seed() + own.start * self.episodes
+        tasks, count = tasks[own.start : own.stop], len(own)
         like = next(iter(params.values()))
-        noise = torch.stack([self._noise(int(seed), step) for seed in tasks.seed], 1).to(like)
-        seed = generator(int(tasks.seed.sum()), step, stream=1).initial_seed()
+        noise = torch.stack([self._noise(int(each), step) for each in tasks.seed], 1).to(like)
         copies, episodes = self.environment.num_envs, count * self.episodes
         with _one_thread():
             rounds = [
