@@ -77,6 +77,8 @@ class Distribution(Protocol):
 class Gaussian(Record):
     """Independent normal distributions of the entries of an action.
 
+    The methods are those of [`Distribution`][fewstep.rl.Distribution].
+
     Args:
         mean: the mean of each entry, ``[..., actions]``.
         log_std: the logarithm of the standard deviation, ``[..., actions]``.
@@ -113,6 +115,8 @@ class Gaussian(Record):
 class Categorical(Record):
     """A distribution over actions 0 … n − 1.
 
+    The methods are those of [`Distribution`][fewstep.rl.Distribution].
+
     Args:
         logits: unnormalised logarithms of the probabilities, ``[..., n]``.
 
@@ -146,6 +150,8 @@ class Categorical(Record):
 @dataclass(frozen=True, eq=False)
 class MultiCategorical(Record):
     """Independent discrete choices; choice i has the values 0 … ``choices[i]`` − 1 (Gymnasium's ``MultiDiscrete``).
+
+    The methods are those of [`Distribution`][fewstep.rl.Distribution].
 
     Args:
         logits: unnormalised logarithms of the probabilities of all choices, concatenated, ``[..., sum(choices)]``.

@@ -28,8 +28,26 @@ from fewstep.rl.environments.gymnasium_copy import (
 
 
 class EnvironmentFailed(RuntimeError):  # noqa: N818 - the name is an event
-    """The error that a copy of an environment failed: it raised an error, its process ended, or it returned invalid
-    values. The message names the copy and its task.
+    """A copy of an environment raised an error, ended its process or returned invalid values.
+
+    The message names the copy and its task. All copies are closed.
+
+    Examples:
+        >>> import gymnasium
+        >>> def set_task(environment, task):
+        ...     raise ValueError("no such task")
+        >>> copies = GymnasiumTasks(
+        ...     make=lambda: gymnasium.make("Pendulum-v1"),
+        ...     sample_tasks=lambda n, generator: torch.zeros(n, 1),
+        ...     set_task=set_task,
+        ...     num_envs=1,
+        ... )
+        >>> copies.set_tasks(torch.zeros(1, 1))
+        >>> try:
+        ...     copies.reset()
+        ... except EnvironmentFailed as error:
+        ...     print(str(error).splitlines()[0])
+        Copy 0 (task [0.0]): reset raised ValueError: no such task
     """
 
 
