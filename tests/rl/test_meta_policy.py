@@ -233,6 +233,9 @@ def test_says_what_it_takes():
     learner = worlds.learner()
     with pytest.raises(TypeError, match="tasks from fewstep.rl.EnvironmentTasks"):
         learner.meta_loss(fs.tasks.Sinusoids().sample(4))
+    for function in (learner.meta_loss, learner.score, learner.episodes):
+        with pytest.raises(TypeError, match="got EnvironmentTask"):
+            function(worlds.tasks(learner).support)
     with pytest.raises(TypeError, match="Pass task.support"):
         learner.adapt(worlds.tasks(learner)[0])
     with pytest.raises(ValueError, match="test_scales"):

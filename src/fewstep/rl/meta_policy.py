@@ -221,8 +221,7 @@ class MetaPolicy(Learner[nn.Module]):
             The metric, ``[tasks, steps + 1]``.
 
         Raises:
-            TypeError: the metric is not a function of (policy, trajectories), or does not return a scalar; or the
-                tasks are not those of [`EnvironmentTasks`][fewstep.rl.EnvironmentTasks].
+            TypeError: the metric is not a function of (policy, trajectories), or does not return a scalar.
             ValueError: ``steps`` is negative, or sampling fails as in [`Rollouts`][fewstep.rl.Rollouts].
         """
         metric = metric or self.metric
@@ -239,7 +238,7 @@ class MetaPolicy(Learner[nn.Module]):
             return torch.stack([torch.stack([of_task(task, *pair) for pair in pairs]) for task in own])
 
         with torch.no_grad():
-            found: Tensor = current().of_all(of_own_tasks, len(tasks))
+            found: Tensor = current().of_all(of_own_tasks, len(_environment_tasks(tasks).seed))
         return found
 
     def episodes(self, tasks: Task, steps: int | None = None) -> list[Trajectories]:
@@ -252,7 +251,8 @@ class MetaPolicy(Learner[nn.Module]):
         Returns:
             [`Trajectories`][fewstep.rl.Trajectories] ``[tasks, episodes, time, ...]`` per step.
         """
-        found: list[Trajectories] = current().of_all(lambda: self._tested(tasks, steps)[1], len(tasks))
+        count = len(_environment_tasks(tasks).seed)
+        found: list[Trajectories] = current().of_all(lambda: self._tested(tasks, steps)[1], count)
         return found
 
     def _tested(self, tasks: Tasks, steps: int | None) -> tuple[list[Params], list[Trajectories]]:
