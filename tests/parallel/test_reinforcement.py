@@ -70,7 +70,7 @@ def test_two_processes_train_a_policy_like_one(
     first, second = two(trained, name, count, True, cg_tasks, chunk)
     for key, value in first.items():
         assert torch.equal(value, second[key]), key
-        # Conjugate gradients enlarge rounding; parameters, and what follows the step, differ more than the step's input.
+        # Conjugate gradients enlarge rounding, and so differ the parameters and what follows the step.
         torch.testing.assert_close(
             value, alone[key], rtol=1e-6, atol=1e-8, msg=lambda words, key=key: f"{key}: {words}"
         )

@@ -46,6 +46,17 @@ def check_model(model: nn.Module) -> None:
             )
 
 
+def check_not_sharded(model: nn.Module) -> None:
+    """Raise if a module is sharded by FSDP2, whose hooks work on the module and not on its adapted copy."""
+    for name, module in model.named_modules():
+        if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
+            raise ValueError(
+                f"{f'model.{name}' if name else 'model'} is sharded by fully_shard (FSDP2), which is not supported: it "
+                "gathers the parameters of the module, not those of its adapted copy. Keep the model whole in every "
+                "process; see the guide on several processes for what fits."
+            )
+
+
 def rule_tensors(rule: Any) -> dict[str, Tensor]:
     """The parameters and buffers of a rule by name; empty if it is not a module."""
     return dict([*rule.named_parameters(), *rule.named_buffers()]) if isinstance(rule, nn.Module) else {}

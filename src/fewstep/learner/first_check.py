@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fewstep.adaptation.random_numbers import replayed
-from fewstep.learner.checks import check_rule, check_sets, padding_of
+from fewstep.learner.checks import check_not_sharded, check_rule, check_sets, padding_of
 from fewstep.learner.choices import Choices
 from fewstep.learner.each_task import EachTask, Tasks
 from fewstep.learner.first_task import FirstTask, Function
@@ -51,6 +51,7 @@ def first_check(
         original: the parameters of the user's module.
         learned: the tensors that the function will be differentiated with respect to; ``None`` if it will not be.
     """
+    check_not_sharded(choices.model)
     check_sets(tasks, choices.params())
     check_rule(choices.rule, choices.params())
     # A resumed run checks again, and must draw the same numbers as an uninterrupted one.
