@@ -15,7 +15,7 @@ The public names by subject::
     training     fit load; TrainingDiverged TrainingInterrupted
     evaluation   evaluate check_gradients; what adaptation changes in fewstep.evaluation
     protocols    Adjoint Rule Transform, for custom classes
-    more         fewstep.baselines, fewstep.rl, fewstep.allocator
+    more         fewstep.baselines, fewstep.rl, fewstep.parallel, fewstep.allocator
 
 Examples:
     >>> import fewstep as fs
@@ -31,7 +31,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewstep import allocator, baselines, datasets, evaluation, models, rl, tasks
+    from fewstep import allocator, baselines, datasets, evaluation, models, parallel, rl, tasks
     from fewstep.adaptation import (
         SGD,
         Adadelta,
@@ -126,6 +126,7 @@ __all__ = [
     "models",
     "mse",
     "multi_step_loss",
+    "parallel",
     "query_loss",
     "reptile",
     "reptile_loss",

@@ -48,7 +48,7 @@ def test_there_are_pages():
     assert len(PAGES) > 15
 
 
-MODULES = ("", "tasks", "models", "datasets", "baselines", "evaluation", "rl", "rl.environments")
+MODULES = ("", "tasks", "models", "datasets", "baselines", "evaluation", "parallel", "rl", "rl.environments")
 
 
 def found(path: str) -> object:

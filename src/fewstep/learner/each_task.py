@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_map
 
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.learner.gradients import accumulate, summed, with_gradients
-from fewstep.parallel import ALONE, Processes, current
+from fewstep.parallel import Processes, current
+from fewstep.parallel.processes import ALONE
 from fewstep.tasks import Task
 from fewstep.tasks.trees import split, tensors
 
