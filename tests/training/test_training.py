@@ -279,9 +279,9 @@ def test_a_run_is_not_overwritten(tmp_path: Path):
 
 
 RESUMED_WITH = {
-    "another optimiser": ({"kind": torch.optim.Adam}, ValueError, "trained with SGD; resume it with SGD. Got Adam"),
+    "another optimiser": ({"kind": torch.optim.Adam}, ValueError, "optimizer: SGD in the run, Adam now"),
     "another network": ({"width": 7}, ValueError, r"differs from the one that was trained.*model.0.weight: \[8, 1\]"),
-    "another seed": ({"seed": 5}, ValueError, "draws its tasks with seed=0.*Got 5"),
+    "another seed": ({"seed": 5}, ValueError, "seed: 0 in the run, 5 now"),
 }
 
 

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words = _choose_allocator(words)
         _run(words, began)
     except KeyboardInterrupt as interrupt:
-        print(f"\n{interrupt or 'Interrupted.'}", file=sys.stderr)
+        print(f"\n{str(interrupt) or 'Interrupted.'}", file=sys.stderr)
         sys.exit(128 + int(getattr(interrupt, "signal", 2)))
     except BrokenPipeError:
         sys.exit(0)

@@ -10,11 +10,12 @@ from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
 from fewstep.cli.run_folder import Hardware, open_run
 from fewstep.experiments.catalogue import EXPERIMENTS, find
+from fewstep.experiments.changes import Changes, change_run
 from fewstep.experiments.row import Row
 from fewstep.experiments.runs import Run
 from fewstep.experiments.settings import settings_of
 from fewstep.experiments.training import Training
-from fewstep.training import TrainingInterrupted
+from fewstep.training import TrainingDiverged, TrainingInterrupted
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Train:
     Examples:
         fewstep train sinusoid-5shot-maml --iterations 5000
         fewstep train --resume runs/sinusoid-5shot-maml-seed0
+        fewstep train --resume runs/sinusoid-5shot-maml-seed0 --outer-lr 1e-4 --clip-norm 10
     """
 
     experiment: Annotated[str | None, Argument] = None
@@ -34,6 +36,9 @@ class Train:
     """Instead of an experiment: the folder of a run, which is resumed exactly from its last checkpoint."""
     hardware: Hardware = field(default_factory=Hardware)
     """With --resume: where to compute. By default, as before."""
+    changes: Changes = field(default_factory=Changes)
+    """With --resume: settings that change from here on, for instance after training diverged. The run's config.json and
+    its results say so."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,23 @@ def main(words: list[str], began: float) -> None:
     try:
         run.train()
     except TrainingInterrupted as interrupt:
+        if not run.folder.has_checkpoint():
+            raise
         raise interrupt.resumed_by(f"Resume it with: fewstep train --resume {run.folder.path}") from None
+    except TrainingDiverged as error:
+        if not run.folder.has_checkpoint():
+            raise
+        raise TrainingDiverged(f"{error} Resume it with: {_milder(run)}", error.iteration) from None
     done = run.iterations()
     print(f"Trained {run.name} for {done:,} iteration{'s' * (done != 1)}: {run.folder.path}")
     print(f"Evaluate it with: fewstep evaluate {run.folder.path}")
+
+
+def _milder(run: Run) -> str:
+    """The command that resumes a run that diverged with other settings."""
+    rate = settings_of(run.experiment).get("outer_lr")
+    other = "--on-nan skip" if rate is None else f"--outer-lr {rate / 10:g} --clip-norm 10"
+    return f"fewstep train --resume {run.folder.path} {other}"
 
 
 def _resumed(words: list[str]) -> Run:
@@ -67,7 +85,9 @@ def _resumed(words: list[str]) -> Run:
         raise ValueError(f"the experiment comes first: fewstep train {options.experiment} [options].")
     if options.resume is None:
         raise ValueError("train needs an experiment (see `fewstep list`) or --resume RUN.")
-    return open_run(options.resume, options.hardware)
+    run = open_run(options.resume, options.hardware)
+    change_run(run, options.changes)
+    return run
 
 
 def _new(name: str, words: list[str]) -> Run:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fewstep.experiments.catalogue import EXPERIMENTS, find
+from fewstep.experiments.changes import overridden
 from fewstep.experiments.experiment import Experiment
 from fewstep.experiments.option_types import check_options
 from fewstep.experiments.other_norms import OtherNorm, take_parameters
@@ -42,6 +43,8 @@ class Run:
         self.training = replace(self.begun_with, **{name: value for name, value in here.items() if value is not None})
         every = [row.config for row in EXPERIMENTS.values()]
         self.experiment: Any = load_settings(find(self.name).config, config["config"], every)
+        self.changes: list[dict[str, Any]] = config.get("changes", [])
+        """Settings that were changed on resuming: the iteration, and by name the value before and after."""
         self._is_new = False
         """Whether `create` made the folder, so that it is removed if training fails before anything is saved."""
 
@@ -58,18 +61,14 @@ class Run:
         check_options(experiment)
         _check_effects(name, experiment, training)
         folder = RunFolder(path)
-        if folder.config_file.exists():
-            raise FileExistsError(
-                f"{folder.path} already holds a run. Resume it with fewstep train --resume {folder.path}, or name "
-                "another folder with --run."
-            )
-        if folder.has_run():
-            raise FileExistsError(f"{folder.path} holds a run of fewstep.fit. Name another folder with --run.")
+        _check_is_free(folder)
         # Settings that do not fit the data are found by making these, before the folder is made.
         experiment.learner(compile=False)
         experiment.train_source()
         experiment.validation_source()
-        folder.write_json(folder.config_file, {"experiment": name, **provenance(experiment, training)})
+        with folder.writing():
+            _check_is_free(folder)
+            folder.write_json(folder.config_file, {"experiment": name, **provenance(experiment, training)})
         run = cls(path)
         run._is_new = True
         return run
@@ -121,6 +120,8 @@ class Run:
             metric=experiment.metric,
             run=self.folder.path,
             resume=True,
+            override=overridden(self.changes),
+            on_nan=training.on_nan,
             deadline=deadline,
             log_every=training.log_every,
             checkpoint_every=training.checkpoint_every,
@@ -233,6 +234,16 @@ class Run:
         convolutions.fp32_precision = "tf32" if training.precision == "tf32" else "ieee"
         torch.manual_seed(training.seed)
         return (experiment or self.experiment).learner(compile).to(training.device, getattr(torch, training.dtype))
+
+
+def _check_is_free(folder: RunFolder) -> None:
+    if folder.config_file.exists():
+        raise FileExistsError(
+            f"{folder.path} already holds a run. Resume it with fewstep train --resume {folder.path}, or name "
+            "another folder with --run."
+        )
+    if folder.has_run():
+        raise FileExistsError(f"{folder.path} holds a run of fewstep.fit. Name another folder with --run.")
 
 
 def _check_effects(name: str, experiment: Experiment, training: Training) -> None:

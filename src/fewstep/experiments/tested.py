@@ -92,6 +92,8 @@ def evaluate_run(run: Any, given: dict[str, Any]) -> dict[str, Any]:
         steps, tasks = chosen["steps"], chosen["tasks"]
         results |= costs(experiment, run.training, run.folder.load(), learner, steps, tasks)
     results |= provenance(experiment, run.begun_with)
+    if run.changes:
+        results["changes"] = run.changes
     if chosen["shots"]:
         sources = {str(k): experiment.test_source(k, given["queries"]) for k in chosen["shots"]}
         results["other_shots"] = {k: test(learner, source) for k, source in sources.items()}

@@ -35,6 +35,8 @@ class Training:
     """Clamp every entry of the meta-gradient to plus or minus this value."""
     clip_norm: Positive | None = None
     """Scale the meta-gradient down to this norm."""
+    on_nan: Literal["raise", "skip"] = "raise"
+    """When the loss or its gradient is NaN or infinite: raise ends training, skip skips the meta-batch."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Outer learning rate over the iterations: constant, linear (down to 0), or cosine (down to a hundredth)."""
     log_every: Count = 100

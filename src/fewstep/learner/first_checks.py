@@ -41,6 +41,9 @@ class FirstChecks(dict[tuple[Hashable, ...], FirstCheck]):
         super().__init__()
         self.choices, self.each = choices, each
         self.original = ParameterNames() if original is None else ParameterNames(original)
+        self.vmaps: dict[str, bool] = {}
+        """Whether tasks are trained with vmap, by kind of meta-batch: decided at the first of a kind, or in the run
+        that is resumed."""
         self._support_shapes: set[tuple[torch.Size, ...]] = set()
         self._note_structure()
 
@@ -119,7 +122,14 @@ class FirstChecks(dict[tuple[Hashable, ...], FirstCheck]):
             else:
                 choices.check()
                 learned = None if find_learned is None else find_learned()
-                found = first_check(choices, tasks, function, self.each, self.original, learned)
+                place = str([(tuple(leaf.shape), leaf.dtype, leaf.device.type) for leaf in tensors(tasks)])
+                each = self.each
+                if purpose is TRAINING and each.vmaps is None and place in self.vmaps:
+                    each = EachTask(each.vectorize, each.chunk)
+                    each.vmaps = self.vmaps[place]
+                found = first_check(choices, tasks, function, each, self.original, learned)
+                if purpose is TRAINING and found.each.vmaps is not None:
+                    self.vmaps[place] = found.each.vmaps
                 self._support_shapes.add(tuple(leaf.shape[1:] for leaf in tensors(tasks[0].support)))
             while len(self) > MAX_KEPT:
                 self.pop(next(iter(self)), None)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from fewstep.training.optimizers import check_optimizer, default_optimizer
 from fewstep.training.recorder import Recorder
 from fewstep.training.run_folder import RunFolder
 from fewstep.training.session import Session
+from fewstep.training.settings import OPTIONS
 from fewstep.training.state import State
 from fewstep.training.validation import Validation
 
@@ -46,6 +48,8 @@ def fit(
     maximize: bool | None = None,
     run: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    override: Iterable[str] = (),
+    on_nan: Literal["raise", "skip"] = "raise",
     deadline: float | None = None,
     log_every: int = 100,
     checkpoint_every: int = 1000,
@@ -77,7 +81,13 @@ def fit(
         metric: what validation measures; by default the learner's loss.
         maximize: whether a larger metric is better; by default true for `fewstep.accuracy` and for returns.
         run: a folder for metrics, checkpoints, and TensorBoard events where TensorBoard is installed.
-        resume: resume the run in that folder, if there is one.
+        resume: resume the run in that folder, if there is one. Another seed, `meta_batch`, clipping, optimiser or
+            scheduler than before, or other settings of the last two, are refused with a list.
+        override: names of settings of which the resumed run takes the new values, such as `["lr", "clip_norm"]`. With a
+            scheduler, the rate continues as if the schedule had had the new values from the start.
+        on_nan: `"raise"` ends training when the loss or its gradient is NaN or infinite. `"skip"` skips the step of
+            such a meta-batch, counts it as `skipped` in the metrics, and ends training after 100 in a row. On a GPU,
+            `"skip"` waits for the device at every iteration.
         deadline: a time of `time.monotonic()`. Training stops, and saves, before an iteration or its validation would
             end later.
         log_every: iterations per row of metrics.
@@ -90,13 +100,17 @@ def fit(
         if it has one) and for every validation.
 
     Raises:
-        TrainingDiverged: the loss or a parameter became NaN or infinite. The last good checkpoint stays.
-        TrainingInterrupted: Ctrl-C. All was saved.
+        TrainingDiverged: the loss, its gradient or a parameter became NaN or infinite. The learner has its last finite
+            parameters, and the last good checkpoint stays. The message names the task.
+        TrainingInterrupted: SIGINT (Ctrl-C), SIGTERM, SIGHUP or SIGUSR1. The iteration was completed, and all saved.
+        BlockingIOError: another process trains in the run folder.
         FileExistsError: the run folder holds a run and `resume` is false.
+        FileNotFoundError: the run to resume has metrics but no checkpoint.
         NotADirectoryError: `run` is a file.
         TypeError: `learner`, `source`, `optimizer` or a number is of another kind.
         ValueError: a number is out of bounds, an option of validation is given without `validation`, the optimiser
-            holds none of the learner's parameters, or the run to resume has another learner, kind of optimiser or seed.
+            holds none of the learner's parameters, or the run to resume has another learner or other settings, which
+            are listed.
 
     Examples:
         >>> import fewstep as fs
@@ -112,43 +126,39 @@ def fit(
     counts |= validating
     validating |= _given(validation_steps=validation_steps, metric=metric, maximize=maximize)
     _check(learner, counts, clipping, source, validation, validating)
-    if resume and run is None:
-        raise ValueError("fit: resume=True needs the folder of the run; pass run=...")
+    _check_choices(run, resume, override, on_nan)
     optimizer = default_optimizer(learner) if optimizer is None else optimizer
     check_optimizer(optimizer, learner, clipping)
-    state = State(learner, optimizer, scheduler)
-    folder = None if run is None else _opened(RunFolder(run), state, resume, seed)
+    state = State(learner, optimizer, scheduler, seed=seed, meta_batch=meta_batch, **clipping)
     tested = Validation(
         learner, validation, counts["validate_every"], counts["num_validation_tasks"], validation_steps, metric,
         maximize, seed,
     )  # fmt: skip
     kinds = {"learner": type(learner).__name__, "optimizer": type(optimizer).__name__}
     settings = {**kinds, **counts, **clipping, "seed": seed, "metric": tested.metric_name}
-    recorder = Recorder(folder, state.iteration, settings)
     meta_step = getattr(optimizer, "meta_step", None)
     meta_gradient = getattr(learner, "meta_gradient", None) or _backward_of(learner)
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
 
-    with Session(
-        state, folder, recorder, tested, deadline=deadline, iterations=iterations, log_every=log_every,
-        checkpoint_every=checkpoint_every, progress=progress, title=title, report=getattr(optimizer, "report", dict),
+    with _opened(run, state, resume, override, checkpoint_every) as folder, Session(
+        state, folder, Recorder(folder, state.iteration, settings), tested, deadline=deadline, iterations=iterations,
+        log_every=log_every, checkpoint_every=checkpoint_every, skips_nan=on_nan == "skip", progress=progress,
+        title=title, report=getattr(optimizer, "report", dict),
     ) as session:  # fmt: skip
         for iteration in session.iterations():
             tasks = cast_like(source.sample(meta_batch, generator(seed, iteration)), parameters)
             optimizer.zero_grad()
-            if meta_step is None:
-                loss = meta_gradient(tasks)
-                if clip_value is not None:
-                    nn.utils.clip_grad_value_(parameters, clip_value)
+            loss = session.loss(meta_step or meta_gradient, tasks)
+            if clip_value is not None:
+                nn.utils.clip_grad_value_(parameters, clip_value)
+            if session.is_finite(loss, with_gradient=meta_step is None) and meta_step is None:
                 if clip_norm is not None:
                     nn.utils.clip_grad_norm_(parameters, clip_norm)
                 optimizer.step()
-            else:
-                loss = meta_step(tasks)
             if scheduler is not None:
                 scheduler.step()
             session.ends(loss)
-    return recorder.rows
+        return session.rows
 
 
 def _backward_of(learner: Trainable) -> Callable[[Task], Tensor]:
@@ -197,20 +207,37 @@ def _check(
         )
 
 
-def _opened(folder: RunFolder, state: State, resume: bool, seed: int) -> RunFolder:
-    """The folder, with the state restored from it if the run is resumed."""
+def _check_choices(run: Any, resume: bool, override: Iterable[str], on_nan: str) -> None:
+    if resume and run is None:
+        raise ValueError("fit: resume=True needs the folder of the run; pass run=...")
+    if isinstance(override, str):
+        raise TypeError(f'fit: override= is a list of names, such as ["lr"]; got {override!r}.')
+    if override and not resume:
+        raise ValueError("fit: override= changes the settings of a run that is resumed; pass resume=True.")
+    if on_nan not in ("raise", "skip"):
+        raise ValueError(f'fit: on_nan must be "raise" or "skip"; got {on_nan!r}.')
+
+
+@contextmanager
+def _opened(
+    run: str | os.PathLike[str] | None, state: State, resume: bool, override: Iterable[str], checkpoint_every: int
+) -> Iterator[RunFolder | None]:
+    """The folder, locked for this process, with the state restored from it if the run is resumed."""
+    if run is None:
+        yield None
+        return
+    folder = RunFolder(run)
     if folder.path.exists() and not folder.path.is_dir():
         raise NotADirectoryError(f"fit: run= is a folder, which will be created; {folder.path} is a file.")
-    if not resume and folder.has_run():
-        raise FileExistsError(f"{folder.path} already holds a run. Pass resume=True to resume it, or another folder.")
-    if resume:
-        before = folder.settings().get("seed", seed)
-        if before != seed:
-            raise ValueError(
-                f"fit: the run in {folder.path} draws its tasks with seed={before}; resume it with that seed. Got "
-                f"{seed}."
+    with folder.writing():
+        if not resume and folder.has_run():
+            raise FileExistsError(
+                f"{folder.path} already holds a run. Pass resume=True to resume it, or another folder."
             )
-        if folder.has_checkpoint():
-            state.restore(folder.load())
-        folder.forget_after(state.iteration)
-    return folder
+        if resume:
+            saved = folder.load_to_resume(checkpoint_every)
+            if saved is not None:
+                older = {name: value for name, value in folder.settings().items() if name in OPTIONS}
+                state.restore(saved, override, older)
+            folder.forget_after(state.iteration, state.validation_is_due)
+        yield folder

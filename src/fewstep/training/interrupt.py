@@ -1,15 +1,20 @@
-"""Ctrl-C between iterations, never inside one."""
+"""Signals that end training between iterations, never inside one."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+"""Ctrl-C; the end of a job; a closed terminal; Slurm's warning (`--signal=USR1@90`)."""
+
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended training after a complete iteration; the run folder, if any, was saved.
+    """A signal such as Ctrl-C or SIGTERM ended training after a complete iteration; the run folder, if any, was saved.
 
     Args:
         stopped: what was done and saved.
@@ -28,19 +33,29 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """While active, a first Ctrl-C or a SIGTERM only sets `requested`; a second Ctrl-C interrupts at once.
+    """While active, a first signal only sets `requested` and answers in words; a second Ctrl-C interrupts at once.
 
-    Python delivers signals to the main thread; in other threads this does nothing.
+    A SIGHUP that is ignored, as under `nohup`, and a SIGUSR1 that the program handles stay as they are. Python delivers
+    signals to the main thread; in other threads this does nothing.
+
+    Args:
+        saves: whether there is a run folder.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, saves: bool = False) -> None:
         self.requested: signal.Signals | None = None
+        self.doing = "this iteration"
+        """What ends before training stops, for the answer."""
+        self._saves = saves
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+            for number in SIGNALS:
+                before = signal.getsignal(number)
+                if number in (signal.SIGINT, signal.SIGTERM) or before is signal.SIG_DFL:
+                    self._previous[number] = before
+                    signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,4 +65,10 @@ class Interruption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = signal.Signals(number)
+        first, self.requested = self.requested is None, signal.Signals(number)
+        if first:
+            name = "Ctrl-C" if number == signal.SIGINT else self.requested.name
+            then = "saves and stops" if self._saves else "stops"
+            words = f"\n{name}: training {then} after {self.doing}. Press Ctrl-C again to stop at once.\n"
+            with suppress(OSError):  # the terminal was closed
+                os.write(2, words.encode())  # not print, which may be in the middle of a line

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -38,6 +39,18 @@ class Progress:
 
     def update(self, done: int, loss: Callable[[], float], force: bool = False) -> None:
         """`done` iterations are complete; `loss` is only called when something is shown."""
+        with self._hidden_if_closed():
+            self._update(done, loss, force)
+
+    @contextmanager
+    def _hidden_if_closed(self) -> Iterator[None]:
+        """A context that hides the progress if standard error was closed, as that of a lost terminal."""
+        try:
+            yield
+        except OSError:
+            self._show, self._bar = False, None
+
+    def _update(self, done: int, loss: Callable[[], float], force: bool) -> None:
         now = time.monotonic()
         if not self._timed:  # the first iteration may compile
             self._timed, self._start, self._began = True, done, now
@@ -63,13 +76,15 @@ class Progress:
     def validated(self, text: str) -> None:
         """Shows a validation result: as a line above the bar, or in the following lines."""
         self._validation = text
-        if self._bar is not None:
-            self._bar.console.print(f"{self._title}: {text}", highlight=False)
+        with self._hidden_if_closed():
+            if self._bar is not None:
+                self._bar.console.print(f"{self._title}: {text}", highlight=False)
 
     def close(self) -> None:
         """Leaves the bar as it is."""
-        if self._bar is not None:
-            self._bar.stop()
+        with self._hidden_if_closed():
+            if self._bar is not None:
+                self._bar.stop()
 
 
 def seconds_of(text: str) -> float:

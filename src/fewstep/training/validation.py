@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.evaluation.evaluate import Evaluation, evaluate, metric_name
 from fewstep.objectives import accuracy
-from fewstep.tasks import TaskSource
+from fewstep.tasks import Task, TaskSource
+
+
+class ValidationStopped(Exception):  # noqa: N818 - says what happened
+    """A validation was ended before its last tasks."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,20 @@ class Validation:
         """Whether the learner is validated after `done` of `iterations` iterations."""
         return self.source is not None and (done % self.every == 0 or done == iterations)
 
-    def run(self, num_tasks: int | None = None) -> Evaluation:
-        """Evaluates the learner on the validation tasks."""
+    def run(self, num_tasks: int | None = None, stops: Callable[[], object] = bool) -> Evaluation:
+        """Evaluates the learner on the validation tasks.
+
+        Args:
+            num_tasks: number of tasks, if not all.
+            stops: called between parts of the tasks.
+
+        Raises:
+            ValidationStopped: `stops` returned something true.
+        """
         assert self.source is not None
         tasks = self.num_tasks if num_tasks is None else num_tasks
-        return evaluate(self.learner, self.source, tasks, self.steps, self.metric, self.seed, stream=1)
+        source = _Stoppable(self.source, stops)
+        return evaluate(self.learner, source, tasks, self.steps, self.metric, self.seed, stream=1)
 
     def rehearse(self, num_tasks: int) -> None:
         """Evaluates for its time only: random numbers are drawn as if it had not been."""
@@ -54,8 +69,10 @@ class Validation:
             self.run(num_tasks)
 
     def is_better(self, value: float, best: float | None) -> bool:
-        """Whether a result is better than the best one before."""
-        if best is None:
+        """Whether a result is better than the best one before; NaN never is, and any number is better than NaN."""
+        if math.isnan(value):
+            return False
+        if best is None or math.isnan(best):  # older runs may have NaN
             return True
         return value > best if self._larger_is_better else value < best
 
@@ -69,3 +86,16 @@ class Validation:
     def metric_name(self) -> str:
         """The name of what is measured."""
         return metric_name(self.learner, self.metric)
+
+
+@dataclass(frozen=True)
+class _Stoppable:
+    """A source that ends a validation when it is asked for tasks and should stop."""
+
+    source: TaskSource
+    stops: Callable[[], object]
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
+        if self.stops():
+            raise ValidationStopped
+        return self.source.sample(n, generator)
