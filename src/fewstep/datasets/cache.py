@@ -156,7 +156,7 @@ def _write(folder: Path, classes: Iterable[ClassImages]) -> None:
                 checksum = zlib.crc32(content, checksum)
                 names.append(name)
                 starts.append(starts[-1] + len(images))
-        index = {"shape": [starts[-1], *(shape or ())], "starts": starts, "classes": names}
+        index: dict[str, Any] = {"shape": [starts[-1], *(shape or ())], "starts": starts, "classes": names}
         index["checksum"] = _with_index(checksum, index)
         (unfinished / "index.json").write_text(json.dumps(index))
         if _open(folder) is None:  # otherwise another process has written it, and may be using it
