@@ -97,14 +97,14 @@ def measure(rank: int, size: int, port: int, options: argparse.Namespace, told: 
     os.sched_setaffinity(0, {cores[rank % len(cores)]})
     torch.set_num_threads(1)
     waited = [0.0]
-    plain = Processes._wait
+    plain = Processes.wait
 
     def counted(self: Processes, message: Callable[[], Any]) -> None:
         begin = time.perf_counter()
         plain(self, message)
         waited[0] += time.perf_counter() - begin
 
-    Processes._wait = counted  # type: ignore[method-assign]
+    Processes.wait = counted  # type: ignore[method-assign]
     found: dict[str, Any] = {"processes": size, "messages": {}, "workloads": {}}
     with parallel.together() as processes:
         for numbers in MESSAGES:

@@ -42,7 +42,11 @@ class Analyse:
 
 def main(words: list[str], began: float) -> None:
     """Runs the command with the words that follow it."""
-    analyse(parse(Analyse, "analyse", words))
+    options = parse(Analyse, "analyse", words)
+    from fewstep.parallel import together  # with torch, which the help does without
+
+    with together():
+        analyse(options)
 
 
 def analyse(options: Analyse) -> None:

@@ -23,6 +23,9 @@ COMMANDS = {
 }
 """Each command, a module of this package with `main(words, began)`, and its summary."""
 
+SHARED = ("train", "evaluate", "analyse")
+"""Commands whose work the processes of torchrun share."""
+
 USAGE = """\
 usage: fewstep [--allocator NAME] COMMAND ...
 
@@ -48,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     began = time.monotonic() - (_age() if arguments is None else 0.0)
     words = list(sys.argv[1:] if arguments is None else arguments)
+    rank = _rank()
+    if rank > 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the first process prints
     try:
         words = _choose_allocator(words)
         _run(words, began)
@@ -73,6 +79,11 @@ def _age() -> float:
     return age if 0 < age < 60 else 0.0  # a larger value comes from a clock of another kind
 
 
+def _rank() -> int:
+    """The number of this process among those of torchrun."""
+    return int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
+
+
 def _run(words: list[str], began: float) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE.format(commands="\n".join(f"  {name:<16}  {summary}" for name, summary in COMMANDS.items())))
@@ -85,6 +96,11 @@ def _run(words: list[str], began: float) -> None:
             near = difflib.get_close_matches(words[0], COMMANDS, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ValueError(f"there is no command {words[0]!r}.{hint} The commands are {', '.join(COMMANDS)}.")
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and words[0] not in SHARED:
+            raise ValueError(
+                f"{words[0]} runs in one process; got {os.environ['WORLD_SIZE']} from torchrun. The processes of "
+                f"torchrun share {', '.join(SHARED)}."
+            )
         import_module(f"fewstep.cli.{words[0]}").main(words[1:], began)
 
 

@@ -54,7 +54,11 @@ class Evaluate:
 
 def main(words: list[str], began: float) -> None:
     """Runs the command with the words that follow it."""
-    evaluate(parse(Evaluate, "evaluate", words))
+    options = parse(Evaluate, "evaluate", words)
+    from fewstep.parallel import together  # with torch, which the help does without
+
+    with together():
+        evaluate(options)
 
 
 def evaluate(options: Evaluate) -> None:

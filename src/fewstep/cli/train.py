@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,8 @@ from fewstep.experiments.row import Row
 from fewstep.experiments.runs import Run
 from fewstep.experiments.settings import settings_of
 from fewstep.experiments.training import Training
-from fewstep.training import TrainingDiverged, TrainingInterrupted
+from fewstep.parallel import Processes, together
+from fewstep.training import RunFolder, TrainingDiverged, TrainingInterrupted
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,19 @@ class TrainExperiment:
     hardware: Hardware
     run: Path | None = None
     """The folder of the run. If not given, runs/EXPERIMENT-seedS."""
+    resume_if_begun: bool = False
+    """Resume the run in the folder if it was begun with the same options, as a job needs that is requeued. torchrun's
+    restarts do so without this option."""
 
 
 def main(words: list[str], began: float) -> None:
-    """Runs the command with the words that follow it."""
-    run = _resumed(words) if not words or words[0].startswith("-") else _new(words[0], words[1:])
+    """Runs the command with the words that follow it. The processes of torchrun share the training."""
+    with together() as processes:
+        resumes = not words or words[0].startswith("-")
+        _train(_resumed(words, processes) if resumes else _new(words[0], words[1:], processes))
+
+
+def _train(run: Run) -> None:
     try:
         run.train()
     except TrainingInterrupted as interrupt:
@@ -77,7 +87,7 @@ def _milder(run: Run) -> str:
     return f"fewstep train --resume {run.folder.path} {other}"
 
 
-def _resumed(words: list[str]) -> Run:
+def _resumed(words: list[str], processes: Processes) -> Run:
     options = parse(Train, "train", words or ["--help"])
     if options.resume is not None and options.experiment is not None:
         raise ValueError("give an experiment or --resume RUN, not both.")
@@ -85,12 +95,12 @@ def _resumed(words: list[str]) -> Run:
         raise ValueError(f"the experiment comes first: fewstep train {options.experiment} [options].")
     if options.resume is None:
         raise ValueError("train needs an experiment (see `fewstep list`) or --resume RUN.")
-    run = open_run(options.resume, options.hardware)
-    change_run(run, options.changes)
-    return run
+    path = options.resume
+    processes.of_first(lambda: change_run(open_run(path, options.hardware), options.changes))
+    return open_run(path, options.hardware)
 
 
-def _new(name: str, words: list[str]) -> Run:
+def _new(name: str, words: list[str], processes: Processes) -> Run:
     row = find(name)
     _check_apply(row, words)
     training = Training(**row.training)
@@ -99,7 +109,42 @@ def _new(name: str, words: list[str]) -> Run:
     options = parse(TrainExperiment, f"train {row.name}", words, defaults, summary)
     training = replace(options.training, **vars(options.hardware))
     folder = options.run or Path("runs") / f"{row.name}-seed{training.seed}"
-    return Run.create(row.name, options.experiment, training, folder)
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+    def create() -> bool:
+        if (options.resume_if_begun or restarted) and RunFolder(folder).config_file.is_file():
+            _check_same(Run(folder), row.name, options.experiment, training)
+            return False
+        Run.create(row.name, options.experiment, training, folder)
+        return True
+
+    created = processes.of_first(create)
+    run = Run(folder)
+    run.is_new = created and processes.is_first
+    return run
+
+
+def _check_same(run: Run, name: str, experiment: Any, training: Training) -> None:
+    """Checks that a run was begun with these options, unless they were changed since.
+
+    Raises:
+        FileExistsError: it was not.
+    """
+    mine, theirs = (
+        {"experiment": of, **settings_of(config), **vars(how)}
+        for of, config, how in ((name, experiment, training), (run.name, run.experiment, run.begun_with))
+    )
+    changed = {setting for change in run.changes for setting in change}
+    others = [
+        f"{key}: {theirs.get(key)!r} in the run, {value!r} now"
+        for key, value in mine.items()
+        if key not in changed and value != theirs.get(key)
+    ]
+    if others:
+        raise FileExistsError(
+            f"the run in {run.folder.path} was begun with other options ({'; '.join(others)}). Use another folder, "
+            "or these options."
+        )
 
 
 def _check_apply(row: Row, words: list[str]) -> None:

@@ -17,6 +17,7 @@ from fewstep.experiments.runs import Run
 from fewstep.figures.feature_reuse import plot_feature_reuse
 from fewstep.learner import MetaLearner
 from fewstep.models import Conv4
+from fewstep.parallel import current
 
 _QUERIES = 30
 """Query images of a class to compare features on, where there are as many."""
@@ -85,13 +86,6 @@ def analyse(
     if isinstance(network, Conv4):
         without_head = nil(learner, paper_tasks, _penultimate(network, prefix), **options)
 
-    figure = plot_feature_reuse(
-        {name: found for name, found in similarities.items() if name != "CCA by chance"},
-        frozen,
-        run.folder.path / "feature-reuse.png",
-        without_head,
-        f"{run.name}, {steps} step{'s' * (steps != 1)}, {tasks} test tasks",
-    )
     found = {
         "experiment": run.name,
         "metric": frozen.metric,
@@ -109,8 +103,13 @@ def analyse(
         "test_seed": seed,
         **provenance(experiment, run.training),
     }
-    run.folder.write_json(run.folder.path / "analysis.json", found)
-    return {**found, "files": [run.folder.path / "analysis.json", figure]}
+    numbers, figure = run.folder.path / "analysis.json", run.folder.path / "feature-reuse.png"
+    if current().is_first:
+        shown = {name: comparison for name, comparison in similarities.items() if name != "CCA by chance"}
+        title = f"{run.name}, {steps} step{'s' * (steps != 1)}, {tasks} test tasks"
+        plot_feature_reuse(shown, frozen, figure, without_head, title)
+        run.folder.write_json(numbers, found)
+    return {**found, "files": [numbers, figure]}
 
 
 def _check(run: Run, learner: Any, steps: int) -> None:

@@ -45,7 +45,7 @@ class Run:
         self.experiment: Any = load_settings(find(self.name).config, config["config"], every)
         self.changes: list[dict[str, Any]] = config.get("changes", [])
         """Settings that were changed on resuming: the iteration, and by name the value before and after."""
-        self._is_new = False
+        self.is_new = False
         """Whether `create` made the folder, so that it is removed if training fails before anything is saved."""
 
     @classmethod
@@ -70,7 +70,7 @@ class Run:
             _check_is_free(folder)
             folder.write_json(folder.config_file, {"experiment": name, **provenance(experiment, training)})
         run = cls(path)
-        run._is_new = True
+        run.is_new = True
         return run
 
     def train(
@@ -88,7 +88,7 @@ class Run:
         try:
             return self._fit(progress, until, deadline)
         except BaseException:
-            if self._is_new:
+            if self.is_new:
                 self.folder.remove_if_unused()
             raise
 

@@ -11,6 +11,7 @@ from fewstep.experiments.experiment import Experiment
 from fewstep.experiments.other_norms import SHARED
 from fewstep.experiments.provenance import provenance
 from fewstep.experiments.row import Row
+from fewstep.parallel import current
 
 
 def standard_test(experiment: Experiment, row: Row) -> dict[str, Any]:
@@ -100,7 +101,8 @@ def evaluate_run(run: Any, given: dict[str, Any]) -> dict[str, Any]:
     if learners:
         results["other_norms"] = {norm: test(learner, source) for norm, learner in learners.items()}
     file = run.folder.path / results_name(options)
-    run.folder.write_json(file, results)
+    if current().is_first:
+        run.folder.write_json(file, results)
     return {**results, "file": file}
 
 

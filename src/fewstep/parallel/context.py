@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
 
@@ -16,7 +16,8 @@ from fewstep.parallel.processes import ALONE, Processes
 TIMEOUT = 600.0
 """Seconds after which a process that does not answer ends the others, unless ``FEWSTEP_TIMEOUT`` names another."""
 
-_current: ContextVar[Processes] = ContextVar("processes", default=ALONE)
+_current: ContextVar[Processes | None] = ContextVar("processes", default=None)
+"""``None`` if neither ``together`` nor ``alone`` was entered."""
 
 
 def current() -> Processes:
@@ -26,7 +27,7 @@ def current() -> Processes:
         >>> current().size
         1
     """
-    return _current.get()
+    return _current.get() or ALONE
 
 
 def start(timeout: float | None = None) -> Processes:
@@ -90,6 +91,14 @@ def together(timeout: float | None = None) -> Iterator[Processes]:
         yield processes
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def joined() -> Iterator[Processes]:
+    """``together``, unless it or ``alone`` was entered already."""
+    before = _current.get()
+    with nullcontext(before) if before is not None else together() as processes:
+        yield processes
 
 
 @contextmanager

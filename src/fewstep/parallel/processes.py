@@ -89,7 +89,7 @@ class Processes:
             # Beside the values: which of them are present, and whether a process failed.
             told = [float(values[i] is not None) for i in places] + [float(error is not None)]
             flat = torch.cat([*parts, torch.tensor(told, dtype=dtype, device=device)])
-            self._wait(lambda flat=flat: distributed.all_reduce(flat, async_op=True))  # type: ignore[misc]
+            self.wait(lambda flat=flat: distributed.all_reduce(flat, async_op=True))  # type: ignore[misc]
             *pieces, marks = flat.split([*(part.numel() for part in parts), len(told)])
             *present, failures = marks.real.tolist()
             failed = failed or failures > 0
@@ -125,7 +125,7 @@ class Processes:
             as_bytes = value.dtype == torch.bool
             own, all_of_them = (padded.view(torch.uint8), flat.view(torch.uint8)) if as_bytes else (padded, flat)
             parts = list(all_of_them.chunk(self.size)) if widest else []
-            self._wait(lambda parts=parts, own=own: distributed.all_gather(parts, own, async_op=True))  # type: ignore[misc]
+            self.wait(lambda parts=parts, own=own: distributed.all_gather(parts, own, async_op=True))  # type: ignore[misc]
             gathered.append(torch.cat([flat[i * widest :][:own_count] for i, own_count in enumerate(counts)]))
         return rebuild(gathered)
 
@@ -139,7 +139,7 @@ class Processes:
         if self.size == 1:
             return mine
         flag = torch.tensor([float(mine)])
-        self._wait(lambda: distributed.all_reduce(flag, distributed.ReduceOp.MAX, async_op=True))
+        self.wait(lambda: distributed.all_reduce(flag, distributed.ReduceOp.MAX, async_op=True))
         return bool(flag.item() > 0)
 
     def of_first(self, function: Callable[[], T]) -> T:
@@ -158,7 +158,7 @@ class Processes:
             except Exception as found:
                 error = found
                 told[1] = found if _can_be_sent(found) else RuntimeError(f"{type(found).__name__}: {found}")
-        self._wait(lambda: distributed.broadcast_object_list(told, src=0))
+        self.wait(lambda: distributed.broadcast_object_list(told, src=0))
         if error is not None:
             raise error
         if told[1] is not None:
@@ -179,7 +179,7 @@ class Processes:
             known.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         mine = torch.frombuffer(bytearray(known.digest()), dtype=torch.uint8).to(torch.int32)
         both = torch.cat([mine, -mine])
-        self._wait(lambda: distributed.all_reduce(both, distributed.ReduceOp.MAX, async_op=True))
+        self.wait(lambda: distributed.all_reduce(both, distributed.ReduceOp.MAX, async_op=True))
         if not torch.equal(both[:32], -both[32:]):
             raise ProcessFailed(
                 f"{what} differ between the {self.size} processes. Every process must call fit with the same learner, "
@@ -241,13 +241,14 @@ class Processes:
         """Raise the error of this process, or another one that names the processes that failed."""
         told: list[Any] = [None] * self.size
         mine = None if error is None else f"{type(error).__name__}: {error}"
-        self._wait(lambda: distributed.all_gather_object(told, mine))
+        self.wait(lambda: distributed.all_gather_object(told, mine))
         if error is not None:
             raise error
         named = "; ".join(f"process {rank}: {words}" for rank, words in enumerate(told) if words is not None)
         raise ProcessFailed(f"Another of the {self.size} processes failed. {named}")
 
-    def _wait(self, message: Callable[[], Any]) -> None:
+    def wait(self, message: Callable[[], Any]) -> None:
+        """Send a message and wait for it; the error of a process that is lost names it."""
         try:
             work = message()
             if work is not None:

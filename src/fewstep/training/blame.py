@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.learner import Learner
+from fewstep.parallel import alone
 from fewstep.tasks.trees import tensors
 
 SETS = ("support", "query")
@@ -32,7 +33,8 @@ def bad_task(learner: Any, tasks: Any) -> str:
     """
     try:
         number = len(tasks)
-        found = _bad_data(tasks) or _bad_losses(learner, tasks)
+        with alone():
+            found = _bad_data(tasks) or _bad_losses(learner, tasks)
     except Exception as error:  # the evaluation of one task may raise what it finds
         return f"Evaluating the tasks one by one ends with: {str(error).rstrip('.')}."
     if not found:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from fewstep.parallel.context import joined
 from fewstep.tasks import Task, TaskSource, generator
 from fewstep.tasks.batch import cast_like
+from fewstep.training.opening import opened
 from fewstep.training.optimizers import check_optimizer, default_optimizer
 from fewstep.training.recorder import Recorder
-from fewstep.training.run_folder import RunFolder
 from fewstep.training.session import Session
-from fewstep.training.settings import OPTIONS
 from fewstep.training.state import State
 from fewstep.training.validation import Validation
 
@@ -61,8 +60,12 @@ def fit(
     Meta-batch i is a function of (seed, i) only. With a run folder, a run that was killed at any moment and resumed
     ends with the same parameters, bit for bit on the same machine, as one that was not.
 
+    The processes of `torchrun` share each meta-batch and the validation tasks; see the guide on several processes. Only
+    the first one writes files and shows progress.
+
     Args:
-        learner: a [`MetaLearner`][fewstep.MetaLearner], or any module with `meta_loss(tasks)`.
+        learner: a [`MetaLearner`][fewstep.MetaLearner], or any module with `meta_loss(tasks)`. A wrapper of
+            `DistributedDataParallel` is taken off.
         source: where training tasks come from.
         optimizer: any `torch.optim` optimiser over `learner.parameters()`, or one with `meta_step(tasks) -> loss` that
             does a whole iteration itself, such as [`TRPO`][fewstep.rl.TRPO]. By default Adam with a learning rate of
@@ -125,6 +128,7 @@ def fit(
     validating = _given(validate_every=validate_every, num_validation_tasks=num_validation_tasks)
     counts |= validating
     validating |= _given(validation_steps=validation_steps, metric=metric, maximize=maximize)
+    learner = learner.module if isinstance(learner, nn.parallel.DistributedDataParallel) else learner
     _check(learner, counts, clipping, source, validation, validating)
     _check_choices(run, resume, override, on_nan)
     optimizer = default_optimizer(learner) if optimizer is None else optimizer
@@ -140,11 +144,15 @@ def fit(
     meta_gradient = getattr(learner, "meta_gradient", None) or _backward_of(learner)
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
 
-    with _opened(run, state, resume, override, checkpoint_every) as folder, Session(
-        state, folder, Recorder(folder, state.iteration, settings), tested, deadline=deadline, iterations=iterations,
-        log_every=log_every, checkpoint_every=checkpoint_every, skips_nan=on_nan == "skip", progress=progress,
-        title=title, report=getattr(optimizer, "report", dict),
-    ) as session:  # fmt: skip
+    with (
+        joined() as processes,
+        opened(run, state, resume, override, checkpoint_every, processes) as folder,
+        Session(
+            state, folder, Recorder(folder, state.iteration, settings), tested, processes, deadline=deadline,
+            iterations=iterations, log_every=log_every, checkpoint_every=checkpoint_every, skips_nan=on_nan == "skip",
+            progress=progress, title=title, report=getattr(optimizer, "report", dict),
+        ) as session,
+    ):  # fmt: skip
         for iteration in session.iterations():
             tasks = cast_like(source.sample(meta_batch, generator(seed, iteration)), parameters)
             optimizer.zero_grad()
@@ -216,28 +224,3 @@ def _check_choices(run: Any, resume: bool, override: Iterable[str], on_nan: str)
         raise ValueError("fit: override= changes the settings of a run that is resumed; pass resume=True.")
     if on_nan not in ("raise", "skip"):
         raise ValueError(f'fit: on_nan must be "raise" or "skip"; got {on_nan!r}.')
-
-
-@contextmanager
-def _opened(
-    run: str | os.PathLike[str] | None, state: State, resume: bool, override: Iterable[str], checkpoint_every: int
-) -> Iterator[RunFolder | None]:
-    """The folder, locked for this process, with the state restored from it if the run is resumed."""
-    if run is None:
-        yield None
-        return
-    folder = RunFolder(run)
-    if folder.path.exists() and not folder.path.is_dir():
-        raise NotADirectoryError(f"fit: run= is a folder, which will be created; {folder.path} is a file.")
-    with folder.writing():
-        if not resume and folder.has_run():
-            raise FileExistsError(
-                f"{folder.path} already holds a run. Pass resume=True to resume it, or another folder."
-            )
-        if resume:
-            saved = folder.load_to_resume(checkpoint_every)
-            if saved is not None:
-                older = {name: value for name, value in folder.settings().items() if name in OPTIONS}
-                state.restore(saved, override, older)
-            folder.forget_after(state.iteration, state.validation_is_due)
-        yield folder

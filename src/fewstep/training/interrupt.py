@@ -40,13 +40,14 @@ class Interruption:
 
     Args:
         saves: whether there is a run folder.
+        answers: whether this process answers in words.
     """
 
-    def __init__(self, saves: bool = False) -> None:
+    def __init__(self, saves: bool = False, answers: bool = True) -> None:
         self.requested: signal.Signals | None = None
         self.doing = "this iteration"
         """What ends before training stops, for the answer."""
-        self._saves = saves
+        self._saves, self._answers = saves, answers
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -66,7 +67,7 @@ class Interruption:
         if self.requested is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         first, self.requested = self.requested is None, signal.Signals(number)
-        if first:
+        if first and self._answers:
             name = "Ctrl-C" if number == signal.SIGINT else self.requested.name
             then = "saves and stops" if self._saves else "stops"
             words = f"\n{name}: training {then} after {self.doing}. Press Ctrl-C again to stop at once.\n"

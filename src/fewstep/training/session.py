@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from fewstep.evaluation.numbers import format_metric
+from fewstep.parallel import Processes
+from fewstep.parallel.agreement import Agreement
 from fewstep.tasks import Task
 from fewstep.training.deadline import Deadline
 from fewstep.training.divergence import Divergence, mean_of
@@ -29,6 +32,7 @@ class Session:
         folder: the run folder, if any.
         recorder: where metrics go.
         validation: when and on what to validate.
+        processes: the processes that share the work.
         deadline: a time of `time.monotonic()` before which training stops.
         iterations: outer steps in all.
         log_every: iterations per row of metrics.
@@ -45,6 +49,7 @@ class Session:
         folder: RunFolder | None,
         recorder: Recorder,
         validation: Validation,
+        processes: Processes,
         *,
         deadline: float | None,
         iterations: int,
@@ -57,9 +62,12 @@ class Session:
     ) -> None:
         self._state, self._folder, self._recorder, self._validation = state, folder, recorder, validation
         self._iterations, self._log_every, self._checkpoint_every = iterations, log_every, checkpoint_every
-        self._deadline, self._interruption = Deadline(deadline), Interruption(folder is not None)
+        self._deadline, self._interruption = Deadline(deadline), Interruption(folder is not None, processes.is_first)
+        self._processes, self._agreement = processes, Agreement(processes)
+        self._agreed: signal.Signals | None = None
+        """The signal on which several processes agreed."""
         self._divergence, self._skips = Divergence(state.learner, folder, skips_nan), skips_nan
-        self._show: tuple[str, int, int, bool] = (title, state.iteration, iterations, progress)
+        self._show: tuple[str, int, int, bool] = (title, state.iteration, iterations, progress and processes.is_first)
         self._report = report
         self._losses: list[Tensor] = []
         self._finite = True
@@ -85,6 +93,8 @@ class Session:
         self._recorder.close()
         self._interruption.__exit__()
         number, done = self._interruption.requested, self._state.iteration
+        if error is None:
+            self._agreement.close()
         if number is not None and isinstance(error, Exception) and done == self._first:
             # Ctrl-C ended the compiler too, and with it the first iteration: nothing was there to save.
             raise self._stopped(done, number) from error
@@ -100,7 +110,8 @@ class Session:
             self._validate(state.iteration)
         validates = self._validation.is_due(state.iteration + 1, self._iterations)
         first_validation = state.latest_validation_seconds or 60.0  # if unknown, rather too long
-        self._continues = self._deadline.leaves_time_to_begin(first_validation if validates else 0.0)
+        begins = self._deadline.leaves_time_to_begin(first_validation if validates else 0.0)
+        self._continues = not self._processes.any(not begins)
         self._interruption.doing = "the first iteration, which may compile"
         while True:
             self._stop_if_interrupted()
@@ -144,7 +155,10 @@ class Session:
         if done == self._first + 1:  # the first iteration compiles: the pace is that of those after it
             state.starting_seconds = time.monotonic() - self._began
             self._lap_began, self._lap_from = time.monotonic(), done
-        last = done == iterations or not self._leaves_time(done)
+        leaves_time = done == iterations or self._leaves_time(done)
+        number, ends = self._agreement.after_iteration(int(self._interruption.requested or 0), int(not leaves_time))
+        self._agreed = signal.Signals(number) if number else None
+        last = done == iterations or bool(ends)
         self._progress.update(done, loss.item, force=done == iterations)
         state.validation_is_due = self._validation.is_due(done, iterations)
         saves = last or done % self._checkpoint_every == 0
@@ -160,9 +174,19 @@ class Session:
             self._lap_began, self._lap_from = time.monotonic(), done
         self._continues = not last
 
+    @property
+    def _requested(self) -> signal.Signals | None:
+        """The signal that ends training. Several processes act on one that all of them know of."""
+        return self._interruption.requested if self._processes.size == 1 else self._agreed
+
+    def _stops_validation(self) -> bool:
+        number = self._agreement.now(int(self._interruption.requested or 0))
+        self._agreed = signal.Signals(number) if number else None
+        return self._requested is not None
+
     def _stop_if_interrupted(self) -> None:
         """Saves, unless that was done after this iteration, and raises if a signal was received."""
-        number, done = self._interruption.requested, self._state.iteration
+        number, done = self._requested, self._state.iteration
         if number is not None:
             if self._losses or self._divergence.skipped:
                 self._log(done)
@@ -193,7 +217,7 @@ class Session:
         state, began = self._state, time.monotonic()
         self._interruption.doing = "this part of the validation"
         try:
-            found = self._validation.run(stops=lambda: self._interruption.requested)
+            found = self._validation.run(stops=self._stops_validation)
         except ValidationStopped:
             self._stop_if_interrupted()
             raise
@@ -212,21 +236,26 @@ class Session:
     def _save(self, done: int) -> None:
         state = self._state
         self._divergence.check_parameters(done)
+        self._processes.check_alike(state.learner.state_dict(), f"The learner's parameters after {done:,} iterations")
+        state.seconds = self._seconds_before + time.monotonic() - self._began - state.validation_seconds
+        self._processes.of_first(self._write)
+        self._saved_at = done
+
+    def _write(self) -> None:
         if self._folder is not None:
-            state.seconds = self._seconds_before + time.monotonic() - self._began - state.validation_seconds
-            self._folder.save(state.snapshot())
-            self._saved_at = done
+            self._folder.save(self._state.snapshot())
 
     def _stopped(self, done: int, number: Any) -> TrainingInterrupted:
+        return TrainingInterrupted(*self._processes.of_first(lambda: self._words(done, number)))
+
+    def _words(self, done: int, number: Any) -> tuple[str, Any, str]:
+        """What was done and saved, the signal, and how to resume."""
         stopped = f"Stopped after {done:,} of {self._iterations:,} iteration{'s' * (self._iterations != 1)}"
         if self._state.validation_is_due:
             stopped += ", before their validation,"
         if self._folder is None:
-            return TrainingInterrupted(f"{stopped}. Nothing was saved: fit was called without run=FOLDER.", number)
+            return f"{stopped}. Nothing was saved: fit was called without run=FOLDER.", number, ""
         if not self._folder.has_checkpoint():
-            return TrainingInterrupted(f"{stopped}. There was nothing to save.", number)
-        return TrainingInterrupted(
-            f"{stopped} and saved {self._folder.path}.",
-            number,
-            "To resume, call fit again with the same arguments and resume=True.",
-        )
+            return f"{stopped}. There was nothing to save.", number, ""
+        resume = "To resume, call fit again with the same arguments and resume=True."
+        return f"{stopped} and saved {self._folder.path}.", number, resume

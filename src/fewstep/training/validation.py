@@ -13,6 +13,7 @@ from torch import Tensor
 from fewstep.adaptation.random_numbers import replayed
 from fewstep.evaluation.evaluate import Evaluation, evaluate, metric_name
 from fewstep.objectives import accuracy
+from fewstep.parallel import alone
 from fewstep.tasks import Task, TaskSource
 
 
@@ -65,7 +66,7 @@ class Validation:
 
     def rehearse(self, num_tasks: int) -> None:
         """Evaluates for its time only: random numbers are drawn as if it had not been."""
-        with replayed():
+        with replayed(), alone():
             self.run(num_tasks)
 
     def is_better(self, value: float, best: float | None) -> bool:
