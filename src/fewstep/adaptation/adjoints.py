@@ -21,6 +21,7 @@ from fewstep.adaptation.inner_loop import Gradient, Loss, at_step, gradient_and_
 from fewstep.adaptation.recomputation import UnchangedCheck
 from fewstep.adaptation.recomputed import RecomputedStep
 from fewstep.adaptation.rules import Params, Rule
+from fewstep.arguments import check_number, check_whole
 from fewstep.tasks.trees import mapped
 
 
@@ -215,10 +216,9 @@ class Implicit(Adjoint):
     ends_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not self.regularization > 0:
-            raise ValueError(f"Implicit: regularization must be positive; got {self.regularization}.")
-        if not self.damping >= 0:
-            raise ValueError(f"Implicit: damping must be 0 or more; got {self.damping}.")
+        check_number("Implicit", 0, above=True, regularization=self.regularization)
+        check_number("Implicit", 0, damping=self.damping)
+        check_whole("Implicit", cg_steps=self.cg_steps)
 
     def __call__(
         self, loss: Loss, params: Params, batch: Any, rule: Rule, steps: int, adapts: Sequence[str]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fewstep.adaptation.adjoints import Adjoint, Unrolled
 from fewstep.adaptation.inner_loop import Loss
 from fewstep.adaptation.rules import Params, Rule
+from fewstep.adaptation.rules.rule import is_rule
+from fewstep.arguments import check_function, check_whole, named_tensors
 
 
 def adapt(
@@ -48,7 +50,16 @@ def adapt(
         >>> round(phi["w"].item(), 2), round(theta["w"].grad.item(), 2)  # both are (1 − 2·0.1)²
         (0.64, 0.64)
     """
-    names = list(params) if adapts is None else list(adapts)
+    check_function("adapt", "a function of (params, batch)", loss=loss)
+    if not is_rule(rule):
+        raise TypeError(f"adapt: rule must be a rule, such as fewstep.SGD(0.1); got {type(rule).__name__}.")
+    if not isinstance(adjoint, Adjoint):
+        raise TypeError(f"adapt: adjoint must be an adjoint, such as fewstep.Unrolled(); got {adjoint!r}.")
+    check_whole("adapt", 0, steps=steps)
+    named_tensors("adapt", params=params)
+    if adapts is not None and (not isinstance(adapts, Collection) or not adapts):
+        raise TypeError(f"adapt: adapts must be a list of one or more names, or None for all; got {adapts!r}.")
+    names = list(params) if adapts is None else [adapts] if isinstance(adapts, str) else list(adapts)
     unknown = [name for name in names if name not in params]
     if unknown:
         raise KeyError(f"adapt: adapts holds {unknown}, which params does not have; it has {list(params)}.")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.adaptation.rules import Params
+from fewstep.arguments import check_generator, check_range, check_whole
 
 
 class Memory(NamedTuple):
@@ -66,12 +67,11 @@ class MetaLSTM(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if hidden < 1:
-            raise ValueError(f"MetaLSTM: hidden must be at least 1; got {hidden}.")
+        check_whole("MetaLSTM", hidden=hidden)
+        check_range("MetaLSTM", forget_bias=forget_bias, input_bias=input_bias)
+        check_generator("MetaLSTM", generator)
 
         def drawn(low: float, high: float, *shape: int) -> nn.Parameter:
-            if not low <= high:
-                raise ValueError(f"MetaLSTM: expected a range (low, high) with low <= high; got ({low}, {high}).")
             return nn.Parameter(torch.empty(shape).uniform_(low, high, generator=generator))
 
         self.hidden = hidden

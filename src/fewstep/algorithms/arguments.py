@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from fewstep.learner import select
+from fewstep.learner.checks import check_model
 
 Model = TypeVar("Model", bound=nn.Module)
 ModelLoss = Callable[..., Tensor]
@@ -18,6 +19,7 @@ RULE_HINT = "for another rule use fewstep.MetaLearner(rule=...)"
 
 def trainable_parameters(model: nn.Module) -> dict[str, Tensor]:
     """The parameters of a model that require a gradient, by name."""
+    check_model(model)
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fewstep.adaptation import FirstOrder, MetaLSTM, Rule
 from fewstep.algorithms.arguments import Model, ModelLoss, adapted_parameters
 from fewstep.algorithms.second_order import maml
+from fewstep.arguments import check_whole
 from fewstep.learner import MetaLearner
 from fewstep.learner.options import AdaptsOptions, ObjectiveOptions, RuleOptions, refuse
 from fewstep.objectives import reptile_loss
@@ -79,6 +80,7 @@ def reptile(
         >>> learner = reptile(model, fewstep.mse, rule, steps=5, inner_batch=5)
         >>> learner.meta_loss(fewstep.tasks.Sinusoids(shots=10).sample(25)).backward()
     """
+    check_whole("reptile", steps=steps)  # with 0, θ − φ_K is 0
     instead = "use fewstep.MetaLearner"
     refuse("reptile", choices, adjoint=instead, objective=instead)
     defining: Any = {"adjoint": FirstOrder(), "objective": reptile_loss, "inner_batch": inner_batch}

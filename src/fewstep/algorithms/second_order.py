@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from fewstep.adaptation import FirstOrder, GradientDescent, Implicit, LearnedRates, Unrolled
 from fewstep.algorithms.arguments import RULE_HINT, Model, ModelLoss, adapted_parameters
+from fewstep.arguments import check_whole
 from fewstep.learner import MetaLearner, Scheduled
+from fewstep.learner.checks import check_steps
 from fewstep.learner.options import ObjectiveOptions, Options, RuleOptions, refuse
 from fewstep.learner.scheduled import at_iteration
 from fewstep.objectives import multi_step_loss
@@ -116,6 +118,9 @@ def maml_plus_plus(
         >>> learner.rule.rates["weight"].shape  # a rate for each of the five steps
         torch.Size([5])
     """
+    check_whole("maml_plus_plus", iterations_per_epoch=iterations_per_epoch)
+    check_whole("maml_plus_plus", 0, multi_step_epochs=multi_step_epochs, first_order_epochs=first_order_epochs)
+    check_steps(steps)
     choices.setdefault("rule", LearnedRates(adapted_parameters(model, choices), inner_lr, per="tensor", steps=steps))
     choices.setdefault(
         "objective",

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fewstep.arguments import check_attributes, check_draw, check_whole
 from fewstep.tasks import Batch, Task
 
 
@@ -46,8 +47,10 @@ class ClassBatches:
     """
 
     def __init__(self, dataset: ClassifiedImages, size: int = 64) -> None:
-        if size < 1:
-            raise ValueError(f"ClassBatches: size must be at least 1; got {size}.")
+        check_whole("ClassBatches", size=size)
+        check_attributes(
+            "ClassBatches", "a data set, such as fewstep.datasets.glyphs()", ("images", "starts"), dataset=dataset
+        )
         starts, images = dataset.starts, dataset.images
         if len(starts) < 2 or int(starts[0]) != 0 or int(starts[-1]) != len(images) or bool((starts.diff() < 0).any()):
             raise ValueError(
@@ -63,6 +66,7 @@ class ClassBatches:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
         """Draw ``n`` batches: x ``[n, size, channels, height, width]``, y ``[n, size]``."""
+        check_draw("ClassBatches.sample", n, generator)
         images, starts = self.dataset.images, self.dataset.starts
         index = torch.randint(len(images), (n, self.size), generator=generator).to(images.device)
         labels = torch.searchsorted(starts.to(index.device), index, right=True) - 1

@@ -28,6 +28,6 @@ def similarity(distance: str) -> Similarity:
         ValueError: ``distance`` is unknown.
     """
     choices: dict[str, Similarity] = {"euclidean": negative_squared_distance, "cosine": cosine}
-    if distance not in choices:
+    if not isinstance(distance, str) or distance not in choices:
         raise ValueError(f'distance must be "euclidean" or "cosine"; got {distance!r}.')
     return choices[distance]

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.adaptation.random_numbers import replayed
+from fewstep.arguments import check_whole
 from fewstep.baselines.labels import check_labels, check_padding, check_tasks
 from fewstep.learner.checks import check_metric, check_model, metric_value
 from fewstep.learner.each_task import EachTask
@@ -41,8 +42,7 @@ class EpisodicLearner(nn.Module, ABC):
     def __init__(self, encoder: nn.Module, ways: int, loss: Callable[..., Tensor]) -> None:
         super().__init__()
         check_model(encoder)
-        if ways < 2:
-            raise ValueError(f"ways must be at least 2; got {ways}.")
+        check_whole(type(self).__name__, 2, ways=ways)
         self.encoder = copy.deepcopy(encoder)
         self.ways, self.loss = ways, loss
         self._each = EachTask()
@@ -145,5 +145,5 @@ class AdaptedClassifier(nn.Module):
 
 def check_no_steps(learner: Any, steps: int | None) -> None:
     """Raise if inner steps are requested of a learner that has none."""
-    if steps:
+    if steps is not None and steps != 0:
         raise ValueError(f"{type(learner).__name__} has no inner steps; got steps={steps}. Omit steps, or pass 0.")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.adaptation import Rule
+from fewstep.arguments import check_number, check_whole
 from fewstep.baselines.distances import cosine
 from fewstep.baselines.labels import check_labels, check_padding, check_tasks
 from fewstep.learner import MetaLearner
@@ -50,8 +51,7 @@ class FineTuned(nn.Module):
     def __init__(self, encoder: nn.Module, head: nn.Module, ways: int, rule: Rule, steps: int = 100) -> None:
         super().__init__()
         check_model(encoder)
-        if ways < 2:
-            raise ValueError(f"ways must be at least 2; got {ways}.")
+        check_whole("FineTuned", 2, ways=ways)
         self.encoder, self.ways, self.loss = copy.deepcopy(encoder), ways, cross_entropy
         self.fitting = MetaLearner(head, cross_entropy, rule=rule, steps=steps).requires_grad_(False)
         self._each = EachTask()
@@ -105,6 +105,8 @@ class CosineHead(nn.Module):
 
     def __init__(self, features: int, classes: int, scale: float = 10.0) -> None:
         super().__init__()
+        check_whole("CosineHead", features=features, classes=classes)
+        check_number("CosineHead", 0, above=True, scale=scale)
         self.weight = nn.Parameter(functional.normalize(torch.randn(classes, features), dim=-1))
         self.scale = scale
 

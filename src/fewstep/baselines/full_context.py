@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from fewstep.arguments import check_whole
 from fewstep.baselines.lstm_cell import LSTMCell
 
 
@@ -34,8 +35,7 @@ class FullContext(nn.Module):
 
     def __init__(self, features: int, steps: int = 5) -> None:
         super().__init__()
-        if steps < 1:
-            raise ValueError(f"FullContext: steps must be at least 1; got {steps}.")
+        check_whole("FullContext", features=features, steps=steps)
         self.steps = steps
         self.forwards, self.backwards = LSTMCell(features, features), LSTMCell(features, features)
         self.attending = LSTMCell(2 * features, features)

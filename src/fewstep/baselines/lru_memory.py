@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fewstep.arguments import check_number, check_whole
 from fewstep.baselines.distances import cosine
 
 
@@ -52,6 +53,8 @@ class LRUMemory(nn.Module):
 
     def __init__(self, slots: int = 128, width: int = 40, heads: int = 4, decay: float = 0.99) -> None:
         super().__init__()
+        check_whole("LRUMemory", slots=slots, width=width, heads=heads)
+        check_number("LRUMemory", 0, 1, decay=decay)
         if slots < heads:
             raise ValueError(f"LRUMemory needs at least one slot per head; got slots={slots} and heads={heads}.")
         self.slots, self.width, self.heads, self.decay = slots, width, heads, decay

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from fewstep.arguments import check_whole
 from fewstep.baselines.episodic import EpisodicLearner, Logits
 from fewstep.baselines.labels import memberships
 from fewstep.baselines.lru_memory import LRUMemory, MemoryState
@@ -49,6 +50,9 @@ class MANN(EpisodicLearner):
         self, encoder: nn.Module, features: int, ways: int, hidden: int = 200, memory: LRUMemory | None = None
     ) -> None:
         super().__init__(encoder, ways, cross_entropy)
+        check_whole("MANN", features=features, hidden=hidden)
+        if memory is not None and not isinstance(memory, LRUMemory):
+            raise TypeError(f"MANN: memory must be a fewstep.baselines.LRUMemory; got {type(memory).__name__}.")
         self.memory = LRUMemory() if memory is None else copy.deepcopy(memory)
         heads, width = self.memory.heads, self.memory.width
         self.controller = LSTMCell(features + ways + heads * width, hidden)

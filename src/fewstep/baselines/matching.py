@@ -6,6 +6,7 @@ import copy
 
 from torch import Tensor, nn
 
+from fewstep.arguments import check_module
 from fewstep.baselines.distances import cosine
 from fewstep.baselines.episodic import EpisodicLearner, Logits
 from fewstep.baselines.full_context import FullContext
@@ -36,6 +37,8 @@ class MatchingNetwork(EpisodicLearner):
 
     def __init__(self, encoder: nn.Module, ways: int, context: FullContext | None = None) -> None:
         super().__init__(encoder, ways, cross_entropy)
+        if context is not None:
+            check_module("MatchingNetwork", context=context)
         self.context = copy.deepcopy(context)
 
     def classify(self, support: Batch, x: Tensor) -> Logits:

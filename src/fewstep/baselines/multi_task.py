@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.adaptation import Rule
+from fewstep.arguments import check_function, check_number, check_whole
 from fewstep.learner import MetaLearner
 from fewstep.learner.functional_loss import FunctionalLoss
 from fewstep.tasks import Task
@@ -66,6 +67,9 @@ class MultiTask(nn.Module):
         weight: float = 0.0,
     ) -> None:
         super().__init__()
+        check_whole("MultiTask", count=count)
+        check_number("MultiTask", 0, weight=weight)
+        check_function("MultiTask", "a function of a stacked parameter", regularizer=regularizer)
         self.loss, self.regularizer, self.weight = loss, regularizer, weight
         self._average = MetaLearner(copy.deepcopy(model), loss, rule=rule, steps=1).requires_grad_(False)
         self._names = [name for name, _ in self._average.model.named_parameters()]

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fewstep.arguments import check_module, check_whole
 from fewstep.baselines.episodic import EpisodicLearner
 from fewstep.baselines.fine_tuned import FineTuned
 from fewstep.baselines.labels import check_labels
@@ -42,6 +43,13 @@ class PretrainedClassifier(nn.Module):
 
     def __init__(self, few_shot: EpisodicLearner | FineTuned, head: nn.Module, classes: int) -> None:
         super().__init__()
+        if not isinstance(few_shot, (EpisodicLearner, FineTuned)):
+            raise TypeError(
+                f"PretrainedClassifier: few_shot must be a few-shot method of fewstep.baselines, such as "
+                f"NearestNeighbour(encoder, ways=5); got {type(few_shot).__name__}."
+            )
+        check_module("PretrainedClassifier", head=head)
+        check_whole("PretrainedClassifier", 2, classes=classes)
         self.few_shot, self.head, self.classes = few_shot, copy.deepcopy(head), classes
         self.loss = few_shot.loss
         self._each = EachTask()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.arguments import check_module, check_whole
 from fewstep.baselines.episodic import EpisodicLearner, Logits
 from fewstep.baselines.labels import memberships
 from fewstep.objectives import mse
@@ -37,6 +38,7 @@ class RelationNetwork(EpisodicLearner):
 
     def __init__(self, encoder: nn.Module, relation: nn.Module, ways: int) -> None:
         super().__init__(encoder, ways, relation_error)
+        check_module("RelationNetwork", relation=relation)
         self.relation = copy.deepcopy(relation)
 
     def classify(self, support: Batch, x: Tensor) -> Logits:
@@ -68,6 +70,8 @@ class RelationModule(nn.Sequential):
     """
 
     def __init__(self, channels: int, size: int, padding: int = 1, hidden: int = 8) -> None:
+        check_whole("RelationModule", channels=channels, size=size, hidden=hidden)
+        check_whole("RelationModule", 0, padding=padding)
         layers: list[nn.Module] = []
         left = size
         for inputs in (2 * channels, channels):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewstep.arguments import check_whole
 from fewstep.baselines.episodic import AdaptedClassifier, EpisodicLearner, Logits
 from fewstep.baselines.labels import class_means, memberships
 from fewstep.tasks import Batch
@@ -33,6 +34,7 @@ class SiameseNetwork(EpisodicLearner):
 
     def __init__(self, encoder: nn.Module, features: int, ways: int) -> None:
         super().__init__(encoder, ways, pair_cross_entropy)
+        check_whole("SiameseNetwork", features=features)
         self.comparison = nn.Linear(features, 1)
 
     def classify(self, support: Batch, x: Tensor) -> Logits:

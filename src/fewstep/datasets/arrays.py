@@ -32,7 +32,12 @@ def from_arrays(x: Any, y: Any, classes: Sequence[str] | None = None) -> Labelle
         >>> tokens.classes, tokens.images[0].tolist()
         (['a', 'b'], [3, 4, 5])
     """
-    examples = torch.as_tensor(np.asarray(x) if not isinstance(x, Tensor) else x)
+    array = x if isinstance(x, Tensor) else np.asarray(x)
+    if not isinstance(array, Tensor) and array.dtype.kind not in "biuf":
+        raise TypeError(f"from_arrays: x must hold numbers; got {type(x).__name__} of {array.dtype}.")
+    if classes is not None and (not isinstance(classes, Sequence) or isinstance(classes, str)):
+        raise TypeError(f"from_arrays: classes must be a list of names; got {classes!r}.")
+    examples = torch.as_tensor(array)
     labels = y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
     if labels.ndim != 1 or examples.ndim < 1 or len(labels) != len(examples) or len(labels) == 0:
         raise ValueError(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import tempfile
 import time
 import warnings
@@ -24,7 +26,7 @@ from fewstep.datasets.labelled_images import LabelledImages
 ClassImages = tuple[str, "np.ndarray[Any, np.dtype[np.uint8]]"]
 """The name of a class and its images, ``[examples, height, width, channels]``."""
 
-_VERSION = 1
+_VERSION = 2
 
 _LOCK = ".lock"
 """A file in a folder whose images are being decoded; the process that decodes holds a lock on it."""
@@ -63,6 +65,9 @@ def cached(
 ) -> LabelledImages:
     """The images that ``build`` yields, from the cache if it is complete and the source files have not changed.
 
+    Several users can share a cache: what one has decoded, the others read, as far as the permissions of the cache
+    folder let them.
+
     Args:
         name: the name of data set and split, with which the name of the cached folder begins.
         sources: the files that the images come from.
@@ -72,16 +77,22 @@ def cached(
     Raises:
         OSError: the cache folder cannot be written.
     """
-    stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sources]
+    found = [(os.path.abspath(file), file.stat()) for file in sources]
+    stamps = [(path, status.st_size, status.st_mtime_ns) for path, status in found]
     text = json.dumps([_VERSION, name, options, stamps])
-    folder = cache_folder() / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    found = _open(folder)
-    if found is None:
+    folder = cache_folder() / f"{_file_name(name)}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    images = _open(folder)
+    if images is None:
         _write(folder, build())
-        found = _open(folder)
-        if found is None:
+        images = _open(folder)
+        if images is None:
             raise OSError(f"{folder} was written but cannot be read. Check whether the disk is full.")
-    return found
+    return images
+
+
+def _file_name(name: str) -> str:
+    """A name that cannot leave the folder of the cache, from that of a folder of images."""
+    return re.sub(r"[^\w.-]", "_", name)[:100]
 
 
 def _remove_half_decoded(cache: Path) -> None:
@@ -98,10 +109,12 @@ def _remove_half_decoded(cache: Path) -> None:
 def _open(folder: Path) -> LabelledImages | None:
     try:
         index = json.loads((folder / "index.json").read_text())
-        whole = (folder / "images.bin").stat().st_size == np.prod(index["shape"])
-    except (OSError, ValueError, KeyError, TypeError):
+        examples, height, width, channels = index["shape"]
+        whole = (folder / "images.bin").stat().st_size == examples * height * width * channels
+        shaped = min(examples, height, width, channels) > 0 and index["starts"][-1] == examples
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
-    if not whole:
+    if not whole or not shaped:
         return None
     if not _has_checksum(folder / "images.bin", index):
         warnings.warn(f"{folder} is damaged: its checksum differs. The images are decoded again.", stacklevel=2)
@@ -159,6 +172,7 @@ def _write(folder: Path, classes: Iterable[ClassImages]) -> None:
         index: dict[str, Any] = {"shape": [starts[-1], *(shape or ())], "starts": starts, "classes": names}
         index["checksum"] = _with_index(checksum, index)
         (unfinished / "index.json").write_text(json.dumps(index))
+        unfinished.chmod(stat.S_IMODE(folder.parent.stat().st_mode) & 0o777)  # as open to others as the cache is
         if _open(folder) is None:  # otherwise another process has written it, and may be using it
             shutil.rmtree(folder, ignore_errors=True)
             (unfinished / _LOCK).unlink()

@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fewstep.arguments import check_choice, check_path
 from fewstep.datasets.archives import read_files
 from fewstep.datasets.cache import ClassImages, cached
 from fewstep.datasets.labelled_images import LabelledImages
 from fewstep.datasets.pickles import read_pickle
+from fewstep.files import check_regular
 
 Split = Literal["train", "validation", "test"]
 
@@ -114,8 +116,8 @@ def _divided(
     groups: Callable[[_Cifar100], list[tuple[str, str]]],
 ) -> LabelledImages:
     """The classes whose group belongs to the split; ``groups`` returns the (class, group) pairs."""
-    if split not in ("train", *held_out):
-        raise ValueError(f"{name}: split must be one of {['train', *held_out]}; got {split!r}.")
+    check_path(name, root=root)
+    check_choice(name, ("train", *held_out), split=split)
     source = cifar_100_source(Path(root))
 
     def build() -> Iterator[ClassImages]:
@@ -150,7 +152,7 @@ def cifar_100_source(root: Path) -> Path:
 
 
 def _stamped(source: Path) -> list[Path]:
-    return [file for file in sorted(source.iterdir()) if file.is_file()] if source.is_dir() else [source]
+    return [check_regular(file) for file in sorted(source.iterdir()) if file.is_file()] if source.is_dir() else [source]
 
 
 def _read(source: Path) -> _Cifar100:

@@ -103,6 +103,8 @@ def _fetch(remote: RemoteFile, part: Path) -> None:
         with open(part, "ab" if continued else "wb") as file:
             while piece := answer.read(_PIECE):
                 file.write(piece)
+                if file.tell() > remote.size:  # another file, whose hash will differ
+                    break
             arrived = file.tell()
     if arrived < remote.size:
         raise ConnectionError("the connection ended early")

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
+from fewstep.arguments import check_path, check_whole
 from fewstep.datasets.cache import ClassImages, cached
-from fewstep.datasets.decoding import decode, pixels
+from fewstep.datasets.decoding import check_image_size, decode, image_suffixes, pixels
 from fewstep.datasets.labelled_images import LabelledImages
+from fewstep.files import check_regular, read_regular
 
 
 def from_folder(root: str | Path, size: int, channels: int = 3) -> LabelledImages:
     """Load the images of a folder with one sub-folder per class.
 
-    All files with the extension of an image format are read, including those in nested folders, in the order of their
-    names. Images are rotated as their EXIF orientation says, and scaled to ``size`` × ``size`` with the Lanczos filter.
-    Decoded images are cached; when a file is added, removed or changed, all are decoded again.
+    Files whose names end in the extension of BMP, GIF, JPEG, PNG, PPM, TIFF or WebP are read, including those in nested
+    folders, in the order of their names. Images are rotated as their EXIF orientation says, and scaled to ``size`` ×
+    ``size`` with the Lanczos filter. Decoded images are cached; when a file is added, removed or changed, all are
+    decoded again.
 
     Args:
         root: the folder; the names of its sub-folders are the names of the classes.
@@ -29,14 +32,16 @@ def from_folder(root: str | Path, size: int, channels: int = 3) -> LabelledImage
 
     Raises:
         FileNotFoundError: the folder does not exist or has no sub-folders.
-        ValueError: ``channels`` or ``size`` is invalid, a class has no images, or an image cannot be read.
+        ValueError: ``channels`` or ``size`` is invalid, a class has no images, a file is no regular file, or an image
+            cannot be read.
 
     Examples:
         >>> images = from_folder("photos", size=84)  # doctest: +SKIP
     """
+    check_path("from_folder", root=root)
+    check_whole("from_folder", size=size)
+    check_image_size("from_folder", size, channels)
     root = Path(root)
-    if channels not in (1, 3) or size < 1:
-        raise ValueError(f"from_folder: channels must be 1 or 3 and size at least 1; got {channels} and {size}.")
     if not root.is_dir():
         raise FileNotFoundError(f"from_folder: {root} is not a folder.")
     classes = {
@@ -58,10 +63,9 @@ def from_folder(root: str | Path, size: int, channels: int = 3) -> LabelledImage
 
 
 def _images(folder: Path) -> list[Path]:
-    from PIL import Image
-
-    endings = Image.registered_extensions()
-    return [file for file in sorted(folder.rglob("*")) if _visible(file) and file.suffix.lower() in endings]
+    endings = image_suffixes()
+    found = [file for file in sorted(folder.rglob("*")) if _visible(file) and file.suffix.lower() in endings]
+    return [check_regular(file) for file in found if not file.is_dir()]
 
 
 def _visible(file: Path) -> bool:
@@ -71,4 +75,4 @@ def _visible(file: Path) -> bool:
 def _read(file: Path, size: int, channels: int) -> np.ndarray:
     from PIL import ImageOps
 
-    return pixels(ImageOps.exif_transpose(decode(file.read_bytes(), str(file))), size, channels)
+    return pixels(ImageOps.exif_transpose(decode(read_regular(file), str(file))), size, channels)

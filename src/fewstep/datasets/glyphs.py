@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from fewstep.arguments import check_choice
 from fewstep.datasets.cache import ClassImages, cached
 from fewstep.datasets.labelled_images import LabelledImages
 
@@ -53,8 +54,7 @@ def glyphs(split: Split) -> LabelledImages:
         (torch.Size([1, 28, 28]), tensor([20]))
     """
     parts = {"train": range(7), "validation": range(7, 8), "test": range(8, 10)}
-    if split not in parts:
-        raise ValueError(f"glyphs: split must be one of {list(parts)}; got {split!r}.")
+    check_choice("glyphs", parts, split=split)
 
     def build() -> Iterator[ClassImages]:
         characters = _characters()

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.datasets.decoding import pixels
+from fewstep.arguments import check_attributes
+from fewstep.datasets.decoding import check_image_size, pixels
 from fewstep.datasets.labelled_images import LabelledImages
 from fewstep.datasets.sorting import Example, sorted_by_class
 
@@ -52,6 +53,8 @@ def from_dataset(
         >>> shades.classes, shades.counts, shades.images.shape
         (['dark', 'light'], tensor([2, 1]), torch.Size([3, 1, 8, 8]))
     """
+    check_attributes("from_dataset", "a data set or a list", ("__len__", "__getitem__"), dataset=dataset)
+    check_image_size("from_dataset", size, channels)
 
     def examples() -> Iterator[Example]:
         for i in range(len(dataset)):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fewstep.arguments import check_generator, check_widths
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
@@ -34,6 +36,14 @@ class LabelledImages:
 
     def __post_init__(self) -> None:
         starts = self.starts
+        if not isinstance(self.images, Tensor) or not isinstance(starts, Tensor):
+            kinds = f"{type(self.images).__name__} and {type(starts).__name__}"
+            raise TypeError(
+                f"LabelledImages: images and starts must be tensors; got {kinds}. For arrays and labels: "
+                "fewstep.datasets.from_arrays(x, y)."
+            )
+        if not isinstance(self.classes, Sequence):
+            raise TypeError(f"LabelledImages: classes must be a list of names; got {type(self.classes).__name__}.")
         if len(starts) != len(self.classes) + 1 or starts[0] != 0 or starts[-1] != len(self.images):
             raise ValueError(
                 f"LabelledImages: {len(self.classes)} classes of {len(self.images)} examples need "
@@ -72,6 +82,8 @@ class LabelledImages:
             >>> some.images, some.classes
             (tensor([3., 4., 5., 0., 1.]), ['2', '0'])
         """
+        if not isinstance(classes, Sequence):
+            raise TypeError(f"select: classes must be a list of names or indices; got {classes!r}.")
         positions = [self._position(name) for name in classes]
         if not positions or len(set(positions)) < len(positions):
             raise ValueError(f"select: name at least one class, each once; got {list(classes)}.")
@@ -95,6 +107,8 @@ class LabelledImages:
             >>> len(train.classes), len(test.classes)
             (2, 1)
         """
+        check_widths("split", empty=False, sizes=sizes)
+        check_generator("split", generator)
         if sum(sizes) != len(self.classes) or min(sizes) < 1:
             raise ValueError(
                 f"split: sizes must be at least 1 and add up to the {len(self.classes)} classes; got {list(sizes)}."

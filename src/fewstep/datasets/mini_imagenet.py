@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from fewstep.arguments import check_choice, check_path
 from fewstep.datasets.archives import read_files
 from fewstep.datasets.cache import ClassImages, cached
 from fewstep.datasets.decoding import decode, pixels
 from fewstep.datasets.labelled_images import LabelledImages
 from fewstep.datasets.pickles import read_pickle
 from fewstep.datasets.sorting import Example, sorted_by_class
+from fewstep.files import read_regular
 
 Split = Literal["train", "validation", "test"]
 
 _NAMES = {"train": "train", "validation": "val", "test": "test"}
 _SIZE = 84
+_MAX_TABLE = 2**26
 _SOURCES = ("images", "images.tar.xz", "images.tar.gz", "images.tar", "images.zip")
 
 
@@ -46,8 +50,8 @@ def mini_imagenet(root: str | Path, split: Split) -> LabelledImages:
     Examples:
         >>> images = mini_imagenet("data", "train")  # doctest: +SKIP
     """
-    if split not in _NAMES:
-        raise ValueError(f"mini_imagenet: split must be one of {list(_NAMES)}; got {split!r}.")
+    check_path("mini_imagenet", root=root)
+    check_choice("mini_imagenet", _NAMES, split=split)
     sources = mini_imagenet_files(Path(root), split)
     return cached(f"mini-imagenet-{split}", sources, lambda: _decoded(*sources) if sources[1:] else _pickled(*sources))
 
@@ -86,25 +90,32 @@ def _decoded(table: Path, images: Path) -> Iterator[ClassImages]:
 
 def _labels(table: Path) -> dict[str, str]:
     """The class of each file name."""
-    with open(table, newline="") as file:
-        rows = csv.DictReader(file)
+    try:
+        rows = csv.DictReader(StringIO(read_regular(table, _MAX_TABLE).decode(), newline=""))
         if not {"filename", "label"} <= set(rows.fieldnames or ()):
             raise ValueError(f"{table} must have the columns filename and label; it has {rows.fieldnames}.")
         labels = {row["filename"]: row["label"] for row in rows}
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{table} cannot be read as a table ({error}). Download it again.") from error
     if not labels or not all(labels.values()):
         raise ValueError(f"{table} names no files, or a file without a label. Download it again.")
     return labels
 
 
 def _pickled(file: Path) -> Iterator[ClassImages]:
-    found = read_pickle(file.read_bytes(), str(file))
+    found = read_pickle(read_regular(file), str(file))
     if not isinstance(found, dict) or not {"image_data", "class_dict"} <= set(found):
         raise ValueError(f"{file} must hold image_data and class_dict. Download it again.")
     images, classes = found["image_data"], found["class_dict"]
     wanted = (_SIZE, _SIZE, 3)
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != wanted:
         raise ValueError(f"{file}: image_data must be uint8 [images, {_SIZE}, {_SIZE}, 3]. Download it again.")
+    if not isinstance(classes, dict):
+        raise ValueError(f"{file}: class_dict must be a dictionary from classes to positions. Download it again.")
     for name, positions in classes.items():
-        if not len(positions) or min(positions) < 0 or max(positions) >= len(images):
+        whole = np.asarray(positions) if isinstance(positions, (list, tuple, np.ndarray)) else np.empty(0)
+        if whole.ndim != 1 or whole.dtype.kind not in "iu":
+            raise ValueError(f"{file}: the positions of class {name!r} must be a list of whole numbers.")
+        if not len(whole) or whole.min() < 0 or whole.max() >= len(images):
             raise ValueError(f"{file}: class {name!r} has indices outside the {len(images)} images. Download it again.")
-        yield name, images[np.asarray(positions)]
+        yield str(name), images[whole]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
+from fewstep.arguments import check_choice, check_path, check_whole
+from fewstep.datasets.archives import DAMAGE, read_member
 from fewstep.datasets.cache import ClassImages, cached
 from fewstep.datasets.decoding import decode, pixels
 from fewstep.datasets.labelled_images import LabelledImages
+from fewstep.files import check_regular, read_regular
 
 Split = Literal["train", "validation", "test", "background", "evaluation"]
 
@@ -45,8 +48,9 @@ def omniglot(root: str | Path, split: Split, size: int = 28) -> LabelledImages:
         >>> images = omniglot("data", "train")  # doctest: +SKIP
     """
     parts = {"train": ["background", "evaluation"], "validation": ["background"], "test": ["evaluation"]}
-    if split not in (*parts, *_PARTS):
-        raise ValueError(f"omniglot: split must be one of {[*parts, *_PARTS]}; got {split!r}.")
+    check_path("omniglot", root=root)
+    check_whole("omniglot", size=size)
+    check_choice("omniglot", get_args(Split), split=split)
     sources = [omniglot_source(Path(root), part) for part in parts.get(split, [split])]
 
     def build() -> Iterator[ClassImages]:
@@ -80,16 +84,19 @@ def _characters(source: Path, split: str, size: int) -> Iterator[ClassImages]:
         yield from _read(
             source,
             [p.relative_to(source.parent).as_posix() for p in source.rglob("*.png")],
-            lambda name: (source.parent / name).read_bytes(),
+            lambda name: read_regular(source.parent / name),
             part,
             split,
             size,
         )
         return
+    check_regular(source)
     try:
         with zipfile.ZipFile(source) as archive:
-            yield from _read(source, archive.namelist(), archive.read, part, split, size)
-    except zipfile.BadZipFile as error:
+            yield from _read(
+                source, archive.namelist(), lambda path: read_member(archive, path, source), part, split, size
+            )
+    except DAMAGE as error:
         raise ValueError(f"{source} is damaged ({error}). Download it again.") from error
 
 

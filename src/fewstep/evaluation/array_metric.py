@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.arguments import check_function
 from fewstep.learner.checks import is_number
 from fewstep.tasks import Batch
 
@@ -51,6 +52,8 @@ class array_metric:  # noqa: N801 - reads as a function where it is used, beside
             raise TypeError(
                 f"array_metric: expected a function of arrays (targets, predictions); got {type(function).__name__}."
             )
+        if predict is not None:
+            check_function("array_metric", "a function of the model's output", predict=predict)
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         if _first_parameter(function) == "model":
             raise TypeError(f"array_metric: {self.__name__} is already a metric of (model, batch). Pass it as metric=.")

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from fewstep.adaptation import Truncated
 from fewstep.adaptation.random_numbers import replayed
+from fewstep.arguments import check_number, check_whole
+from fewstep.evaluation.learners import check_learner
 from fewstep.learner import MetaLearner, Tasks
 from fewstep.objectives import reptile_loss
-from fewstep.tasks import generator
+from fewstep.tasks import Task, generator
 from fewstep.tasks.trees import mapped
 
 
@@ -113,6 +115,11 @@ def check_gradients(
         >>> check_gradients(learner, fewstep.tasks.Sinusoids().sample(2)).ok
         True
     """
+    check_learner("check_gradients", learner)
+    check_whole("check_gradients", directions=directions)
+    check_number("check_gradients", 0, above=True, tolerance=tolerance, distance=distance)
+    if isinstance(tasks, Task):
+        learner._checks.check_axes(tasks)
     twin = _in_float64(learner)
     adjoint = twin._choices.adjoint
     lossy = not (adjoint.exact or (isinstance(adjoint, Truncated) and adjoint.last >= twin.steps))

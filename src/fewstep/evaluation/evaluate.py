@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.arguments import check_seed, check_whole
 from fewstep.evaluation.numbers import format_metric
 from fewstep.learner import Learner
 from fewstep.models.context import evaluation_mode
 from fewstep.tasks import TaskSource, generator
 from fewstep.tasks.batch import cast_like
+from fewstep.tasks.source_check import check_source, is_source
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def evaluate(
         The metric of every task and step, with means and confidence intervals.
 
     Raises:
-        ValueError: ``num_tasks`` is less than 1.
+        ValueError: ``num_tasks`` or ``meta_batch`` is less than 1, or the source ignores its generator or does not
+            return as many tasks as it is asked for.
         TypeError: ``learner`` has no ``score`` method, ``source`` has no ``sample`` method, or the metric does not
             return a scalar.
 
@@ -110,18 +113,19 @@ def evaluate(
     if tasks is not None:
         warnings.warn("evaluate: tasks is now called num_tasks.", DeprecationWarning, stacklevel=2)
         num_tasks = tasks
-    if num_tasks < 1:
-        raise ValueError(f"evaluate: num_tasks must be at least 1; got {num_tasks}.")
+    check_whole("evaluate", num_tasks=num_tasks, meta_batch=meta_batch)
+    check_seed("evaluate", seed=seed, stream=stream)
     if not callable(getattr(learner, "score", None)):
         raise TypeError(
             f"evaluate: a learner has score(tasks, metric, steps); got {type(learner).__name__}. Make one from a "
             "model, such as fewstep.maml(model, loss, inner_lr=0.01)."
         )
-    if not isinstance(source, TaskSource):
+    if not is_source(source):
         raise TypeError(
             f"evaluate: a task source has sample(n, generator); got {type(source).__name__}. For tasks that are there "
             "already, learner.score(tasks)."
         )
+    check_source("evaluate", source, min(meta_batch, num_tasks))
     parameters = list(learner.parameters())
     values = []
     with evaluation_mode(), _in_evaluation_mode(learner):

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.arguments import check_module
 from fewstep.evaluation.activations import activations
 from fewstep.evaluation.evaluate import Evaluation, evaluate
+from fewstep.evaluation.learners import check_learner
 from fewstep.evaluation.numbers import format_metric
 from fewstep.evaluation.representation_similarity import cca, cka
 from fewstep.learner import MetaLearner, select
@@ -77,6 +79,7 @@ def blocks_of(model: nn.Module) -> dict[str, Names]:
         >>> blocks_of(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
         {'0': '0.*', '2': '2.*'}
     """
+    check_module("blocks_of", model=model)
     names: list[str] = []
     for name, child in model.named_children():
         inside = [f"{name}.{part}" for part, _ in child.named_children()] if name == "body" else []
@@ -142,6 +145,11 @@ def layer_similarity(
         >>> found["CKA"].names, round(found["CKA"].mean[0], 6)
         (('0', '2'), 1.0)
     """
+    check_learner("layer_similarity", learner)
+    if similarities is not None and (not isinstance(similarities, Mapping) or not similarities):
+        raise TypeError(f"layer_similarity: similarities must be a dictionary of functions; got {similarities!r}.")
+    if layers is not None and (isinstance(layers, str) or not isinstance(layers, Sequence) or not layers):
+        raise TypeError(f"layer_similarity: layers must be a list of one or more names; got {layers!r}.")
     chosen = dict(similarities or {"CKA": cka, "CCA": cca})
     names = tuple(blocks_of(learner.model) if layers is None else layers)
     measured = _BeforeAndAfter(learner, names, list(chosen.values()), matrix)
@@ -218,6 +226,9 @@ def freezing(
         >>> found.names
         ('none', '0', '2')
     """
+    check_learner("freezing", learner)
+    if blocks is not None and (not isinstance(blocks, Mapping) or not blocks):
+        raise TypeError(f"freezing: blocks must be a dictionary from names to patterns; got {blocks!r}.")
     chosen = blocks_of(learner.model) if blocks is None else blocks
     names = [name for name, _ in learner.model.named_parameters()]
     adapts, values = list(learner.adapts), []

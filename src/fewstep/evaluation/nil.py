@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewstep.arguments import check_function
 from fewstep.evaluation.activations import activations
 from fewstep.evaluation.evaluate import Evaluation, evaluate
 from fewstep.learner import MetaLearner
@@ -62,6 +63,8 @@ def nil(
         >>> print(nil(learner, Quadrants(), features=lambda model, x: x, num_tasks=2))
         accuracy over 2 tasks: 0 steps 100.00% ± 0.00
     """
+    if not isinstance(features, str):
+        check_function("nil", "the name of a module or a function of (model, x)", features=features)
     return evaluate(
         _WithoutHead(learner, features), source, num_tasks, 0, metric, seed, stream=stream, meta_batch=meta_batch
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fewstep.arguments import check_number
+
 
 def cka(a: Tensor, b: Tensor) -> Tensor:
     """Compute linear centred kernel alignment, between 0 and 1 (Kornblith et al. 2019, section 3).
@@ -62,10 +64,10 @@ def cca(a: Tensor, b: Tensor, variance: float = 1.0) -> Tensor:
         >>> round(cca(a, a @ torch.tensor([[1.0, 5.0], [0.0, 0.1]])).item(), 6)
         1.0
     """
-    if not 0 < variance <= 1:
-        raise ValueError(f"cca: variance must be greater than 0 and at most 1; got {variance}.")
-    precision = max(torch.finfo(value.dtype).eps for value in (a, b))
+    check_number("cca", 0, 1, above=True, variance=variance)
+    given = a, b
     a, b = _centred(a, b, "cca")
+    precision = max(torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0 for value in given)
     correlations = torch.linalg.svdvals(_basis(a, precision, variance).T @ _basis(b, precision, variance))
     return correlations.clamp(max=1.0).mean()
 
@@ -79,6 +81,8 @@ def _basis(centred: Tensor, precision: float, variance: float) -> Tensor:
 
 
 def _centred(a: Tensor, b: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        raise TypeError(f"{name} expects two tensors; got {type(a).__name__} and {type(b).__name__}.")
     if a.ndim != 2 or b.ndim != 2 or len(a) != len(b) or len(a) < 2:
         raise ValueError(
             f"{name} expects two matrices [examples, features] of the same two or more examples; "

@@ -179,6 +179,7 @@ class Choices:
         """Raise if rule, adjoint and objective cannot be combined."""
         check_instance(self.rule, "rule", "fewstep.SGD(0.1)")
         check_instance(self.adjoint, "adjoint", "fewstep.Unrolled()")
+        check_instance(self.objective, "objective", "fewstep.query_loss, or fewstep.multi_step_loss([0.5, 0.5])")
         for name in ("init", "update"):
             if not callable(getattr(self.rule, name, None)):
                 raise TypeError(f"rule must have init and update (see fewstep.Rule); got {type(self.rule).__name__}.")

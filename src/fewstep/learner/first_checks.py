@@ -95,6 +95,21 @@ class FirstChecks(dict[tuple[Hashable, ...], FirstCheck]):
                 "leading task axis. Adapt to one task at a time: learner.adapt(tasks[0].support)."
             )
 
+    def check_axes(self, tasks: Task) -> None:
+        """Raise if a meta-batch has a task axis less, or one of size 1 more, than those before."""
+        shapes = [leaf.shape for leaf in tensors(tasks.support)]
+        seen = self._support_shapes
+        fewer, same, more = (tuple(shape[axes:] for shape in shapes) for axes in (1, 2, 3))
+        if same in seen or not (fewer in seen or (more in seen and all(shape[0] == 1 for shape in shapes))):
+            return
+        what, fix = (
+            ("no task axis", "fewstep.Task.stack([task])") if fewer in seen else ("an axis too many", "tasks[0]")
+        )
+        raise ValueError(
+            f"Tensors of a meta-batch are [tasks, examples, ...]; compared with earlier tasks, these have {what}: got "
+            f"support shapes {[tuple(shape) for shape in shapes]}. Pass {fix}."
+        )
+
     def _of_kind(
         self,
         tasks: Tasks,
@@ -120,6 +135,8 @@ class FirstChecks(dict[tuple[Hashable, ...], FirstCheck]):
             if len(seen) >= MAX_SIZES:
                 found = seen[-1]
             else:
+                if isinstance(tasks, Task):
+                    self.check_axes(tasks)
                 choices.check()
                 learned = None if find_learned is None else find_learned()
                 place = str([(tuple(leaf.shape), leaf.dtype, leaf.device.type) for leaf in tensors(tasks)])

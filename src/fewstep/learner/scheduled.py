@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from fewstep.adaptation import Adjoint
+from fewstep.arguments import check_function
+
 Choice = TypeVar("Choice")
 
 
@@ -24,6 +27,11 @@ class Scheduled(Generic[Choice]):
     """
 
     choice: Callable[[int], Choice]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.choice, Adjoint):
+            raise TypeError(f"Scheduled: choice is a function of the iteration; got {self.choice!r} itself.")
+        check_function("Scheduled", "a function of the outer iteration", choice=self.choice)
 
 
 def at_iteration(choice: Any, iteration: int) -> Any:

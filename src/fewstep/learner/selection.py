@@ -31,6 +31,8 @@ def select(patterns: Names, names: Iterable[str], purpose: str) -> list[str]:
         ['body.weight']
     """
     names = list(names)
+    if not isinstance(patterns, Iterable):
+        raise TypeError(f"{purpose} takes names of parameters, such as 'head.*'; got {patterns!r}.")
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     if any(not isinstance(pattern, str) for pattern in patterns):
         kinds = sorted({type(pattern).__name__ for pattern in patterns})

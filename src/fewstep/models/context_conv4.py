@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewstep.arguments import check_module, check_whole
 from fewstep.models.conv4 import Conv4
 
 
@@ -27,6 +28,9 @@ class ContextConv4(nn.Module):
 
     def __init__(self, network: Conv4, filters: int, size: int = 100) -> None:
         super().__init__()
+        if not isinstance(network, Conv4):
+            raise TypeError(f"ContextConv4: network must be a fewstep.models.Conv4; got {type(network).__name__}.")
+        check_whole("ContextConv4", filters=filters, size=size)
         self.network = network
         self.context = nn.Parameter(torch.zeros(size))
         self.film = nn.Linear(size, 2 * filters)
@@ -55,6 +59,8 @@ class ContextChannel(nn.Module):
 
     def __init__(self, network: nn.Module, image_size: int) -> None:
         super().__init__()
+        check_module("ContextChannel", network=network)
+        check_whole("ContextChannel", image_size=image_size)
         self.network = network
         self.context = nn.Parameter(torch.zeros(1, image_size, image_size))
 

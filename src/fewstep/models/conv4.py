@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewstep.models.images import Blocks, check_images, normed
+from fewstep.arguments import check_function, check_whole
+from fewstep.models.images import Blocks, check_images, check_norm, normed
 from fewstep.models.normalization import BatchNorm, Policy, RunningNorm, SupportNorm, norm_layer
 from fewstep.models.second_order import convolve, max_pool
 
@@ -113,6 +114,9 @@ class Conv4(nn.Module):
         activation: Callable[[Tensor], Tensor] = torch.relu,
     ) -> None:
         super().__init__()
+        check_whole("Conv4", in_channels=in_channels, ways=ways, filters=filters, image_size=image_size)
+        check_norm("Conv4", norm)
+        check_function("Conv4", "a function of a tensor, such as torch.relu", activation=activation)
         self.in_channels, self.image_size, self.spatial_mean = in_channels, image_size, spatial_mean
         inputs = [in_channels, filters, filters, filters]
         blocks = (ConvBlock(channels, filters, norm(filters), pool, activation) for channels in inputs)

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewstep.arguments import check_whole, check_widths
+from fewstep.models.images import check_norm
 from fewstep.models.normalization import Policy, SupportNorm, norm_layer
 
 
@@ -65,6 +67,9 @@ class FullyConnected(nn.Module):
         norm: Callable[[int], nn.Module] = SupportNorm,
     ) -> None:
         super().__init__()
+        check_whole("FullyConnected", inputs=inputs, ways=ways)
+        check_widths("FullyConnected", empty=False, hidden=hidden)
+        check_norm("FullyConnected", norm)
         self.inputs, self.features = inputs, hidden[-1]
         self.body = nn.Sequential(*(DenseBlock(i, o, norm(o)) for i, o in pairwise([inputs, *hidden])))
         self.head = nn.Linear(self.features, ways)

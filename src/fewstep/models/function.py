@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.arguments import check_function, named_tensors
+
 
 class Function(nn.Module):
     """A module made from ``function(params, x)``, for models that are not an ``nn.Module``.
@@ -28,6 +30,8 @@ class Function(nn.Module):
 
     def __init__(self, function: Callable[..., Any], params: Mapping[str, Tensor]) -> None:
         super().__init__()
+        check_function("Function", "a function of (params, x)", function=function)
+        params = named_tensors("Function", params=params)
         self.function = function
         self.names = list(params)
         for name, value in params.items():

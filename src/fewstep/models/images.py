@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewstep.arguments import check_function
 from fewstep.models.normalization import BatchNorm
 
 
@@ -28,6 +31,12 @@ def normed(norm: nn.Module, x: Tensor) -> Tensor:
     """``norm(x)``; under vmap, PyTorch's own norms need the channels-first memory format."""
     own = isinstance(norm, (BatchNorm, nn.Identity))
     return norm(x if own else x.clone(memory_format=torch.contiguous_format))
+
+
+def check_norm(network: str, norm: Any) -> None:
+    """Raise unless ``norm`` is a function from a number of channels to a module."""
+    wanted = "a function from a number of channels to a module, such as fewstep.models.norm_layer('batch')"
+    check_function(network, wanted, norm=norm)
 
 
 def check_images(images: Tensor, in_channels: int, image_size: int, network: str) -> None:

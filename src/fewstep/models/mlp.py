@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from torch import nn
 
+from fewstep.arguments import check_factory, check_number, check_whole, check_widths
+
 
 class MLP(nn.Sequential):
     """A multilayer perceptron; ``MLP(1, [40, 40], 1)`` is the network of MAML's sine waves (section 5.1).
@@ -19,6 +21,10 @@ class MLP(nn.Sequential):
         weight_std: if given, weights are drawn from a normal distribution with this standard deviation, truncated at
             two standard deviations, and biases are 0 (0.01 in the authors' code for sine waves). ``None`` keeps
             PyTorch's initialisation.
+
+    Raises:
+        TypeError: an argument is of another kind.
+        ValueError: a size is less than 1, or ``weight_std`` is not positive.
 
     Examples:
         >>> MLP(1, [40, 40], 1)
@@ -39,6 +45,11 @@ class MLP(nn.Sequential):
         activation: Callable[[], nn.Module] = nn.ReLU,
         weight_std: float | None = None,
     ) -> None:
+        check_whole("MLP", inputs=inputs, outputs=outputs)
+        check_widths("MLP", hidden=hidden)
+        check_factory("MLP", activation=activation)
+        if weight_std is not None:
+            check_number("MLP", 0, above=True, weight_std=weight_std)
         widths = [inputs, *hidden, outputs]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):

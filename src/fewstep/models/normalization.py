@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from fewstep.arguments import check_choice, check_number, check_whole
 from fewstep.models.context import current_step, given_statistics, record_statistics
 from fewstep.models.second_order import max_pool, normalize, normalize_and_pool
 
@@ -46,6 +47,8 @@ class BatchNorm(nn.Module):
 
     def __init__(self, channels: int, scale: bool = True, shift: bool = True, eps: float = 1e-5) -> None:
         super().__init__()
+        check_whole(type(self).__name__, channels=channels)
+        check_number(type(self).__name__, 0, eps=eps)
         self.channels, self.eps = channels, eps
         self.weight = nn.Parameter(torch.ones(channels)) if scale else None
         self.bias = nn.Parameter(torch.zeros(channels)) if shift else None
@@ -181,6 +184,7 @@ class RunningNorm(BatchNorm):
         self, channels: int, scale: bool = True, shift: bool = True, eps: float = 1e-5, momentum: float = 0.05
     ) -> None:
         super().__init__(channels, scale, shift, eps)
+        check_number("RunningNorm", 0, 1, momentum=momentum)
         self.momentum = momentum
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
@@ -219,6 +223,7 @@ class PerStepNorm(BatchNorm):
     """
 
     def __init__(self, channels: int, steps: int, eps: float = 1e-5) -> None:
+        check_whole("PerStepNorm", steps=steps)
         super().__init__(channels, eps=eps)
         self.weight = nn.Parameter(torch.ones(steps, channels))
         self.bias = nn.Parameter(torch.zeros(steps, channels))
@@ -271,6 +276,9 @@ def norm_layer(
         >>> norm_layer("support", scale=False)(64)
         SupportNorm(64, scale=False, shift=True, eps=1e-05)
     """
+    check_choice("norm_layer", get_args(Policy), policy=policy)
+    check_number("norm_layer", 0, eps=eps)
+    check_whole("norm_layer", steps=steps)
     if policy == "per_step":
         return partial(PerStepNorm, steps=steps, eps=eps)
     if policy in ("group", "layer"):
@@ -280,9 +288,6 @@ def norm_layer(
     if policy == "none":
         return lambda channels: nn.Identity()
     kinds: dict[str, type[BatchNorm]] = {"batch": BatchNorm, "support": SupportNorm, "running": RunningNorm}
-    if policy not in kinds:
-        known = [*kinds, "per_step", "group", "layer", "none"]
-        raise ValueError(f"Unknown normalisation policy {policy!r}; expected one of {known}.")
     return partial(kinds[policy], scale=scale, shift=shift, eps=eps)
 
 

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewstep.models.images import Blocks, check_images, normed
+from fewstep.arguments import check_whole, check_widths
+from fewstep.models.images import Blocks, check_images, check_norm, normed
 from fewstep.models.normalization import SupportNorm
 from fewstep.models.second_order import convolve, max_pool
 
@@ -106,6 +107,11 @@ class ResNet12(nn.Module):
         norm: Callable[[int], nn.Module] = SupportNorm,
     ) -> None:
         super().__init__()
+        check_whole("ResNet12", in_channels=in_channels, ways=ways, image_size=image_size)
+        check_widths("ResNet12", empty=False, widths=widths)
+        check_norm("ResNet12", norm)
+        if len(widths) != 4:
+            raise ValueError(f"ResNet12: widths must be the numbers of filters of the four blocks; got {widths}.")
         if image_size < 16:
             raise ValueError(
                 f"ResNet12 halves the resolution four times: images of {image_size} are too small; 16 is enough."

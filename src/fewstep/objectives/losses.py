@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewstep.arguments import check_function
 from fewstep.tasks import Batch
 
 Scalar = Float[Tensor, ""]
@@ -96,6 +97,7 @@ class supervised(nn.Module):  # noqa: N801 - reads as a function where it is use
         super().__init__()
         if isinstance(loss, type):
             raise TypeError(f"supervised: pass an object of the class {loss.__name__}: supervised({loss.__name__}()).")
+        check_function("supervised", "a function of (prediction, target)", loss=loss)
         self.loss = loss
         self.__name__ = getattr(loss, "__name__", type(loss).__name__)
 

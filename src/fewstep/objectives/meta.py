@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from fewstep.adaptation.inner_loop import Loss
 from fewstep.adaptation.rules import Params
+from fewstep.arguments import check_number
 from fewstep.objectives.losses import Scalar
 from fewstep.tasks import Task
 
@@ -65,6 +66,10 @@ class multi_step_loss:  # noqa: N801 - reads as a function where it is used, bes
     weights: tuple[float, ...]
 
     def __init__(self, weights: Sequence[float]) -> None:
+        if not isinstance(weights, Sequence) or isinstance(weights, str) or not weights:
+            raise TypeError(f"multi_step_loss: weights must be a list with a number per inner step; got {weights!r}.")
+        named: Any = {f"weights[{place}]": weight for place, weight in enumerate(weights)}
+        check_number("multi_step_loss", **named)
         object.__setattr__(self, "weights", tuple(float(weight) for weight in weights))
 
     @classmethod

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fewstep.arguments import check_draw, check_whole
 from fewstep.rl.environments.base import TaskEnvironment, check_environment
 from fewstep.rl.record import STATIC, Record
 from fewstep.tasks import Task
@@ -71,11 +72,11 @@ class EnvironmentTasks:
         tasks: Tensor | None = None,
     ) -> None:
         check_environment(environment, "EnvironmentTasks")
-        for name, value in (("episodes", episodes), ("horizon", horizon)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"EnvironmentTasks: {name} must be a whole number, at least 1; got {value!r}.")
-        if tasks is not None and (tasks.ndim != 2 or len(tasks) < 1):
-            raise ValueError(f"EnvironmentTasks: tasks must have shape [tasks, numbers]; got {list(tasks.shape)}.")
+        given = {"episodes": episodes, "horizon": horizon}
+        check_whole("EnvironmentTasks", **{name: value for name, value in given.items() if value is not None})
+        if tasks is not None and (not isinstance(tasks, Tensor) or tasks.ndim != 2 or len(tasks) < 1):
+            got = list(tasks.shape) if isinstance(tasks, Tensor) else repr(tasks)
+            raise ValueError(f"EnvironmentTasks: tasks must have shape [tasks, numbers]; got {got}.")
         self.environment, self.episodes, self.horizon, self.tasks = environment, episodes, horizon, tasks
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
@@ -91,6 +92,7 @@ class EnvironmentTasks:
         Raises:
             ValueError: the fixed set has fewer tasks, or the environment returns another number of tasks.
         """
+        check_draw("EnvironmentTasks.sample", n, generator)
         generator = torch.default_generator if generator is None else generator
         numbers = self._draw(n, generator)
         if numbers.ndim != 2 or len(numbers) != n:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fewstep.adaptation.inner_loop import Loss
 from fewstep.adaptation.rules import Params
+from fewstep.arguments import check_number
 from fewstep.rl.trajectories import Trajectories
 from fewstep.tasks import Task
 
@@ -87,6 +88,9 @@ class clipped_surrogate:  # noqa: N801 - reads as a function where it is used, b
     """
 
     clip: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_number("clipped_surrogate", 0, above=True, clip=self.clip)
 
     def __call__(self, policy: Policy, trajectories: Trajectories) -> Tensor:
         ratio, advantages = _ratio(policy, trajectories), trajectories.advantages

@@ -20,6 +20,7 @@ from fewstep.learner.selection import Names
 from fewstep.objectives import Objective, query_loss
 from fewstep.parallel import alone, current
 from fewstep.rl.acting import Act
+from fewstep.rl.checks import check_policy, environment_tasks
 from fewstep.rl.environment_tasks import EnvironmentTask
 from fewstep.rl.inner_steps import OfCurrentStep, Scaled
 from fewstep.rl.losses import mean_return, policy_gradient, surrogate
@@ -94,8 +95,7 @@ class MetaPolicy(Learner[nn.Module]):
         test_scales: Sequence[float] = (1.0, 0.5),
         chunk: int | None = None,
     ) -> None:
-        if not test_scales:
-            raise ValueError("test_scales must contain at least one factor; got none. Use (1.0,) for no scaling.")
+        check_policy(policy, rollouts, test_scales, inner_loss)
         super().__init__(
             policy,
             loss,
@@ -137,7 +137,7 @@ class MetaPolicy(Learner[nn.Module]):
             ``[tasks, steps, episodes, time, ...]``, and whose query is those of the adapted policy,
             ``[tasks, episodes, time, ...]``. Without inner steps the support has one step, which is not used.
         """
-        sampled = _environment_tasks(tasks)
+        sampled = environment_tasks(tasks)
         *explored, adapted = current().of_all(lambda: self._explore(sampled, self.steps, self.rule)[1], len(tasks))
         return Task(_by_step(explored or [adapted]), adapted)
 
@@ -238,7 +238,7 @@ class MetaPolicy(Learner[nn.Module]):
             return torch.stack([torch.stack([of_task(task, *pair) for pair in pairs]) for task in own])
 
         with torch.no_grad():
-            found: Tensor = current().of_all(of_own_tasks, len(_environment_tasks(tasks).seed))
+            found: Tensor = current().of_all(of_own_tasks, len(environment_tasks(tasks).seed))
         return found
 
     def episodes(self, tasks: Task, steps: int | None = None) -> list[Trajectories]:
@@ -251,12 +251,12 @@ class MetaPolicy(Learner[nn.Module]):
         Returns:
             [`Trajectories`][fewstep.rl.Trajectories] ``[tasks, episodes, time, ...]`` per step.
         """
-        count = len(_environment_tasks(tasks).seed)
+        count = len(environment_tasks(tasks).seed)
         found: list[Trajectories] = current().of_all(lambda: self._tested(tasks, steps)[1], count)
         return found
 
     def _tested(self, tasks: Tasks, steps: int | None) -> tuple[list[Params], list[Trajectories]]:
-        return self._explore(_environment_tasks(tasks), self._steps(steps), Scaled(self.rule, self.test_scales))
+        return self._explore(environment_tasks(tasks), self._steps(steps), Scaled(self.rule, self.test_scales))
 
     @torch.no_grad()
     def _explore(self, tasks: EnvironmentTask, steps: int, rule: Rule) -> tuple[list[Params], list[Trajectories]]:
@@ -291,10 +291,3 @@ class MetaPolicy(Learner[nn.Module]):
 def _by_step(explored: Sequence[Trajectories]) -> Trajectories:
     """Stack the episodes of several steps, ``[tasks, steps, ...]``."""
     return tree_map(lambda *tensors: torch.stack(tensors, 1), *explored)
-
-
-def _environment_tasks(tasks: Tasks) -> EnvironmentTask:
-    if not isinstance(tasks, Task) or not isinstance(tasks.support, EnvironmentTask):
-        came = type(tasks.support if isinstance(tasks, Task) else tasks).__name__
-        raise TypeError(f"Expected tasks from fewstep.rl.EnvironmentTasks(environment).sample(n); got {came}.")
-    return tasks.support

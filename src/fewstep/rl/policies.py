@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from fewstep.arguments import check_factory, check_number, check_whole, check_widths
 from fewstep.models import MLP
 from fewstep.rl.distributions import Categorical, Gaussian, MultiCategorical
 
@@ -24,6 +25,11 @@ class _Network(nn.Module):
         context: int = 0,
     ) -> None:
         super().__init__()
+        name = type(self).__name__
+        check_whole(name, observations=observations, actions=actions)
+        check_whole(name, 0, context=context)
+        check_widths(name, hidden=hidden)
+        check_factory(name, activation=activation)
         self.observations = observations
         self.network = MLP(observations + context, hidden, actions, activation)
         for layer in self.network:
@@ -83,6 +89,7 @@ class GaussianPolicy(_Network):
         context: int = 0,
     ) -> None:
         super().__init__(observations, actions, hidden, activation, context)
+        check_number("GaussianPolicy", 0, above=True, std=std, min_std=min_std)
         if not std >= min_std > 0:
             raise ValueError(
                 f"GaussianPolicy: std must be at least min_std and both positive; got {std} and {min_std}."
@@ -146,6 +153,7 @@ class MultiCategoricalPolicy(_Network):
         activation: Callable[[], nn.Module] = nn.ReLU,
         context: int = 0,
     ) -> None:
+        check_widths("MultiCategoricalPolicy", empty=False, choices=choices)
         super().__init__(observations, sum(choices), hidden, activation, context)
         self.choices = tuple(choices)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fewstep.arguments import check_number, check_whole
+from fewstep.rl.checks import check_learner
 from fewstep.rl.fisher import mean_kl
 from fewstep.rl.meta_policy import MetaPolicy
 from fewstep.rl.reports import Reports
@@ -42,10 +44,10 @@ class ProMP(torch.optim.Adam):
     """
 
     def __init__(self, learner: MetaPolicy, lr: float = 1e-3, epochs: int = 5, kl_weight: float = 5e-4) -> None:
-        if epochs < 1 or kl_weight < 0:
-            raise ValueError(
-                f"ProMP: epochs must be at least 1 and kl_weight at least 0; got {epochs} and {kl_weight}."
-            )
+        check_learner("ProMP", learner)
+        check_whole("ProMP", epochs=epochs)
+        check_number("ProMP", 0, above=True, lr=lr)
+        check_number("ProMP", 0, kl_weight=kl_weight)
         super().__init__([value for value in learner.parameters() if value.requires_grad], lr)
         self._learner, self._epochs, self._kl_weight = learner, epochs, kl_weight
         self._reports = Reports()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.adaptation.rules import Params
+from fewstep.arguments import check_function, check_number, check_whole
 from fewstep.parallel import current
 from fewstep.rl.actions import ActionMap
 from fewstep.rl.advantages import discounted_returns, generalized_advantages, normalized
@@ -72,11 +73,10 @@ class Rollouts:
         ActionMap(environment.single_action_space)
         self._horizon = horizon
         horizon = self._horizon_of(environment)
-        if episodes < 1 or horizon < 1:
-            raise ValueError(f"Rollouts: episodes and horizon must be at least 1; got {episodes} and {horizon}.")
-        for name, value in (("discount", discount), ("gae_lambda", gae_lambda)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"Rollouts: {name} must be between 0 and 1; got {value}.")
+        check_whole("Rollouts", episodes=episodes, horizon=horizon)
+        check_number("Rollouts", 0, 1, discount=discount, gae_lambda=gae_lambda)
+        if baseline is not None:
+            check_function("Rollouts", "a function of (observations, returns, mask)", baseline=baseline)
         self.environment, self.episodes, self.horizon = environment, episodes, horizon
         self.discount, self.gae_lambda, self.baseline = discount, gae_lambda, baseline
         self._were_reset: WeakSet[Any] = WeakSet()

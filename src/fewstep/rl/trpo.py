@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from fewstep.adaptation.implicit import conjugate_gradients
+from fewstep.arguments import check_number, check_whole
+from fewstep.rl.checks import check_learner
 from fewstep.rl.fisher import FisherProduct, mean_kl
 from fewstep.rl.meta_policy import MetaPolicy
 from fewstep.rl.reports import Reports
@@ -62,15 +64,15 @@ class TRPO(torch.optim.Optimizer):
         shrink: float = 0.8,
         cg_tasks: int | None = None,
     ) -> None:
-        if not max_kl > 0 or not 0 < shrink < 1 or damping < 0:
-            raise ValueError(
-                f"TRPO: max_kl must be positive, shrink between 0 and 1, damping at least 0; got {max_kl}, {shrink}, "
-                f"{damping}."
-            )
-        if min(cg_steps, backtracks, cg_tasks or 1) < 1 or cg_tasks == 0:
-            raise ValueError(
-                f"TRPO: cg_steps, backtracks and cg_tasks must be at least 1; got {cg_steps}, {backtracks}, {cg_tasks}."
-            )
+        check_learner("TRPO", learner)
+        check_number("TRPO", 0, above=True, max_kl=max_kl)
+        check_number("TRPO", 0, damping=damping)
+        check_number("TRPO", 0, 1, above=True, shrink=shrink)
+        if shrink == 1:
+            raise ValueError("TRPO: shrink must be less than 1, or all step lengths are the same; got 1.")
+        check_whole("TRPO", cg_steps=cg_steps, backtracks=backtracks)
+        if cg_tasks is not None:
+            check_whole("TRPO", cg_tasks=cg_tasks)
         settings = {
             "max_kl": max_kl, "cg_steps": cg_steps, "damping": damping, "backtracks": backtracks, "shrink": shrink,
             "cg_tasks": cg_tasks,

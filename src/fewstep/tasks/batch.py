@@ -127,6 +127,8 @@ class Task:
             >>> Task.stack([task(2), task(7)]).support.weight.sum(1)
             tensor([2., 7.])
         """
+        if not isinstance(tasks, Sequence) or not all(isinstance(task, Task) for task in tasks):
+            raise TypeError(f"Task.stack takes a list of fewstep.Task; got {_kinds(tasks)}.")
         if not tasks:
             raise ValueError("Task.stack needs at least one task; got an empty sequence.")
         return Task(_stack([t.support for t in tasks], "support"), _stack([t.query for t in tasks], "query"))
@@ -192,6 +194,12 @@ def _together(trees: Sequence[Any], join: Callable[[Sequence[Tensor]], Tensor]) 
     if len(counts) > 1:
         raise ValueError(f"Task.stack: the tasks hold different numbers of tensors, {sorted(counts)}.")
     return mapped(lambda *values: join(values), *trees)
+
+
+def _kinds(tasks: Any) -> str:
+    name = type(tasks).__name__
+    inner = sorted({type(task).__name__ for task in tasks}) if isinstance(tasks, Sequence) else []
+    return f"a {name} of {', '.join(inner)}" if inner else f"a {name}"
 
 
 def _weight(batch: Batch) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from fewstep.arguments import check_attributes, check_draw, check_whole
 from fewstep.tasks.batch import Batch, Task
 
 
@@ -60,9 +61,11 @@ class Episodes:
     """
 
     def __init__(self, dataset: LabelledExamples, ways: int, shots: int, queries: int, rotations: bool = False) -> None:
-        for name, value, least in (("ways", ways, 2), ("shots", shots, 1), ("queries", queries, 1)):
-            if value < least:
-                raise ValueError(f"Episodes: {name} must be at least {least}; got {value}.")
+        check_whole("Episodes", 2, ways=ways)
+        check_whole("Episodes", shots=shots, queries=queries)
+        check_attributes(
+            "Episodes", "a data set, such as fewstep.datasets.glyphs()", ("images", "starts"), dataset=dataset
+        )
         counts = dataset.starts.diff()
         if len(counts) < ways:
             raise ValueError(f"Episodes: {ways} ways need as many classes; the data set has {len(counts)}.")
@@ -103,6 +106,7 @@ class Episodes:
             has ``ways·queries`` examples instead. Pixels (uint8) are converted to floats between 0 and 1; inputs of
             other dtypes are not changed.
         """
+        check_draw("Episodes.sample", n, generator)
         per_class = self.shots + self.queries
         classes = torch.rand(n, len(self._counts), generator=generator).topk(self.ways).indices
         counts = self._counts[classes]

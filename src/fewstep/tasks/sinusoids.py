@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fewstep.arguments import check_draw, check_range, check_seed, check_whole
 from fewstep.tasks.batch import Batch, Task
 from fewstep.tasks.source import generator as derived_generator
 
@@ -28,7 +29,8 @@ class Sinusoids:
             baseline).
 
     Raises:
-        ValueError: ``shots`` or ``queries`` is less than 1.
+        TypeError: a number is not a whole number, or a range is not a pair of numbers.
+        ValueError: ``shots`` or ``queries`` is less than 1, or a range is not (low, high).
 
     Examples:
         >>> tasks = Sinusoids(shots=5, queries=10).sample(25)
@@ -45,9 +47,10 @@ class Sinusoids:
     oracle: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("shots", "queries"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Sinusoids: {name} must be at least 1; got {getattr(self, name)}.")
+        check_whole("Sinusoids", shots=self.shots, queries=self.queries)
+        check_range("Sinusoids", amplitude=self.amplitude, phase=self.phase, x_range=self.x_range)
+        if self.support_range is not None:
+            check_range("Sinusoids", support_range=self.support_range)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
         """Draw tasks.
@@ -59,6 +62,7 @@ class Sinusoids:
         Returns:
             Inputs and targets ``[n, shots or queries, 1]``; with ``oracle``, inputs have three features.
         """
+        check_draw("Sinusoids.sample", n, generator)
         return self.points(self.waves(n, generator), generator)
 
     def waves(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "{n} 2"]:
@@ -108,6 +112,12 @@ class SinusoidPool:
     sinusoids: Sinusoids
     count: int = 500
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sinusoids, Sinusoids):
+            raise TypeError(f"SinusoidPool: sinusoids must be Sinusoids(...); got {type(self.sinusoids).__name__}.")
+        check_whole("SinusoidPool", count=self.count)
+        check_seed("SinusoidPool", seed=self.seed)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
         """Draw new points on every wave.

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from fewstep.arguments import check_seed, check_whole
 from fewstep.tasks.batch import Task
 
 _WORD = 2**32
@@ -55,6 +56,8 @@ def generator(seed: int, iteration: int, stream: int = 0) -> torch.Generator:
         >>> generator(0, 7).initial_seed() == generator(0, 7).initial_seed() != generator(1, 7).initial_seed()
         True
     """
+    check_seed("generator", seed=seed, stream=stream)
+    check_whole("generator", 0, iteration=iteration)
     key = _mix(_mix(seed % _WORD) ^ (seed // _WORD % _WORD) ^ _mix(stream % _WORD + 0x9E3779B9))
     return torch.Generator().manual_seed(_mix((iteration + key) % _WORD) ^ key)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.arguments import check_draw, check_whole
 from fewstep.tasks.batch import Batch, Task
 
 
@@ -41,13 +42,13 @@ class TaskList:
     def __init__(
         self, data: Iterable[tuple[Any, Any]], shots: int, queries: int | None = None, stacked: bool = True
     ) -> None:
-        for name, value in (("shots", shots), ("queries", queries)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"TaskList: {name} must be an integer, at least 1; got {value!r}.")
+        check_whole("TaskList", shots=shots, **({} if queries is None else {"queries": queries}))
         self.data = [_pair(index, element) for index, element in enumerate(_listed(data))]
         if not self.data:
             raise ValueError("TaskList: the list of tasks is empty.")
         self.shots, self.queries, self.stacked = shots, queries, stacked
+        if stacked:
+            _check_same_shapes(self.data)
         needed = shots + (queries or 1)
         for index, (x, _) in enumerate(self.data):
             if len(x) < needed:
@@ -64,6 +65,7 @@ class TaskList:
             One [`Task`][fewstep.tasks.Task] with a leading task axis: support ``[n, shots, ...]``, query
             ``[n, queries, ...]``; a list of tasks without it if not ``stacked``.
         """
+        check_draw("TaskList.sample", n, generator)
         if n <= len(self.data):
             chosen = torch.randperm(len(self.data), generator=generator)[:n]
         else:
@@ -102,6 +104,18 @@ def _pair(index: int, element: Any) -> tuple[Tensor, Tensor]:
     if len(x) != len(y):
         raise ValueError(f"TaskList: task {index} has {len(x)} examples in x and {len(y)} in y.")
     return x, y
+
+
+def _check_same_shapes(data: list[tuple[Tensor, Tensor]]) -> None:
+    """Raise if the examples of the tasks differ in shape."""
+    for index, pair in enumerate(data):
+        for name, part, first in zip("xy", pair, data[0], strict=True):
+            if part.shape[1:] != first.shape[1:]:
+                raise ValueError(
+                    f"TaskList: the examples of all tasks must have one shape; {name} of task 0 has "
+                    f"{tuple(first.shape[1:])}, {name} of task {index} has {tuple(part.shape[1:])}. Tasks of different "
+                    "shapes are not stacked: pass stacked=False."
+                )
 
 
 def _tensor(value: Any) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewstep.parallel.context import joined
 from fewstep.tasks import Task, TaskSource, generator
 from fewstep.tasks.batch import cast_like
+from fewstep.training.arguments import check_arguments
 from fewstep.training.opening import opened
 from fewstep.training.optimizers import check_optimizer, default_optimizer
 from fewstep.training.recorder import Recorder
@@ -111,9 +112,9 @@ def fit(
         FileNotFoundError: the run to resume has metrics but no checkpoint.
         NotADirectoryError: `run` is a file.
         TypeError: `learner`, `source`, `optimizer` or a number is of another kind.
-        ValueError: a number is out of bounds, an option of validation is given without `validation`, the optimiser
-            holds none of the learner's parameters, or the run to resume has another learner or other settings, which
-            are listed.
+        ValueError: a number is out of bounds, an option of validation is given without `validation`, a source ignores
+            its generator or returns another number of tasks than asked for, the optimiser holds none of the learner's
+            parameters, or the run to resume has another learner or other settings, which are listed.
 
     Examples:
         >>> import fewstep as fs
@@ -129,7 +130,7 @@ def fit(
     counts |= validating
     validating |= _given(validation_steps=validation_steps, metric=metric, maximize=maximize)
     learner = learner.module if isinstance(learner, nn.parallel.DistributedDataParallel) else learner
-    _check(learner, counts, clipping, source, validation, validating)
+    check_arguments(learner, counts, clipping, source, validation, validating, seed, scheduler, run, deadline)
     _check_choices(run, resume, override, on_nan)
     optimizer = default_optimizer(learner) if optimizer is None else optimizer
     check_optimizer(optimizer, learner, clipping)
@@ -182,37 +183,6 @@ def _backward_of(learner: Trainable) -> Callable[[Task], Tensor]:
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _check(
-    learner: Any,
-    counts: dict[str, int],
-    clipping: dict[str, float | None],
-    source: Any,
-    validation: Any,
-    validating: dict[str, Any],
-) -> None:
-    if not callable(getattr(learner, "meta_loss", None)):
-        raise TypeError(
-            f"fit: a learner has meta_loss(tasks); got {type(learner).__name__}. Make one from a model, such as "
-            "fewstep.maml(model, loss, inner_lr=0.01)."
-        )
-    for name, count in counts.items():
-        if not hasattr(count, "__index__"):
-            raise TypeError(f"fit: {name} must be a whole number; got {count!r}.")
-        if count < 1:
-            raise ValueError(f"fit: {name} must be at least 1; got {count}.")
-    for name, bound in clipping.items():
-        if bound is not None and not bound > 0:
-            raise ValueError(f"fit: {name} must be greater than 0; got {bound}.")
-    if not isinstance(source, TaskSource):
-        raise TypeError(f"fit: a task source has sample(n, generator); got {type(source).__name__}.")
-    if validation is None and validating:
-        raise ValueError(f"fit: {', '.join(validating)} without validation tasks; pass validation=SOURCE.")
-    if validation is not None and not isinstance(validation, TaskSource):
-        raise TypeError(
-            f"fit: validation= is a task source with sample(n, generator); got {type(validation).__name__}."
-        )
 
 
 def _check_choices(run: Any, resume: bool, override: Iterable[str], on_nan: str) -> None:

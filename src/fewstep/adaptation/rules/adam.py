@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.adaptation.rules.arithmetic import averaged, averaged_squares, safe_sqrt, times, zeros
-from fewstep.adaptation.rules.rates import Rate, checked, described, keep_rate, rate_at
+from fewstep.adaptation.rules.rates import Rate, checked, checked_betas, described, keep_rate, rate_at
 from fewstep.adaptation.rules.rule import Params
 from fewstep.adaptation.rules.weight_decay import decayed
+from fewstep.arguments import check_truth
 
 Moments = tuple[Any, ...]
 """First moments, second moments, the number of steps, and with AMSGrad the maximum of the second moments."""
@@ -60,7 +61,8 @@ class Adam(nn.Module):
         super().__init__()
         keep_rate(self, "lr", lr, positive=True)
         keep_rate(self, "weight_decay", weight_decay)
-        self.betas = (checked(self, "betas[0]", betas[0], below=1), checked(self, "betas[1]", betas[1], below=1))
+        check_truth(self._get_name(), amsgrad=amsgrad)
+        self.betas = checked_betas(self, betas)
         self.eps, self.amsgrad = checked(self, "eps", eps), amsgrad
 
     def init(self, params: Params) -> Moments:

@@ -12,6 +12,7 @@ from fewstep.adaptation.rules.adam import Adam, Moments
 from fewstep.adaptation.rules.learned_rates import parameter_key
 from fewstep.adaptation.rules.rates import Rate
 from fewstep.adaptation.rules.rule import Params
+from fewstep.arguments import named_tensors
 
 
 class CarriedAdam(Adam):
@@ -55,7 +56,7 @@ class CarriedAdam(Adam):
     ) -> None:
         super().__init__(lr, betas, eps, weight_decay=weight_decay)
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        for name, value in dict(params).items():
+        for name, value in named_tensors("CarriedAdam", params=params).items():
             for moment in ("first", "second"):
                 self.register_buffer(f"{moment}/{parameter_key(name)}", torch.zeros_like(value, requires_grad=False))
 

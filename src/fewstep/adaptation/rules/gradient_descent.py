@@ -8,6 +8,7 @@ from fewstep.adaptation.rules.arithmetic import minus, plus, times, zeros
 from fewstep.adaptation.rules.rates import Rate, checked, described, is_zero, keep_rate, rate_at
 from fewstep.adaptation.rules.rule import Params
 from fewstep.adaptation.rules.weight_decay import decayed
+from fewstep.arguments import check_truth
 
 
 class GradientDescent(nn.Module):
@@ -52,6 +53,7 @@ class GradientDescent(nn.Module):
         weight_decay: Rate = 0.0,
     ) -> None:
         super().__init__()
+        check_truth("GradientDescent", nesterov=nesterov)
         keep_rate(self, "lr", lr, positive=True)
         keep_rate(self, "momentum", momentum)
         keep_rate(self, "weight_decay", weight_decay)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.adaptation.rules.rates import checked
+from fewstep.arguments import check_truth
 
 
 class LearnedRate(nn.Module):
@@ -35,6 +36,7 @@ class LearnedRate(nn.Module):
 
     def __init__(self, initial: float, positive: bool = False) -> None:
         super().__init__()
+        check_truth("LearnedRate", positive=positive)
         start = torch.tensor(float(checked(self, "initial", initial, positive)))
         self.positive = positive
         if positive:

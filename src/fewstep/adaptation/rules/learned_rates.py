@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fewstep.adaptation.rules.rates import checked
 from fewstep.adaptation.rules.rule import Params
+from fewstep.arguments import check_truth, check_whole, named_tensors
 
 
 class LearnedRates(nn.Module):
@@ -54,8 +55,9 @@ class LearnedRates(nn.Module):
         super().__init__()
         if per not in ("parameter", "tensor"):
             raise ValueError(f'LearnedRates: per must be "parameter" or "tensor"; got {per!r}.')
-        if steps is not None and steps < 1:
-            raise ValueError(f"LearnedRates: steps must be None or at least 1; got {steps}.")
+        if steps is not None:
+            check_whole("LearnedRates", steps=steps)
+        check_truth("LearnedRates", positive=positive)
         lr = checked(self, "lr", lr, positive)
         self.steps, self.positive = steps, positive
         if positive:
@@ -67,7 +69,7 @@ class LearnedRates(nn.Module):
                 parameter_key(name): nn.Parameter(
                     value.new_full(lead + (value.shape if per == "parameter" else ()), start)
                 )
-                for name, value in dict(params).items()
+                for name, value in named_tensors("LearnedRates", params=params).items()
             }
         )
 

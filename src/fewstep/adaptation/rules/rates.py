@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -82,6 +82,13 @@ def checked(owner: nn.Module, argument: str, value: Any, positive: bool = False,
 
 
 _ALSO = ", a 0-dim tensor or nn.Parameter, or a schedule (a callable of the inner step)"
+
+
+def checked_betas(owner: nn.Module, betas: Any) -> tuple[float, float]:
+    """Check the two decay rates of Adam."""
+    if not isinstance(betas, Sequence) or isinstance(betas, str) or len(betas) != 2:
+        raise TypeError(f"{_name(owner)}: betas must be a pair of numbers, such as (0.9, 0.999); got {betas!r}.")
+    return checked(owner, "betas[0]", betas[0], below=1), checked(owner, "betas[1]", betas[1], below=1)
 
 
 def _check_number(

@@ -8,6 +8,7 @@ from fewstep.adaptation.rules.arithmetic import averaged, averaged_squares, minu
 from fewstep.adaptation.rules.rates import Rate, checked, described, is_zero, keep_rate, rate_at
 from fewstep.adaptation.rules.rule import Params
 from fewstep.adaptation.rules.weight_decay import decayed
+from fewstep.arguments import check_truth
 
 State = tuple[Params, Params, Params]
 """Averages of the squared gradients, averages of the gradients (if centered), and the momentum (if not 0)."""
@@ -61,6 +62,7 @@ class RMSprop(nn.Module):
         keep_rate(self, "momentum", momentum)
         keep_rate(self, "weight_decay", weight_decay)
         self.alpha, self.eps = checked(self, "alpha", alpha, below=1), checked(self, "eps", eps)
+        check_truth("RMSprop", centered=centered)
         self.centered = centered
 
     def init(self, params: Params) -> State:

@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from fewstep.arguments import check_choice, check_whole
 from fewstep.rl.environments.base import check_tasks
 
 
@@ -52,10 +53,8 @@ class PointNavigation(VectorEnv[Any, Any, Any]):
     """
 
     def __init__(self, num_envs: int, reward: str = "distance", observe_task: bool = False, horizon: int = 100) -> None:
-        if num_envs < 1 or horizon < 1:
-            raise ValueError(f"PointNavigation: num_envs and horizon must be at least 1; got {num_envs} and {horizon}.")
-        if reward not in ("distance", "squared distance"):
-            raise ValueError(f'PointNavigation: reward must be "distance" or "squared distance"; got {reward!r}.')
+        check_whole("PointNavigation", num_envs=num_envs, horizon=horizon)
+        check_choice("PointNavigation", ("distance", "squared distance"), reward=reward)
         self.num_envs, self.reward, self.observe_task, self.horizon = num_envs, reward, observe_task, horizon
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
         self.single_observation_space = Box(-np.inf, np.inf, (4 if observe_task else 2,), np.float32)

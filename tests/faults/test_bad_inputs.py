@@ -1,0 +1,84 @@
+"""Bad inputs to the public interface: each ends in an error that the library raises on purpose."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import signal
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bad_inputs import TABLE, Entry
+
+import fewstep
+
+SOURCE = Path(fewstep.__file__).parent
+SECONDS = 5.0
+"""After which a call counts as hanging."""
+
+RAW: dict[str, str] = {}
+"""Bad inputs whose error is not one of fewstep's, with the reason."""
+
+
+def _name(call: Any) -> str:
+    return str(getattr(call, "__qualname__", call)).replace("<lambda>", "call").replace(".<locals>", "")
+
+
+def _cases() -> Iterator[Any]:
+    seen: dict[str, int] = {}
+    for part in TABLE:
+        for entry in part():
+            for argument, values in entry.bad.items():
+                for value in values:
+                    shown = repr(value).splitlines()[0][:40].split(" at 0x")[0]
+                    name = f"{_name(entry.call)}({argument}={shown})"
+                    seen[name] = seen.get(name, 0) + 1
+                    yield pytest.param(entry, argument, value, id=name if seen[name] == 1 else f"{name}-{seen[name]}")
+
+
+CASES = list(_cases())
+
+
+@pytest.fixture(autouse=True)
+def _limit():
+    """An error in a call that hangs."""
+
+    def hangs(*_: Any) -> None:
+        raise TimeoutError(f"no answer within {SECONDS} seconds")
+
+    before = signal.signal(signal.SIGALRM, hangs)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@functools.cache
+def _raise_statements(file: str) -> list[range]:
+    tree = ast.parse(Path(file).read_text())
+    return [range(node.lineno, node.end_lineno + 1) for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+
+
+def _is_on_purpose(error: BaseException) -> bool:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    if SOURCE not in Path(last.filename).parents:
+        return False
+    return any(last.lineno in lines for lines in _raise_statements(last.filename))
+
+
+@pytest.mark.parametrize(("entry", "argument", "value"), CASES)
+def test_a_bad_input_is_refused_in_words(entry: Entry, argument: str, value: Any, request: Any):
+    name = request.node.callspec.id
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - any; what it must be is below
+        entry.call(**{**entry.good, argument: value})
+    assert not isinstance(caught.value, TimeoutError)
+    assert _is_on_purpose(caught.value) != (name in RAW), repr(caught.value)
+    assert len(str(caught.value)) > 20
+
+
+def test_there_are_enough_bad_inputs():
+    assert len(CASES) >= 300
+    assert len(RAW) <= 10
