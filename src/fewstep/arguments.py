@@ -51,7 +51,7 @@ def check_number(
         ValueError: Rollouts: discount must be a number from 0 to 1; got 1.5.
     """
     if high < math.inf:
-        wanted = f"a number {'above' if above else 'from'} {low:g} {'and up ' if above else ''}to {high:g}"
+        wanted = f"a number {f'greater than {low:g} and at most' if above else f'from {low:g} to'} {high:g}"
     elif low > -math.inf:
         wanted = f"a finite number {'greater than' if above else 'of at least'} {low:g}"
     else:

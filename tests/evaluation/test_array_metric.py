@@ -23,7 +23,9 @@ def tasks(count: int = 4, ways: int = 3) -> Task:
 
 class Source:
     def sample(self, n: int, generator: torch.Generator | None = None) -> Task:
-        return tasks(n)
+        with torch.random.fork_rng():
+            torch.manual_seed(0 if generator is None else generator.initial_seed())
+            return tasks(n)
 
 
 def learner(**choices: Any) -> fs.MetaLearner[Any]:

@@ -63,6 +63,8 @@ def _raise_statements(file: str) -> list[range]:
 
 
 def _is_on_purpose(error: BaseException) -> bool:
+    if type(error).__name__ == "TypeCheckError":  # the tests' check of annotations comes before the library's own
+        return True
     last = traceback.extract_tb(error.__traceback__)[-1]
     if SOURCE not in Path(last.filename).parents:
         return False

@@ -237,7 +237,9 @@ def test_feature_reuse_finds_the_blocks(kind: str) -> None:
 
     class Source:
         def sample(self, n: int, generator: torch.Generator | None = None) -> fs.tasks.Task:
-            return episodes(n)
+            with torch.random.fork_rng():
+                torch.manual_seed(0 if generator is None else generator.initial_seed())
+                return episodes(n)
 
     found = layer_similarity(learner, Source(), num_tasks=2)["CKA"]
     assert found.names == (*expected, "head")

@@ -71,8 +71,8 @@ def test_arrays_and_data_frames_become_tensors() -> None:
     ("data", "options", "error", "says"),
     [
         ([], {}, ValueError, "the list of tasks is empty"),
-        (lines(5), {"shots": 0}, ValueError, "shots must be an integer, at least 1; got 0"),
-        (lines(5), {"queries": 0}, ValueError, "queries must be an integer"),
+        (lines(5), {"shots": 0}, ValueError, "shots must be at least 1; got 0"),
+        (lines(5), {"queries": 0}, ValueError, "queries must be at least 1"),
         (lines(5, 2), {"shots": 2}, ValueError, "at least one query need 3 examples; task 1 has 2"),
         (lines(5, 9), {"shots": 2, "queries": 4}, ValueError, "2 shots and 4 queries need 6 examples; task 0 has 5"),
         ({"a": lines(5)[0]}, {}, TypeError, r"must be a list with one pair \(x, y\) per task; got dict"),

@@ -148,8 +148,8 @@ def test_ctrl_c_in_a_program_says_how_the_program_resumes(tmp_path: Path):
             self.calls, self.at = 0, at
 
         def sample(self, n, generator=None):
-            self.calls += 1
-            if self.calls == self.at:
+            self.calls += n > 2  # not the two draws of two tasks that check the source
+            if self.calls == self.at and n > 2:
                 signal.raise_signal(signal.SIGINT)
             return Sinusoids().sample(n, generator)
 
@@ -238,7 +238,7 @@ class TurnsNaN:
 
     def sample(self, n, generator=None):
         tasks = Sinusoids().sample(n, generator)
-        self.calls += 1
+        self.calls += n > 2  # not the two draws of two tasks that check the source
         if self.calls <= self.last_good:
             return tasks
         return Task(tasks.support, Batch(tasks.query.x, tasks.query.y * float("nan")))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from fewstep.adaptation import FirstOrder, MetaLSTM, Rule
 from fewstep.algorithms.arguments import Model, ModelLoss, adapted_parameters
 from fewstep.algorithms.second_order import maml
-from fewstep.arguments import check_whole
 from fewstep.learner import MetaLearner
+from fewstep.learner.checks import check_steps
 from fewstep.learner.options import AdaptsOptions, ObjectiveOptions, RuleOptions, refuse
 from fewstep.objectives import reptile_loss
 
@@ -80,7 +80,9 @@ def reptile(
         >>> learner = reptile(model, fewstep.mse, rule, steps=5, inner_batch=5)
         >>> learner.meta_loss(fewstep.tasks.Sinusoids(shots=10).sample(25)).backward()
     """
-    check_whole("reptile", steps=steps)  # with 0, θ − φ_K is 0
+    check_steps(steps)
+    if steps == 0:
+        raise ValueError("reptile needs at least one inner step: θ − φ_K is 0 for steps=0.")
     instead = "use fewstep.MetaLearner"
     refuse("reptile", choices, adjoint=instead, objective=instead)
     defining: Any = {"adjoint": FirstOrder(), "objective": reptile_loss, "inner_batch": inner_batch}

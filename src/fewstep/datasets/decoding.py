@@ -63,7 +63,7 @@ def check_image_size(owner: str, size: Any, channels: Any) -> None:
     if size is not None:
         check_whole(owner, size=size)
     if isinstance(channels, bool) or channels not in (1, 3):
-        raise ValueError(f"{owner}: channels must be 3 for colour or 1 for greyscale; got {channels!r}.")
+        raise ValueError(f"{owner}: channels must be 1 or 3, for greyscale or colour; got {channels!r}.")
 
 
 def pixels(image: Image.Image, size: int | None, channels: int) -> np.ndarray:

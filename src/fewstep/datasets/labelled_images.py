@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewstep.arguments import check_generator, check_widths
+from fewstep.arguments import check_generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +107,9 @@ class LabelledImages:
             >>> len(train.classes), len(test.classes)
             (2, 1)
         """
-        check_widths("split", empty=False, sizes=sizes)
         check_generator("split", generator)
+        if not isinstance(sizes, Sequence) or not all(isinstance(size, int) for size in sizes) or not sizes:
+            raise TypeError(f"split: sizes must be a list of whole numbers, such as [64, 16, 20]; got {sizes!r}.")
         if sum(sizes) != len(self.classes) or min(sizes) < 1:
             raise ValueError(
                 f"split: sizes must be at least 1 and add up to the {len(self.classes)} classes; got {list(sizes)}."

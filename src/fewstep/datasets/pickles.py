@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any, ClassVar
@@ -43,6 +44,7 @@ def read_pickle(content: bytes, name: str) -> Any:
         LookupError,
         AttributeError,
         OverflowError,
+        struct.error,
     ) as error:
         raise ValueError(f"{name} cannot be read as plain data ({error}). Download the file again.") from error
 

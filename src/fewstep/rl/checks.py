@@ -22,9 +22,7 @@ def check_policy(policy: Any, rollouts: Any, test_scales: Any, inner_loss: Any) 
             f"MetaPolicy: rollouts must be fewstep.rl.Rollouts(environment); got {type(rollouts).__name__}."
         )
     if not isinstance(test_scales, Sequence) or not test_scales:
-        raise ValueError(
-            "test_scales must contain at least one factor; got none. Use (1.0,) for no scaling."
-        )
+        raise ValueError("test_scales must contain at least one factor; got none. Use (1.0,) for no scaling.")
     check_number("MetaPolicy", 0, **{f"test_scales[{place}]": scale for place, scale in enumerate(test_scales)})
     check_loss(inner_loss, "inner_loss")
 

@@ -24,9 +24,9 @@ def is_source(source: Any) -> bool:
 
 
 def check_source(owner: str, source: TaskSource, n: int) -> None:
-    """Draw two tasks twice with equal generators; raise if they differ or have no task axis of size 2.
+    """Draw two tasks twice with equal generators; raise if the draws differ or are not two tasks.
 
-    Global random numbers are as before afterwards. A source that cannot draw two tasks draws ``n``.
+    Global random numbers are as before afterwards. From a source of a fixed number of tasks, ``n`` are drawn.
 
     Args:
         owner: the function that uses the source, which the message begins with.
@@ -45,33 +45,47 @@ def check_source(owner: str, source: TaskSource, n: int) -> None:
         Traceback (most recent call last):
         ValueError: fit: Unseeded.sample ignores its generator: two draws with equal generators differ. ...
     """
-    with _kept_random_state():
-        try:
-            asked, first = _FEW, source.sample(_FEW, generator(0, 0))
-        except ValueError:  # a source of a fixed number of tasks
-            asked, first = n, source.sample(n, generator(0, 0))
-        again = source.sample(asked, generator(0, 0))
     name = type(source).__name__
-    _check_count(owner, name, first, asked)
+    with _kept_random_state():
+        asked, first = _first_draw(source, n)
+        again = source.sample(asked, generator(0, 0))
+    problem = _wrong_count(first, asked)
+    if problem is not None:
+        raise ValueError(f"{owner}: {name}.sample({asked}, generator) {problem}")
     if not _equal(tensors(first), tensors(again)):
         raise ValueError(
             f"{owner}: {name}.sample ignores its generator: two draws with equal generators differ. Draw all random "
-            "numbers from it, such as torch.rand(n, generator=generator), or seed others by "
-            "generator.initial_seed(); otherwise a run could not be resumed or compared."
+            "numbers from it, such as torch.rand(n, generator=generator), or seed other sources of random numbers by "
+            "generator.initial_seed(); a run could not be resumed or compared otherwise."
         )
 
 
-def _check_count(owner: str, name: str, drawn: Any, asked: int) -> None:
+def _first_draw(source: TaskSource, n: int) -> tuple[int, Any]:
+    """A draw of few tasks, or of ``n`` from a source of a fixed number of tasks; and how many were asked for."""
+    few = min(_FEW, n)
+    try:
+        drawn = source.sample(few, generator(0, 0))
+    except Exception:
+        if few == n:
+            raise
+    else:
+        if few == n or _wrong_count(drawn, few) is None:
+            return few, drawn
+    return n, source.sample(n, generator(0, 0))
+
+
+def _wrong_count(drawn: Any, asked: int) -> str | None:
+    """What is wrong with the number of tasks, if anything."""
     if isinstance(drawn, Task):
-        sizes = {tuple(leaf.shape)[:1] for leaf in tensors(drawn)}
-        if sizes - {(asked,)}:
-            shapes = [tuple(leaf.shape) for leaf in tensors(drawn)]
-            raise ValueError(
-                f"{owner}: {name}.sample({asked}, generator) must return a fewstep.Task whose tensors are "
-                f"[{asked}, examples, ...]; got shapes {shapes}. Stack single tasks with fewstep.Task.stack([...])."
+        shapes = [tuple(leaf.shape) for leaf in tensors(drawn)]
+        if any(shape[:1] != (asked,) for shape in shapes):
+            return (
+                f"must return a fewstep.Task whose tensors are [{asked}, examples, ...]; got shapes {shapes}. Stack "
+                "single tasks with fewstep.Task.stack([...])."
             )
     elif isinstance(drawn, list) and len(drawn) != asked:
-        raise ValueError(f"{owner}: {name}.sample({asked}, generator) must return {asked} tasks; got {len(drawn)}.")
+        return f"must return {asked} tasks; got {len(drawn)}."
+    return None
 
 
 def _equal(first: list[Tensor], again: list[Tensor]) -> bool:

@@ -66,7 +66,7 @@ def check_arguments(
         return
     if not is_source(validation):
         raise TypeError(f"fit: validation= is a task source with sample(n, generator); got {_shown(validation)}.")
-    check_source("fit: validation", validation, counts["num_validation_tasks"])
+    check_source("fit: validation", validation, min(counts["num_validation_tasks"], 100))
     check_whole("fit", 0, **{name: validating[name] for name in ("validation_steps",) if name in validating})
     check_truth("fit", **{name: validating[name] for name in ("maximize",) if name in validating})
     if "metric" in validating:
