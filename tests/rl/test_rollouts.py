@@ -133,7 +133,7 @@ def test_says_where_an_environment_goes_wrong():
 
 def test_refuses_settings_that_cannot_be():
     environment = PointNavigation(2)
-    with pytest.raises(ValueError, match="discount must be between 0 and 1"):
+    with pytest.raises(ValueError, match="discount must be a number from 0 to 1"):
         rl.Rollouts(environment, discount=1.5)
     del environment.horizon
     with pytest.raises(ValueError, match="PointNavigation does not define one. Pass horizon="):

@@ -182,7 +182,7 @@ def test_refuses_what_it_cannot_do():
     learner = worlds.learner()
     with pytest.raises(TypeError, match="Call meta_step"):
         rl.TRPO(learner).step()
-    with pytest.raises(ValueError, match="max_kl must be positive"):
+    with pytest.raises(ValueError, match="max_kl must be a finite number greater than 0"):
         rl.TRPO(learner, max_kl=0)
     with pytest.raises(ValueError, match="at least 1"):
         rl.TRPO(learner, cg_tasks=0)

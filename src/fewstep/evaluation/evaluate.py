@@ -126,6 +126,20 @@ def evaluate(
             "already, learner.score(tasks)."
         )
     check_source("evaluate", source, min(meta_batch, num_tasks))
+    return measured(learner, source, num_tasks, steps, metric, seed, stream, meta_batch)
+
+
+def measured(
+    learner: Any,
+    source: TaskSource,
+    num_tasks: int,
+    steps: int | None,
+    metric: Callable[..., Any] | None,
+    seed: int,
+    stream: int,
+    meta_batch: int = 100,
+) -> Evaluation:
+    """[`evaluate`][fewstep.evaluate] without its checks of the arguments."""
     parameters = list(learner.parameters())
     values = []
     with evaluation_mode(), _in_evaluation_mode(learner):

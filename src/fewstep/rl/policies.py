@@ -89,7 +89,7 @@ class GaussianPolicy(_Network):
         context: int = 0,
     ) -> None:
         super().__init__(observations, actions, hidden, activation, context)
-        check_number("GaussianPolicy", 0, above=True, std=std, min_std=min_std)
+        check_number("GaussianPolicy", std=std, min_std=min_std)
         if not std >= min_std > 0:
             raise ValueError(
                 f"GaussianPolicy: std must be at least min_std and both positive; got {std} and {min_std}."

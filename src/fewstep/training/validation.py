@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fewstep.adaptation.random_numbers import replayed
-from fewstep.evaluation.evaluate import Evaluation, evaluate, metric_name
+from fewstep.evaluation.evaluate import Evaluation, measured, metric_name
 from fewstep.objectives import accuracy
 from fewstep.parallel import alone
 from fewstep.tasks import Task, TaskSource
@@ -62,7 +62,7 @@ class Validation:
         assert self.source is not None
         tasks = self.num_tasks if num_tasks is None else num_tasks
         source = _Stoppable(self.source, stops)
-        return evaluate(self.learner, source, tasks, self.steps, self.metric, self.seed, stream=1)
+        return measured(self.learner, source, tasks, self.steps, self.metric, self.seed, stream=1)
 
     def rehearse(self, num_tasks: int) -> None:
         """Evaluates for its time only: random numbers are drawn as if it had not been."""
