@@ -93,7 +93,7 @@ def test_a_source_of_given_tasks():
 def test_sources_refuse_what_cannot_be():
     with pytest.raises(ValueError, match="episodes must be at least 1; got 0"):
         rl.EnvironmentTasks(PointNavigation(2), episodes=0)
-    with pytest.raises(ValueError, match="horizon must be"):
+    with pytest.raises(TypeError, match="horizon must be"):
         rl.EnvironmentTasks(PointNavigation(2), horizon=1.5)
     with pytest.raises(TypeError, match=r"Line has no num_envs.*GymnasiumTasks"):
         rl.EnvironmentTasks(Line())

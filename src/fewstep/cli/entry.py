@@ -62,10 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(128 + int(getattr(interrupt, "signal", 2)))
     except BrokenPipeError:
         sys.exit(0)
-    except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
+    except Exception as error:
         if os.environ.get("FEWSTEP_TRACEBACK"):
             raise
-        print(f"fewstep: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        from fewstep.cli.errors import described
+
+        print(described(error), file=sys.stderr)
         sys.exit(1)
 
 

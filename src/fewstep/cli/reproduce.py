@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from fewstep.cli.errors import reason
 from fewstep.cli.option_values import Argument
 from fewstep.cli.parsing import parse
 from fewstep.cli.reproduction_plan import print_left, print_plan
@@ -124,7 +125,7 @@ def reproduce(options: Reproduce, began: float) -> None:
     shown = (options.results or to) if not options.train else to
     _show(options, shown, to, limit is None or time.monotonic() < began + limit - min(5.0, limit / 10), limit is None)
     if failures:
-        reasons = "".join(f"\n  {name}: {error}" for name, error in failures.items())
+        reasons = "".join(f"\n  {name}: {reason(error)}" for name, error in failures.items())
         raise RuntimeError(f"{len(failures)} of {len(planned)} runs failed:{reasons}")
 
 

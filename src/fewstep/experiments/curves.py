@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fewstep.experiments.result_files import read_lines
 from fewstep.training.checkpoint import write_whole
 
 
@@ -44,8 +45,9 @@ def load_curves(folder: Path, experiment: str) -> dict[int, list[dict[str, Any]]
     """The committed learning curves of an experiment by seed."""
     curves = {}
     for file in sorted((folder / "curves").glob(f"{experiment}-seed*.jsonl")):
-        seed = int(file.stem.removeprefix(f"{experiment}-seed"))
-        curves[seed] = [json.loads(line) for line in file.read_text().splitlines()]
+        seed = file.stem.removeprefix(f"{experiment}-seed")
+        if seed.isdecimal():  # otherwise the file is of another experiment or of somebody else
+            curves[int(seed)] = read_lines(file)
     return curves
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,10 @@ def bounds_of(hint: Any) -> Bounds | None:
 
 
 def check_options(options: Any) -> None:
-    """Checks the values of a data class, and of the data classes within it, against the bounds of their types.
+    """Checks the values of a data class, and of the data classes within it, against their types and bounds.
 
     Raises:
-        ValueError: a value is out of bounds.
+        ValueError: a value is of another type, or out of bounds.
 
     Examples:
         >>> @dataclass
@@ -79,10 +80,41 @@ def check_options(options: Any) -> None:
         value, bounds = getattr(options, field.name), bounds_of(hints[field.name])
         if is_dataclass(value):
             check_options(value)
+            continue
+        expected = _misfit(hints[field.name], value)
+        if expected is not None:
+            raise ValueError(f"{field.name}: expected {expected}; got {value!r}.")
         for number in _numbers(value) if bounds is not None else ():
             refusal = bounds.refusal(number) if bounds is not None else None
             if refusal is not None:
                 raise ValueError(f"{field.name}: {refusal}; got {number}.")
+
+
+_KINDS: dict[Any, str] = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "nothing"
+}  # fmt: skip
+
+
+def _misfit(hint: Any, value: Any) -> str | None:
+    """What was expected, in words, if a value is not of the type of an option; otherwise `None`."""
+    if get_origin(hint) is Annotated:
+        return _misfit(get_args(hint)[0], value)
+    if get_origin(hint) in (Union, types.UnionType):
+        found = [_misfit(part, value) for part in get_args(hint)]
+        return None if None in found else " or ".join(dict.fromkeys(text for text in found if text))
+    if get_origin(hint) is Literal:
+        return None if value in get_args(hint) else " or ".join(map(str, get_args(hint)))
+    if get_origin(hint) is tuple:
+        kind, *others = get_args(hint)
+        if not isinstance(value, (tuple, list)):
+            return "a list"
+        kinds = [kind] * len(value) if others in ([], [Ellipsis]) else [kind, *others]
+        return next((text for part, item in zip(kinds, value, strict=False) if (text := _misfit(part, item))), None)
+    if hint not in _KINDS:
+        return None
+    accepted: tuple[Any, ...] = (int, float) if hint is float else (hint,)
+    fits = isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))
+    return None if fits else _KINDS[hint]
 
 
 def _numbers(value: Any) -> Iterator[float]:

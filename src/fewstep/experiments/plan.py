@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from fewstep.experiments.catalogue import EXPERIMENTS
 from fewstep.experiments.costs import seconds_per_iteration
+from fewstep.experiments.result_files import read_results
 from fewstep.experiments.row import Row
 from fewstep.experiments.training import Training
 from fewstep.training import RunFolder
@@ -119,7 +119,7 @@ def missing_runs(
 
 
 def _tested(result: Path) -> int:
-    return int(json.loads(result.read_text())["iterations"]) if result.is_file() else 0
+    return int(read_results(result)["iterations"]) if result.is_file() else 0
 
 
 def _done(folder: Path) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fewstep.experiments.catalogue import EXPERIMENTS
+from fewstep.experiments.result_files import read_results
 from fewstep.experiments.row import Row
 
 TABLES = tuple(dict.fromkeys(row.table for row in EXPERIMENTS.values()))
@@ -107,7 +107,7 @@ def load_results(folder: Path, table: str) -> dict[str, RowResults]:
     """The results of a table by experiment, in the order of ``fewstep list``."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name, row in EXPERIMENTS.items() if row.table == table}
     for file in sorted(folder.glob("*-seed*.json")):
-        run = json.loads(file.read_text())
+        run = read_results(file)
         if run["experiment"] in runs:
             runs[run["experiment"]].append(run)
     return {name: RowResults(name, of_row) for name, of_row in runs.items() if of_row}

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from fewstep.experiments.catalogue import EXPERIMENTS, find
+from fewstep.experiments.catalogue import find
 from fewstep.experiments.changes import overridden
+from fewstep.experiments.config import read_changes, read_config
 from fewstep.experiments.experiment import Experiment
 from fewstep.experiments.option_types import check_options
 from fewstep.experiments.other_norms import OtherNorm, take_parameters
 from fewstep.experiments.provenance import provenance
-from fewstep.experiments.settings import load_settings
+from fewstep.experiments.result_files import read_results
 from fewstep.experiments.tested import evaluate_run
 from fewstep.experiments.training import Training
 from fewstep.training import RunFolder, fit
@@ -36,14 +37,12 @@ class Run:
                 f"{self.folder.path} is not a run folder: it has no config.json. Make one with `fewstep train "
                 "EXPERIMENT`."
             )
-        config = self.folder.read_json(self.folder.config_file)
-        self.name: str = config["experiment"]
-        self.begun_with = Training(**config["training"])
+        self.name: str
+        self.experiment: Any
+        self.name, self.begun_with, self.experiment = read_config(self.folder)
         here: dict[str, Any] = {"device": device, "threads": threads}
         self.training = replace(self.begun_with, **{name: value for name, value in here.items() if value is not None})
-        every = [row.config for row in EXPERIMENTS.values()]
-        self.experiment: Any = load_settings(find(self.name).config, config["config"], every)
-        self.changes: list[dict[str, Any]] = config.get("changes", [])
+        self.changes: list[dict[str, Any]] = read_changes(self.folder)
         """Settings that were changed on resuming: the iteration, and by name the value before and after."""
         self.is_new = False
         """Whether `create` made the folder, so that it is removed if training fails before anything is saved."""
@@ -208,7 +207,7 @@ class Run:
             final = paper.get(self.experiment.test_steps)
             files.append(plot_learning_curve({self.name: rows}, folder / "learning-curve.png", metric, final))
         if self.folder.results_file.is_file():
-            results = self.folder.read_json(self.folder.results_file)
+            results = read_results(self.folder.results_file)
             others = {f"under {norm} norms": found for norm, found in results.get("other_norms", {}).items()}
             curves = {f"under {results['config']['norm']} norms" if others else "ours": results, **others}
             if results["steps"] > 0:

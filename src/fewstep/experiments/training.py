@@ -74,7 +74,7 @@ class Training:
     @property
     def on_gpu(self) -> bool:
         """Whether meta-steps are recorded as CUDA graphs."""
-        return torch.device(self.device).type == "cuda"
+        return self.device.partition(":")[0] == "cuda"
 
     def compiles(self, iterations: int) -> bool | str:
         """The option `compile` of [`MetaLearner`][fewstep.MetaLearner] for a run of this number of iterations."""

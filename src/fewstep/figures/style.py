@@ -27,8 +27,8 @@ def figure(columns: int = 1, rows: int = 1, width: float = 6.0, height: float = 
 
 def tidy(axes: Any, x: str = "", y: str = "") -> None:
     """Labels, a light grid, no box."""
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set_xlabel(x, parse_math=False)
+    axes.set_ylabel(y, parse_math=False)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 

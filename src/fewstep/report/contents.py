@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,9 @@ from typing import Any
 
 from fewstep.experiments.catalogue import EXPERIMENTS
 from fewstep.experiments.curves import load_curves
+from fewstep.experiments.result_files import read_json
 from fewstep.experiments.results import load_results
+from fewstep.files import printable
 from fewstep.training.run_folder import RunFolder
 
 
@@ -51,11 +52,11 @@ class RunContents:
     def metric(self) -> str | None:
         """The name of the metric, if it is known."""
         if self.results is not None:
-            return str(self.results["metric"])
+            return printable(str(self.results["metric"]))
         if self.row is not None:
             return str(self.row.config.metric.__name__)
         recorded = self.settings.get("fit", {}).get("metric")
-        return recorded if isinstance(recorded, str) else None
+        return printable(recorded) if isinstance(recorded, str) else None
 
     @property
     def paper(self) -> dict[int, float]:
@@ -152,11 +153,10 @@ def _json(file: Path, notes: list[str]) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        notes.append(f"{file.name} cannot be read: {error}")
+        return read_json(file)
+    except ValueError as error:
+        notes.append(str(error))
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
+from fewstep.files import printable
+
 
 class Html(str):
     """Markup, as opposed to text."""
@@ -22,7 +24,7 @@ def element(tag: str, *children: object, **attributes: object) -> Html:
         '<p class="note">a &lt; b<br></p>'
     """
     written = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
+        f' {name.rstrip("_").replace("_", "-")}="{escape(printable(str(value)))}"'
         for name, value in attributes.items()
         if value is not None
     )
@@ -33,7 +35,7 @@ def element(tag: str, *children: object, **attributes: object) -> Html:
 
 def joined(children: Iterable[object]) -> Html:
     """Markup and text one after the other."""
-    return Html("".join(child if isinstance(child, Html) else escape(str(child)) for child in children))
+    return Html("".join(child if isinstance(child, Html) else escape(printable(str(child))) for child in children))
 
 
 def table(header: list[object], rows: list[list[object]], **attributes: object) -> Html:

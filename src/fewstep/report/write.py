@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fewstep.experiments.runs import Run
+from fewstep.files import read_regular
 from fewstep.report.charts import picture
 from fewstep.report.contents import RunContents, read_run, read_table
 from fewstep.report.markup import Html, element
 from fewstep.report.page import page
 from fewstep.training.checkpoint import write_whole
+
+_LARGEST_FILM = 2**26
 
 
 def write_report(
@@ -79,7 +82,7 @@ def _example(run: RunContents, prefix: str) -> Html | None:
         return None
     film = run.path / "film.png"
     if film.is_file():
-        source = f"data:image/png;base64,{base64.b64encode(film.read_bytes()).decode()}"
+        source = f"data:image/png;base64,{base64.b64encode(read_regular(film, _LARGEST_FILM)).decode()}"
         image = element("img", src=source, alt="Pictures of the robot before and after adaptation")
         return element("figure", image, element("figcaption", "Before and after adaptation, at equal intervals."))
     try:

@@ -41,9 +41,11 @@ def check_source(owner: str, source: TaskSource, n: int) -> None:
         ...     def sample(self, n, generator=None):
         ...         x = torch.rand(n, 4, 1)
         ...         return Task(x, x)
-        >>> check_source("fit", Unseeded(), 25)
-        Traceback (most recent call last):
-        ValueError: fit: Unseeded.sample ignores its generator: two draws with equal generators differ. ...
+        >>> try:
+        ...     check_source("fit", Unseeded(), 25)
+        ... except ValueError as error:
+        ...     print(str(error)[:71])
+        fit: Unseeded.sample ignores its generator: two draws with equal genera
     """
     name = type(source).__name__
     with _kept_random_state():

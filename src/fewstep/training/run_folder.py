@@ -177,7 +177,7 @@ class RunFolder:
         """
         try:
             content = json.loads(file.read_text())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{file} is damaged: {error}.") from error
         if not isinstance(content, dict):
             raise ValueError(f"{file} is damaged: it holds {type(content).__name__}, not an object.")
