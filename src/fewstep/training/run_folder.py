@@ -245,7 +245,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
     """A line of metrics; `None` if it is damaged."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and isinstance(row.get("iteration"), int) else None
 
