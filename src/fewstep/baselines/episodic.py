@@ -81,6 +81,9 @@ class EpisodicLearner(nn.Module, ABC):
     def adapt(self, support: Batch, steps: int | None = None) -> AdaptedClassifier:
         """Return a module that maps query images ``[n, ...]`` to logits ``[n, ways]``; it holds a copy of the learner.
 
+        The module is in the mode of the learner (``learner.training``); before predictions with dropout, call
+        ``.eval()`` on either.
+
         Args:
             support: the support set of a single task, without task axis.
             steps: ``None`` or 0, since there are no inner steps.
@@ -125,7 +128,7 @@ class AdaptedClassifier(nn.Module):
 
     def __init__(self, learner: EpisodicLearner, support: Batch) -> None:
         super().__init__()
-        self.learner = learner
+        self.learner, self.training = learner, learner.training
         for name in ("x", "y", "weight"):
             self.register_buffer(name, getattr(support, name))
 

@@ -59,6 +59,9 @@ class FineTuned(nn.Module):
     def adapt(self, support: Batch, steps: int | None = None) -> nn.Module:
         """Return the encoder with a head fitted to one task's support set.
 
+        The module is in the mode of the learner (``learner.training``); before predictions with dropout, call
+        ``.eval()`` on either.
+
         Args:
             support: the support set of a single task, without task axis.
             steps: the number of fitting steps; that of the constructor if not given.
@@ -72,7 +75,7 @@ class FineTuned(nn.Module):
         check_labels(support, self.ways, "support", axes=1, every_class=True)
         check_padding(self, support)
         head = self.fitting.adapt(self._features(support), steps)
-        return nn.Sequential(copy.deepcopy(self.encoder), head)
+        return nn.Sequential(copy.deepcopy(self.encoder), head).train(self.training)
 
     def score(self, tasks: Task, metric: Callable[..., Any] | None = None, steps: int | None = None) -> Tensor:
         """As [`score`][fewstep.MetaLearner.score]: a metric after 0, 1, … fitting steps, ``[tasks, steps + 1]``."""

@@ -99,5 +99,5 @@ class MultiTask(nn.Module):
         return self.average().score(tasks, metric, steps)
 
     def adapt(self, support: Any, steps: int | None = None) -> nn.Module:
-        """As [`adapt`][fewstep.MetaLearner.adapt], from the mean of all networks."""
+        """As [`adapt`][fewstep.MetaLearner.adapt], from the mean of all networks; in the mode of the learner."""
         return self.average().adapt(support, steps)

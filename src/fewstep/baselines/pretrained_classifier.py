@@ -64,7 +64,7 @@ class PretrainedClassifier(nn.Module):
         return self._each.mean(lambda task: cross_entropy(self._logits, task.query), tasks, self.parameters())
 
     def adapt(self, support: Batch, steps: int | None = None) -> nn.Module:
-        """Adapt the few-shot method to the support set of one task."""
+        """Adapt the few-shot method to the support set of one task; the module is in the mode of the learner."""
         return self.few_shot.adapt(support, steps)
 
     def score(self, tasks: Task, metric: Callable[..., Any] | None = None, steps: int | None = None) -> Tensor:

@@ -163,7 +163,8 @@ class MetaLearner(Learner[Model]):
             steps: the number of inner steps; ``None`` takes as many as in training.
 
         Returns:
-            A copy of the model with the parameters φ, which can be called, saved or trained further.
+            A copy of the model with the parameters φ, which can be called, saved or trained further. It is in the mode
+            of the learner, at first training mode; before predictions with dropout, call ``.eval()`` on either.
 
         Raises:
             TypeError: a whole task was passed instead of its support set.

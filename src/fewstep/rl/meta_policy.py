@@ -168,7 +168,8 @@ class MetaPolicy(Learner[nn.Module]):
 
         Calling it returns distributions, as before adaptation. Its attribute ``act(observation, deterministic=False)``,
         an [`Act`][fewstep.rl.Act], returns actions in the environment's units. Save and load the policy without the
-        learner by ``torch.save(policy, file)`` and ``torch.load(file, weights_only=False)``.
+        learner by ``torch.save(policy, file)`` and ``torch.load(file, weights_only=False)``. The policy is in the mode
+        of the learner (``learner.training``); before acting with dropout, call ``.eval()`` on either.
 
         Args:
             support: a single environment task, without task axis.
