@@ -250,7 +250,7 @@ def evaluating() -> Iterator[Entry]:
     })  # fmt: skip
     measured = {"learner": classifier(), "source": episodes(), "num_tasks": 2}
     yield Entry(evaluation.freezing, measured, {
-        "num_tasks": (0, 1.5), "steps": (-1,), "blocks": ({}, 3, {"a": "no such"}), "meta_batch": (0,), "learner": (3,),
+        "num_tasks": (0, 1.5), "steps": (-1,), "blocks": (3, {"a": "no such"}), "meta_batch": (0,), "learner": (3,),
     })  # fmt: skip
     yield Entry(evaluation.layer_similarity, measured, {
         "num_tasks": (0,), "layers": (["no such"], [], 3), "source": (3,), "similarities": ({}, 3),

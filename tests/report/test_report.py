@@ -163,7 +163,7 @@ def test_damaged_files_are_named(tmp_path: Path, content: str):
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "last.safetensors").write_bytes(b"?")
     page = Page(write_report([folder]))
-    assert ("results.json" in page.text) == (content != "[]")
+    assert "results.json" in page.text
     assert "last.safetensors is damaged" in page.text
 
 

@@ -227,7 +227,7 @@ def freezing(
         ('none', '0', '2')
     """
     check_learner("freezing", learner)
-    if blocks is not None and (not isinstance(blocks, Mapping) or not blocks):
+    if blocks is not None and not isinstance(blocks, Mapping):
         raise TypeError(f"freezing: blocks must be a dictionary from names to patterns; got {blocks!r}.")
     chosen = blocks_of(learner.model) if blocks is None else blocks
     names = [name for name, _ in learner.model.named_parameters()]

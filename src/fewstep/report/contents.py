@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +108,10 @@ def read_run(path: str | os.PathLike[str]) -> RunContents:
         )
     notes: list[str] = []
     config = _json(folder.config_file, notes) or {"fit": _json(folder.settings_file, notes)}
+    with warnings.catch_warnings(record=True) as damage:  # lines that are left out
+        warnings.simplefilter("always")
+        metrics = folder.metrics()
+    notes += [str(one.message) for one in damage]
     results = _usable(_json(folder.results_file, notes), notes)
     checkpoint: dict[str, Any] | None = None
     if which is not None:
@@ -120,7 +125,7 @@ def read_run(path: str | os.PathLike[str]) -> RunContents:
         folder.path,
         str(config["experiment"]) if "experiment" in config else None,
         _settings(config),
-        _numbers(folder.metrics(), notes),
+        _numbers(metrics, notes),
         results,
         checkpoint,
         "best" in folder.checkpoints(),
