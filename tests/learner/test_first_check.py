@@ -269,3 +269,17 @@ def test_inference_mode(made_inside: bool) -> None:
         torch.testing.assert_close(came, right, rtol=0, atol=1e-14)
     torch.testing.assert_close(model[0].weight, adapted[0].weight, rtol=0, atol=1e-14)
     assert not model[0].weight.is_inference()
+
+
+@pytest.mark.usefixtures("double")
+def test_a_relu_of_exactly_zero_is_no_wrong_derivative():
+    """At a kink central differences agree with each other, and with no derivative."""
+    model = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1))
+    with torch.no_grad():
+        for layer in model[::2]:
+            layer.bias.zero_()
+    x = torch.randn(3, 4, 2)
+    x[:, :3] = 0  # padding, or the first observation of every episode
+    batch = fs.Batch(x, torch.randn(3, 4, 1))
+    for adapts in ("4.*", "*"):
+        fs.MetaLearner(model, fs.mse, rule=fs.SGD(0.1), steps=1, adapts=adapts).meta_loss(fs.Task(batch, batch))

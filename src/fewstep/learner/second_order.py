@@ -127,7 +127,11 @@ class _Directional:
         derivative = sum(((d * v).sum().item() for d, v in found if d is not None), 0.0)
         near, far = (self._slope(names, factor * distance, self._product) for factor in (1, 2))
         size = max(abs(derivative), abs(near), abs(far))
-        return size > 0 and abs(near - far) < AGREEING * size and abs(derivative - near) > TOLERATED * size
+        if size == 0 or abs(near - far) >= AGREEING * size or abs(derivative - near) <= TOLERATED * size:
+            return False
+        # At a kink, such as that of a ReLU of exactly 0, central differences agree with each other and mean nothing.
+        ahead, behind = self._one_sided(names, distance, self._product)
+        return abs(ahead - behind) < TOLERATED * max(abs(ahead), abs(behind))
 
     def gradient_is_slope(self, distance: float) -> bool:
         """Whether the gradient of the loss agrees with finite differences of the loss."""
@@ -147,17 +151,23 @@ class _Directional:
         return constant if len(constant) < len(found) else []
 
     def _slope(self, names: list[str], distance: float, function: Callable[[dict[str, Tensor]], Tensor]) -> float:
+        return sum(self._one_sided(names, distance, function)) / 2
+
+    def _one_sided(
+        self, names: list[str], distance: float, function: Callable[[dict[str, Tensor]], Tensor]
+    ) -> tuple[float, float]:
+        """The slopes ahead of the parameters and behind them."""
         count = sum(self.values[name].numel() for name in names)
         square = sum(self.values[name].detach().abs().square().sum().item() for name in names)
         step = distance * max((square / count) ** 0.5, 1e-3)
         ends = []
-        for sign in (1, -1):
+        for sign in (1, 0, -1):
             there = {
                 name: (v.detach() + sign * step * self.directions[name] if name in names else v.detach())
                 for name, v in self.values.items()
             }
             ends.append(function({n: v.requires_grad_(n in self.weights) for n, v in there.items()}).detach().item())
-        return (ends[0] - ends[1]) / (2 * step)
+        return (ends[0] - ends[1]) / step, (ends[1] - ends[2]) / step
 
     def _value(self, values: dict[str, Tensor]) -> Tensor:
         with replayed(), torch.enable_grad():

@@ -271,7 +271,7 @@ class Processes:
             except RuntimeError:  # the first process, which keeps the store, has ended
                 silent = [0]
         who = f"process {', '.join(map(str, silent))}" if silent else "a process"
-        first_line = next(iter(str(error).splitlines()), "")
+        first_line = next(iter(str(error).splitlines()), "")[:200]
         return ProcessFailed(
             f"{who} of {self.size} ended, or did not answer within {self.timeout:g} s ({first_line}). Look at its "
             "output. FEWSTEP_TIMEOUT=SECONDS changes the limit."
