@@ -27,7 +27,7 @@ from rich.table import Table
 from torch import distributed
 
 import fewstep as fs
-from fewstep import parallel
+from fewstep import allocator, parallel
 from fewstep.parallel import Processes
 
 Step = Callable[[], object]
@@ -96,6 +96,7 @@ def measure(rank: int, size: int, port: int, options: argparse.Namespace, told: 
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[rank % len(cores)]})
     torch.set_num_threads(1)
+    allocator.tune()
     waited = [0.0]
     plain = Processes.wait
 
@@ -112,6 +113,8 @@ def measure(rank: int, size: int, port: int, options: argparse.Namespace, told: 
             for _ in range(3):
                 distributed.all_reduce(flat)
             found["messages"][numbers] = timed(lambda flat=flat: distributed.all_reduce(flat), 10)  # type: ignore[misc]
+        episodes = fs.tasks.Episodes(fs.datasets.glyphs("train"), ways=5, shots=1, queries=1)
+        found["seconds_to_draw_a_task"] = timed(lambda: episodes.sample(64), 5) / 64
         for name, (make, tasks) in WORKLOADS.items():
             if options.only not in name:
                 continue
@@ -133,7 +136,7 @@ def measure(rank: int, size: int, port: int, options: argparse.Namespace, told: 
                 together = timed(common, calls)
                 rows.append((alone, together, waited[0] / calls))
                 distributed.barrier()
-            found["workloads"][name] = rows
+            found["workloads"][name] = {"tasks": tasks, "rows": rows}
     if rank == 0:
         told.send(found)
     distributed.destroy_process_group()
@@ -165,7 +168,8 @@ def main() -> None:
     torch.set_num_threads(1)
     print_header(f"Weak scaling, {options.processes} processes on one machine, gloo")
     table = Table("", "alone ms", "together ms", "efficiency", "in messages", title_justify="left")
-    for name, rows in found["workloads"].items():
+    for name, workload in found["workloads"].items():
+        rows = workload["rows"]
         alone, together, waiting = (statistics.median(values) for values in zip(*rows, strict=True))
         efficiency = statistics.median(a / b for a, b, _ in rows)
         table.add_row(
@@ -174,6 +178,7 @@ def main() -> None:
     console.print(table)
     for numbers, seconds in found["messages"].items():
         console.print(f"sum of {int(numbers):,} float32 numbers: {seconds * 1e3:.2f} ms")
+    console.print(f"drawing a task of Episodes: {found['seconds_to_draw_a_task'] * 1e3:.3f} ms")
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
