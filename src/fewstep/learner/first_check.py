@@ -57,27 +57,30 @@ def first_check(
     # A resumed run checks again, and must draw the same numbers as an uninterrupted one.
     with Randomness(choices.model, choices.loss, choices.inner_loss) as randomness, replayed():
         first = FirstTask(choices, tasks[0], original, learned is not None)
-        first.check_support()
-        chosen = EachTask(each.vectorize, each.chunk)
-        chosen.vmaps = each.vmaps
-        if function is None:
-            for padded in padding_of(tasks):
-                first.check_padding(padded, first.support_loss)
-        else:
-            first.check_function(function)
-            if getattr(function, "gives_numbers", False):
-                chosen.vmaps = False
-            for padded in padding_of(tasks):
-                first.check_padding(padded, function)
-            if isinstance(tasks, Task) and "register_hook" in first.watch.operations:
-                if chosen.vmaps:
-                    raise ValueError(
-                        "The model hooks tensors (Tensor.register_hook), which see only the inner gradient under vmap. "
-                        'Use vectorize=False or vectorize="auto".'
-                    )
-                chosen.vmaps = False
-            if chosen.vmaps is None and isinstance(tasks, Task):
-                chosen.vmaps = chosen.would_vmap(function, tasks, first.saved_bytes, learned or ())
+        try:
+            first.check_support()
+            chosen = EachTask(each.vectorize, each.chunk)
+            chosen.vmaps = each.vmaps
+            if function is None:
+                for padded in padding_of(tasks):
+                    first.check_padding(padded, first.support_loss)
+            else:
+                first.check_function(function)
+                if getattr(function, "gives_numbers", False):
+                    chosen.vmaps = False
+                for padded in padding_of(tasks):
+                    first.check_padding(padded, function)
+                if isinstance(tasks, Task) and "register_hook" in first.watch.operations:
+                    if chosen.vmaps:
+                        raise ValueError(
+                            "The model hooks tensors (Tensor.register_hook), which see only the inner gradient under "
+                            'vmap. Use vectorize=False or vectorize="auto".'
+                        )
+                    chosen.vmaps = False
+                if chosen.vmaps is None and isinstance(tasks, Task):
+                    chosen.vmaps = chosen.would_vmap(function, tasks, first.saved_bytes, learned or ())
+        finally:
+            first.watch.release()
     randomness.restore()
     external = tuple({id(leaf): leaf for leaf in first.external}.values())
     return FirstCheck(chosen, first.stochastic, external, first.watch.mixes_modes)

@@ -58,6 +58,7 @@ class UnadaptedModules:
             yield
         finally:
             _remembered.reset(token)
+            memories.release()
             if memories.useless:
                 self._modules = [module for module in self._modules if id(module) not in memories.useless]
 
@@ -82,6 +83,7 @@ class _Memories:
         self.modules, self.checked = modules, checked
         self.useless: set[int] = set()
         self._found: dict[int, _Memory] = {}
+        self._all: list[_Memory] = []
 
     def known(self, tensors: Mapping[int, Tensor]) -> dict[int, Any]:
         found: dict[int, Any] = {}
@@ -105,6 +107,14 @@ class _Memories:
             mine = {id(value): tensors[id(value)] for value in module.parameters() if id(value) in tensors}
             norms: list[nn.Module] = [part for part in module.modules() if isinstance(part, BatchNorm)]
             self._found[key] = _Memory(own, members, mine, norms, self, key)
+            self._all.append(self._found[key])
+
+    def release(self) -> None:
+        """Give the stand-ins their own ``forward`` back, unless a backward pass may call it again."""
+        for memory in self._all:
+            memory.release()
+        self._all.clear()
+        self._found.clear()
 
 
 class _Memory:
@@ -125,6 +135,7 @@ class _Memory:
     ) -> None:
         self.module, self.members, self.tensors, self.norms = module, members, tensors, norms
         self._memories, self._key, self._forward = memories, key, module.forward
+        self._own = module.__dict__.get("forward")
         self._calls: dict[tuple[bool, bool], _Call] = {}
         module.__dict__["forward"] = self
 
@@ -154,6 +165,13 @@ class _Memory:
         useless.add(self._key)
         self._calls.clear()
         return self._forward(*args, **kwargs)
+
+    def release(self) -> None:
+        """Give the module its own ``forward`` back, so that it and this object do not refer to each other."""
+        if self.module.__dict__.get("forward") is self:
+            del self.module.__dict__["forward"]
+            if self._own is not None:
+                self.module.__dict__["forward"] = self._own
 
     def _attributes(self) -> list[Any]:
         """What the module may read in addition to its arguments: attributes, buffers and hooks, also of sub-modules."""
