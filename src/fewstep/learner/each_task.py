@@ -166,7 +166,7 @@ class SavedBytes(saved_tensors_hooks):
 
     def _note(self, tensor: Tensor) -> Tensor:
         self.count += tensor.numel() * tensor.element_size()
-        return tensor
+        return tensor.detach()  # an output itself would refer to its graph and the graph to it
 
 
 def on_cpu(tasks: Any) -> bool:

@@ -51,8 +51,8 @@ class Watch(TorchFunctionMode):
         self.reenters = False
         """Whether a module was called in a backward pass."""
         self.buffers: list[tuple[nn.Module, dict[str, tuple[Tensor, int, Tensor]]]] = []
-        self.followed: list[tuple[nn.Module, Any]] = []
-        """The modules whose calls are recorded, and the ``forward`` that each held before."""
+        self.followed: list[nn.Module] = []
+        """The stand-ins whose calls are recorded."""
         self.leak: tuple[str, str] | None = None
         """A module that computes with an original parameter, and the name of the parameter."""
         self.write: tuple[str, str] | None = None
@@ -97,7 +97,7 @@ class Watch(TorchFunctionMode):
                     module.__dict__[key] = torch.full_like(value, torch.nan)
                     self.left_over.append(f"{name}.{key}")
             if name is not None and not hasattr(module.forward, "followed"):
-                self.followed.append((module, module.__dict__.get("forward")))
+                self.followed.append(module)
                 module.__dict__["forward"] = self._followed(name, module.forward)
                 if module._buffers:
                     module._buffers = {n: b if b is None else b.clone() for n, b in module._buffers.items()}
@@ -123,11 +123,9 @@ class Watch(TorchFunctionMode):
         self.buffers.clear()
 
     def release(self) -> None:
-        """Give the stand-ins their own ``forward`` back, which would otherwise refer to them in a cycle."""
-        for module, forward in self.followed:
+        """Take the recording ``forward``, which refers to them, from the stand-ins; they are not called again."""
+        for module in self.followed:
             module.__dict__.pop("forward", None)
-            if forward is not None:
-                module.__dict__["forward"] = forward
         self.followed.clear()
         self.buffers.clear()
 
