@@ -120,6 +120,10 @@ def read_run(path: str | os.PathLike[str]) -> RunContents:
             checkpoint = {key: value for key, value in state.items() if key in _OF_CHECKPOINT}
         except ValueError as error:
             notes.append(str(error))
+    with warnings.catch_warnings(record=True) as damaged:
+        warnings.simplefilter("always")
+        metrics = folder.metrics()
+    notes.extend(str(warning.message) for warning in damaged)
     found = RunContents(
         folder.path.resolve().name,
         folder.path,

@@ -78,15 +78,15 @@ class Divergence:
         gradients = [value.grad for value in self._learned if value.grad is not None] if with_gradient else []
         values = [value._values() if value.is_sparse else value for value in gradients]
         with torch.no_grad():
-            numbers = loss.detach().expand(2).clone()
-            if values:  # the greatest absolute value; a sum of squares could overflow
-                numbers[1] = nn.utils.get_total_norm(values, math.inf)
+            norms = torch._foreach_norm(values) if values else ()
+            numbers = torch.stack([loss.detach(), *(norm.to(loss) for norm in norms)])
         if self._late:
             self.check_previous()
             self._unread = _read_later(self._iteration, self._tasks, numbers)
             return True
-        if all(map(math.isfinite, numbers.tolist())):
-            self._in_a_row = 0
+        finite = all(map(math.isfinite, numbers.tolist()))
+        if finite or (math.isfinite(numbers[0].item()) and all(torch.isfinite(value).all() for value in values)):
+            self._in_a_row = 0  # the square of a large gradient may be infinite
             return True
         self._bad(self._iteration, self._tasks, numbers[0].item())
         return False
