@@ -57,7 +57,7 @@ class Two:
                 raise AssertionError(f"{function.__name__} did not end within 120 s in {process.name}.")
             try:
                 found.append(end.recv())
-            except EOFError:
+            except (EOFError, OSError):
                 found.append(("ended", None))
         return found
 
