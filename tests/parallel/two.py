@@ -71,6 +71,7 @@ def _serve(connection: Connection, rank: int, size: int, port: int, timeout: flo
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), FEWSTEP_TIMEOUT=str(timeout))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     warnings.filterwarnings("error", category=UserWarning)
+    warnings.filterwarnings("ignore", message="There is a performance drop")
     import torch
 
     torch.set_num_threads(1)
