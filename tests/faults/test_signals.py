@@ -12,19 +12,20 @@ import fewstep
 from fewstep.tasks import Sinusoids
 from fewstep.training import RunFolder
 from fewstep.training.session import Session
+from fewstep.training.validation import Validation
 
 MOMENTS = ("iteration", "logging", "saving before validation", "validation", "saving after validation",
            "saving at the end")  # fmt: skip
 SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
-def trained(source=None, validation=None, **options):
+def trained(**options):
     torch.manual_seed(0)
     learner = fewstep.maml(nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.2), nn.Linear(8, 1)), fewstep.mse, 0.01)
     optimizer = torch.optim.Adam(learner.parameters(), 1e-2)
     common = {"iterations": 12, "meta_batch": 2, "log_every": 2, "checkpoint_every": 8, "validate_every": 4}
     metrics = fewstep.fit(
-        learner, source or Sinusoids(), optimizer, validation=validation or Sinusoids(), num_validation_tasks=101,
+        learner, Sinusoids(), optimizer, validation=Sinusoids(), num_validation_tasks=101,
         progress=False, **{**common, **options},
     )  # fmt: skip
     return learner, metrics
@@ -48,9 +49,10 @@ class Calls:
         return self.function(*args, **kwargs)
 
 
-class Source:
-    def __init__(self, sample) -> None:
-        self.sample = sample
+def interrupted(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """Sends a signal in the second iteration."""
+    losses = Calls(Session.loss, 2, number)
+    monkeypatch.setattr(Session, "loss", lambda self, function, tasks: losses(self, function, tasks))
 
 
 @pytest.fixture(scope="module")
@@ -67,30 +69,33 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_signal_at_any_moment_saves_the_last_complete_iteration(
     moment: str, number: signal.Signals, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
 ):
-    sample, iterations = Sinusoids().sample, []
-
-    def counted(n, generator=None):
-        iterations.append(n)
-        return sample(n, generator)
+    iterations = []
 
     with monkeypatch.context() as patch:
-        source, validation = Source(counted), None
+        losses = Calls(Session.loss, 3 if moment == "iteration" else 0, number)
+
+        def counted(self, function, tasks):
+            iterations.append(self)
+            return losses(self, function, tasks)
+
+        patch.setattr(Session, "loss", counted)
         match moment:
             case "iteration":
-                source, expected = Source(Calls(counted, 3, number)), 3
+                expected = 3
             case "logging":
                 logs = Calls(RunFolder.log, 1, number)
                 patch.setattr(RunFolder, "log", lambda self, row: logs(self, row))
                 expected = 2
             case "validation":
-                validation, expected = Source(Calls(sample, 1, number)), 4
+                calls, expected = Calls(Validation.run, 1, number), 4
+                patch.setattr(Validation, "run", lambda self, *args, **kwargs: calls(self, *args, **kwargs))
             case _:
                 at = {"saving before validation": 1, "saving after validation": 3, "saving at the end": 5}[moment]
                 expected = {1: 4, 3: 8, 5: 12}[at]
                 saves = Calls(Session._save, at, number)
                 patch.setattr(Session, "_save", lambda self, done: saves(self, done))
         with pytest.raises(fewstep.TrainingInterrupted, match=rf"Stopped after {expected} of 12.* saved") as stopped:
-            trained(source, validation, run=tmp_path / "run")
+            trained(run=tmp_path / "run")
     assert stopped.value.signal == number
     assert len(iterations) == expected == RunFolder(tmp_path / "run").load()["iteration"]
     assert "stops after" in capfd.readouterr().err
@@ -107,13 +112,14 @@ def equal(a, b) -> bool:
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path: Path):
-    def twice(n, generator=None):
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def twice(session, function, tasks):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
+    monkeypatch.setattr(Session, "loss", twice)
     with pytest.raises(KeyboardInterrupt) as stopped:
-        trained(Source(twice), run=tmp_path / "run")
+        trained(run=tmp_path / "run")
     assert not isinstance(stopped.value, fewstep.TrainingInterrupted)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -121,8 +127,8 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path):
 def test_an_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
-        source = Source(Calls(Sinusoids().sample, 2, signal.SIGHUP))
-        assert len(trained(source)[1]) > 0
+        interrupted(monkeypatch, signal.SIGHUP)
+        assert len(trained()[1]) > 0
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -132,17 +138,20 @@ def test_saved_is_said_only_if_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device", str(tmp_path))
 
     monkeypatch.setattr(RunFolder, "save", full)
+    interrupted(monkeypatch, signal.SIGTERM)
     with pytest.raises(OSError, match="No space left"):
-        trained(Source(Calls(Sinusoids().sample, 2, signal.SIGTERM)), run=tmp_path / "run")
+        trained(run=tmp_path / "run")
 
 
-def test_a_compiler_that_ctrl_c_ended_is_no_error(tmp_path: Path):
-    def compiles(n, generator=None):
+def test_a_compiler_that_ctrl_c_ended_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def compiles(session, function, tasks):
         signal.raise_signal(signal.SIGINT)
         raise RuntimeError("g++ failed")
 
+    monkeypatch.setattr(Session, "loss", compiles)
+
     with pytest.raises(fewstep.TrainingInterrupted, match="after 0 of 12 iterations. There was nothing to save"):
-        trained(Source(compiles), run=tmp_path / "run")
+        trained(run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
