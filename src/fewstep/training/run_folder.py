@@ -259,3 +259,4 @@ def _second_name(file: Path, name: Path) -> None:
     except OSError:  # a file system without links
         shutil.copyfile(file, fresh)
     os.replace(fresh, name)
+    fresh.unlink(missing_ok=True)  # if both are names of one file, nothing was replaced

@@ -108,6 +108,7 @@ class Session:
         state = self._state
         if state.validation_is_due:  # the session before was ended in it
             self._validate(state.iteration)
+            self._save(state.iteration)
         validates = self._validation.is_due(state.iteration + 1, self._iterations)
         first_validation = state.latest_validation_seconds or 60.0  # if unknown, rather too long
         begins = self._deadline.leaves_time_to_begin(first_validation if validates else 0.0)
