@@ -167,7 +167,7 @@ def test_per_step_norms_use_the_scale_and_shift_of_their_step() -> None:
 
 
 def test_mistakes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"Unknown normalisation policy 'bacth'; expected one of \['batch'"):
+    with pytest.raises(ValueError, match=r"policy must be one of \['batch'.*got 'bacth'"):
         norm_layer("bacth")  # type: ignore[arg-type]
     shared = SupportNorm(3)
     twice = nn.Sequential(nn.Linear(2, 3), shared, nn.Linear(3, 3), shared)
