@@ -87,7 +87,7 @@ def test_invalid_choices_are_refused(error, choices, words):
 def test_implicit_needs_a_positive_regularization():
     with pytest.raises(ValueError, match=r"regularization must be a finite number greater than 0; got 0"):
         fs.Implicit(regularization=0.0)
-    with pytest.raises(ValueError, match=r"damping must be 0 or more; got -1"):
+    with pytest.raises(ValueError, match=r"damping must be a finite number of at least 0; got -1"):
         fs.Implicit(damping=-1.0)
 
 
