@@ -1,7 +1,12 @@
-"""Two processes compute the meta-gradient of one for every row of `fewstep list`, at a small size on small images."""
+"""Two processes compute the meta-gradient of one for the rows of `fewstep list`, at a small size on small images.
+
+With FEWSTEP_EVERY_ROW=1 for each of them; without it for one row of each method with each network, in the plane and
+with one robot.
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +18,7 @@ from fewstep import parallel
 from fewstep.datasets import LabelledImages
 from fewstep.experiments.catalogue import EXPERIMENTS
 from fewstep.experiments.few_shot import FewShot
+from fewstep.experiments.reinforcement.worlds import Robot
 from fewstep.tasks.batch import cast_like
 
 TASKS = 3
@@ -38,11 +44,24 @@ def small(config: Any) -> Any:
     return replace(config, **changes)
 
 
-NAMES: dict[Any, list[str]] = {}
+def kind_of(config: Any) -> str:
+    """What rows share that are computed once."""
+    config = small(config)
+    if EVERY:
+        return repr(config)
+    if isinstance(config, FewShot):
+        where = config.network
+    else:
+        where = "robot" if isinstance(getattr(config, "world", None), Robot) else type(config).__name__
+    return f"{config.method.name} {where}"
+
+
+EVERY = os.environ.get("FEWSTEP_EVERY_ROW") == "1"
+NAMES: dict[str, list[str]] = {}
 for _name, _row in EXPERIMENTS.items():
-    NAMES.setdefault(repr(small(_row.config)), []).append(_name)
+    NAMES.setdefault(kind_of(_row.config), []).append(_name)
 OF_METHOD: dict[str, list[str]] = {}
-for _names in NAMES.values():  # rows that are the same at this size are computed once
+for _names in NAMES.values():
     _config = EXPERIMENTS[_names[0]].config
     OF_METHOD.setdefault(f"{type(_config).__name__}-{_config.method.name}", []).append(_names[0])
 

@@ -20,7 +20,7 @@ def steps(hangs: int | None = None, ends: int | None = None) -> str:
         if processes.rank == ends:
             os._exit(1)
         if processes.rank == hangs:
-            time.sleep(11)
+            time.sleep(9)
         try:
             learner.meta_gradient(tasks)
         except parallel.ProcessFailed as error:
@@ -29,10 +29,10 @@ def steps(hangs: int | None = None, ends: int | None = None) -> str:
 
 
 def test_a_process_that_hangs_is_named() -> None:
-    pair = Two(timeout=4.0)
+    pair = Two(timeout=3.0)
     try:
         first, _ = pair.outcomes(steps, hangs=1)
-        assert "process 1 of 2 ended, or did not answer within 4 s" in first[1]
+        assert "process 1 of 2 ended, or did not answer within 3 s" in first[1]
     finally:
         pair.close()
 
