@@ -243,7 +243,10 @@ def test_factory_is_first_order_in_the_models_precision():
     ("make", "words"),
     [
         (lambda: fs.MetaLSTM(0), r"hidden must be at least 1; got 0"),
-        (lambda: fs.MetaLSTM(forget_bias=(5.0, 4.0)), r"range \(low, high\) with low <= high; got \(5.0, 4.0\)"),
+        (
+            lambda: fs.MetaLSTM(forget_bias=(5.0, 4.0)),
+            r"forget_bias must be \(low, high\) with low <= high; got \(5.0, 4.0\)",
+        ),
         (
             lambda: fs.MetaLearner(nn.Linear(1, 1).double(), fs.mse, rule=fs.MetaLSTM(), steps=1),
             r"float32 on cpu.*parameter weight is torch.float64.*rule.to\(weight\)",

@@ -283,7 +283,9 @@ def test_a_row_that_fails_leaves_what_it_has_and_the_others_go_on(monkeypatch, c
             raise ValueError("the sines are cut")
 
     monkeypatch.setattr(Run, "train", breaks)
-    with pytest.raises(RuntimeError, match=r"1 of 2 runs failed:\n.*-fomaml-seed0: the sines are cut"):
+    with pytest.raises(
+        RuntimeError, match=r"1 of 2 runs failed:\n.*-fomaml-seed0: unexpected ValueError: the sines are cut"
+    ):
         with_seconds_left(3600, rows="sinusoid-5shot-[fo]*", iterations=2)
     assert RunFolder("out/unfinished/sinusoid-5shot-fomaml-seed0").load()["iteration"] == 2
     assert json.loads(Path(f"out/{NAME}.json").read_text())["iterations"] == 2
@@ -409,7 +411,8 @@ def test_a_dry_run_says_what_fits(capsys):
 
 def test_committed_results_are_not_made_again():
     Path("reproduction/sinusoid").mkdir(parents=True)
-    done = {"iterations": EXPERIMENTS[ROW].config.iterations}
+    done = {"experiment": ROW, "seed": 0, "iterations": EXPERIMENTS[ROW].config.iterations, "config": {}}
+    done |= {"steps": 0, "mean": [0.1], "ci95": [0.1]}
     Path(f"reproduction/sinusoid/{NAME}.json").write_text(json.dumps(done))
     with_seconds_left(3600)
     assert not Path("r").exists()
