@@ -47,8 +47,8 @@ class BatchNorm(nn.Module):
 
     def __init__(self, channels: int, scale: bool = True, shift: bool = True, eps: float = 1e-5) -> None:
         super().__init__()
-        check_whole(type(self).__name__, channels=channels)
-        check_number(type(self).__name__, 0, eps=eps)
+        check_whole(self._get_name(), channels=channels)
+        check_number(self._get_name(), 0, eps=eps)
         self.channels, self.eps = channels, eps
         self.weight = nn.Parameter(torch.ones(channels)) if scale else None
         self.bias = nn.Parameter(torch.zeros(channels)) if shift else None
@@ -257,20 +257,17 @@ def norm_layer(
     """Make a function from a number of channels to a normalisation layer.
 
     Args:
-        policy: ``"batch"``, ``"support"``, ``"running"``, ``"per_step"``, ``"group"``, ``"layer"`` or ``"none"``. The
-            first three and ``"per_step"`` are [`BatchNorm`][fewstep.models.BatchNorm],
-            [`SupportNorm`][fewstep.models.SupportNorm], [`RunningNorm`][fewstep.models.RunningNorm] and
-            [`PerStepNorm`][fewstep.models.PerStepNorm].
+        policy: ``"batch"``, ``"support"``, ``"running"``, ``"per_step"``, ``"group"``, ``"layer"`` or ``"none"``.
         scale: whether to learn a factor per channel.
         shift: whether to learn an offset per channel.
         eps: added to the variance.
         steps: the number of inner steps in training, for ``"per_step"``.
 
     Returns:
-        A function, to be passed as ``norm`` to the networks of this library.
+        A function that networks take as ``norm``.
 
     Raises:
-        ValueError: the policy is unknown.
+        ValueError: the policy is unknown, or a number is out of range.
 
     Examples:
         >>> norm_layer("support", scale=False)(64)
@@ -282,9 +279,8 @@ def norm_layer(
     if policy == "per_step":
         return partial(PerStepNorm, steps=steps, eps=eps)
     if policy in ("group", "layer"):
-        return lambda channels: nn.GroupNorm(
-            _groups(channels) if policy == "group" else 1, channels, eps, scale or shift
-        )
+        groups = _groups if policy == "group" else lambda channels: 1
+        return lambda channels: nn.GroupNorm(groups(channels), channels, eps, scale or shift)
     if policy == "none":
         return lambda channels: nn.Identity()
     kinds: dict[str, type[BatchNorm]] = {"batch": BatchNorm, "support": SupportNorm, "running": RunningNorm}
@@ -301,5 +297,4 @@ def _per_channel(value: Tensor, x: Tensor) -> Tensor:
 
 
 def _normalize_by(x: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
-    deviation = (variance + eps).sqrt()
-    return (x - _per_channel(mean, x)) / _per_channel(deviation, x)
+    return (x - _per_channel(mean, x)) / _per_channel((variance + eps).sqrt(), x)
