@@ -55,7 +55,7 @@ def test_random_kills_end_bit_identically(seed: int, tmp_path: Path):
     draw, folder, kills = random.Random(seed), RunFolder(tmp_path / "killed"), 0
     for _ in range(40):
         child = forked(folder.path)
-        wanted = len(folder.metrics()) + draw.randrange(1, 8) if kills < 5 else 10**6
+        wanted = len(folder.metrics()) + draw.randrange(1, 5) if kills < 5 else 10**6
         while not os.waitpid(child, os.WNOHANG)[0]:
             if len(folder.metrics()) >= wanted:
                 time.sleep(draw.uniform(0, 0.01))
