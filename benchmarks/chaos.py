@@ -118,6 +118,7 @@ def check_words(folder: Path, words: str) -> str | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=60.0, help="end after this time, with fewer kills")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -132,9 +133,9 @@ def main() -> None:
         alone = time.monotonic() - began
         print(f"torch {torch.__version__}; {ITERATIONS} iterations take {alone:.1f} s without a kill", flush=True)
         folder = Path(place) / "run0"
-        while kills.total() < options.kills:
+        while kills.total() < options.kills and time.monotonic() < began + 60 * options.minutes:
             child = life(folder, words)
-            code = ended(child, draw.uniform(0.0, alone / 4))
+            code = ended(child, draw.uniform(0.02, alone / 4))
             if code is None:
                 number = draw.choice((signal.SIGKILL, signal.SIGKILL, *ANSWERED))
                 os.kill(child, number)
