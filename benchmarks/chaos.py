@@ -2,10 +2,10 @@
 
     python benchmarks/chaos.py --kills 200 --seed 0
 
-Each life of the training is a forked process, which SIGKILL, SIGTERM, SIGINT, SIGHUP or SIGUSR1 ends after a random
-time; the next one resumes it. A training that reaches its end is compared and another begins, until all kills are done.
-After a signal that training answers, the checkpoint must be that of the iteration that its words name. The network has
-dropout, the optimiser moments and a schedule, and validation chooses the best checkpoint.
+Each life of the training is a forked process, which SIGKILL, SIGTERM, SIGINT, SIGHUP or SIGUSR1 ends at a random
+moment; the next one resumes it. A training that reaches its end is compared and another begins, until all kills are
+done. After a signal that training answers, the checkpoint must be that of the iteration that its words name. The
+network has dropout, the optimiser moments and a schedule, and validation chooses the best checkpoint.
 """
 
 from __future__ import annotations
@@ -65,14 +65,20 @@ def life(folder: Path, words: Path) -> int:
     return child
 
 
-def ended(child: int, after: float) -> int | None:
-    """Waits so many seconds for a process, and returns its exit code; ``None`` if it still runs."""
-    until = time.monotonic() + after
-    while time.monotonic() < until:
+def ended(child: int, folder: Path, rows: int, after: float) -> bool:
+    """Waits until a process has written so many rows of metrics, then some seconds; returns whether it has ended."""
+    file = RunFolder(folder).metrics_file
+    before = lines_of(file)
+    while lines_of(file) < before + rows:  # resuming drops some
         if os.waitpid(child, os.WNOHANG)[0]:
-            return 0
+            return True
         time.sleep(0.002)
-    return None
+    time.sleep(after)
+    return bool(os.waitpid(child, os.WNOHANG)[0])
+
+
+def lines_of(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.is_file() else 0
 
 
 def same(a: object, b: object) -> bool:
@@ -130,13 +136,11 @@ def main() -> None:
         whole, words = Path(place) / "whole", Path(place) / "words.txt"
         began = time.monotonic()
         os.waitpid(life(whole, words), 0)
-        alone = time.monotonic() - began
-        print(f"torch {torch.__version__}; {ITERATIONS} iterations take {alone:.1f} s without a kill", flush=True)
+        print(f"torch {torch.__version__}, {ITERATIONS} iterations", flush=True)
         folder = Path(place) / "run0"
         while kills.total() < options.kills and time.monotonic() < began + 60 * options.minutes:
             child = life(folder, words)
-            code = ended(child, draw.uniform(0.02, alone / 4))
-            if code is None:
+            if not ended(child, folder, draw.randrange(8), draw.uniform(0.01, 0.5)):
                 number = draw.choice((signal.SIGKILL, signal.SIGKILL, *ANSWERED))
                 os.kill(child, number)
                 if draw.random() < 0.1 and number != signal.SIGKILL:  # a second one, as the impatient send

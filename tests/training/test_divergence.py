@@ -9,7 +9,7 @@ from torch import nn
 
 import fewstep
 from fewstep.tasks import Batch, Sinusoids, Task
-from fewstep.training import RunFolder, TrainingDiverged
+from fewstep.training import RunFolder, TrainingDiverged, divergence
 from fewstep.training.validation import Validation
 
 
@@ -177,3 +177,23 @@ def test_one_nan_in_validation_is_never_the_best_and_blocks_no_later_one(tmp_pat
     validation = Validation(None, None, 1, 1, None, None, True, 0)
     assert not validation.is_better(torch.nan, None)
     assert validation.is_better(1.0, torch.nan)  # of an older run
+
+
+def test_one_iteration_late_as_on_a_gpu_the_parameters_from_before_it_are_put_back(monkeypatch: pytest.MonkeyPatch):
+    class Event:
+        def synchronize(self) -> None:
+            pass
+
+    made = divergence.Divergence.__init__
+
+    def late(self, *args):
+        made(self, *args)
+        self._late = True
+
+    monkeypatch.setattr(divergence.Divergence, "__init__", late)
+    monkeypatch.setattr(divergence, "_read_later", lambda *found: (*found, Event()))
+    for last in (8, 6):  # found in the iteration after it, or at the end
+        learner, _, error = fit(Spoiled(5), iterations=last)
+        assert "became nan at iteration 5. Task 2 of 4 (counted from 0) has NaN" in str(error)
+        good, _, _ = fit(Sinusoids(), iterations=5)
+        assert all(map(torch.equal, learner.parameters(), good.parameters()))
